@@ -127,17 +127,14 @@ fn compile_and_run(link: &[&str]) {
 /// The system libraries are those that `rustc --print native-static-libs` names.
 #[test]
 fn header_matches_and_every_symbol_links_statically() {
-    compile_and_run(
-        "cc",
-        &[
-            "-l:libcoax.a",
-            "-lgcc_s",
-            "-lutil",
-            "-lpthread",
-            "-lm",
-            "-ldl",
-        ],
-    );
+    compile_and_run(&[
+        "-l:libcoax.a",
+        "-lgcc_s",
+        "-lutil",
+        "-lpthread",
+        "-lm",
+        "-ldl",
+    ]);
 }
 
 #[test]

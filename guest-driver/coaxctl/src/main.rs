@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `coaxctl`: look at and steer the coax accelerator from inside the guest.
+#![forbid(unsafe_code)]
+
+mod args;
+mod maps;
+mod pagemap;
+mod range;
+mod report;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{bail, ensure, Context as _, Result};
+use clap::Parser;
+use coax::abi::uapi::MAX_RANGE_BYTES;
+use coax::{Context, Direction, Error, Migrated, PageRange};
+
+use crate::args::{Action, Cli, Migration};
+use crate::maps::Mapping;
+use crate::pagemap::{DeviceFrames, Pagemap};
+use crate::range::Selector;
+use crate::report::{MappingResidency, Report};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = run(&cli).and_then(|report| print(&report, cli.json)) {
+        eprintln!("coaxctl: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn print(report: &Report, json: bool) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let written = if json {
+        writeln!(stdout, "{}", report.json)
+    } else {
+        writeln!(stdout, "{}", report.text)
+    };
+    written.context("Cannot write the answer")
+}
+
+fn run(cli: &Cli) -> Result<Report> {
+    let context = Context::open_path(&cli.device)?;
+    match &cli.action {
+        Action::Info => Ok(report::info(
+            &cli.device.to_string_lossy(),
+            &context.info()?,
+        )),
+        Action::Stats => Ok(report::stats(&context.stats()?)),
+        Action::Residency { pid, ranges } => residency(&context, *pid, ranges),
+        Action::Prefetch(migration) => migrate(&context, migration, Direction::ToDevice),
+        Action::Evict(migration) => migrate(&context, migration, Direction::ToSystem),
+    }
+}
+
+/// Counts the pages of a process by where they are.
+fn residency(context: &Context, pid: u32, ranges: &[Selector]) -> Result<Report> {
+    let device = DeviceFrames::new(&context.info()?).context(
+        "The driver shows page frames to root only; device pages cannot be told without them",
+    )?;
+    let mappings = maps::read(pid)?;
+    let pagemap = Pagemap::open(pid)?;
+    let everything = [Selector::All];
+    let ranges = if ranges.is_empty() {
+        &everything
+    } else {
+        ranges
+    };
+    let mut lines = Vec::new();
+    for range in ranges {
+        for (mapping, part) in selected(range, &mappings, pid)? {
+            let residency = pagemap.residency(part, &device)?;
+            lines.push(MappingResidency::new(mapping, part, residency));
+        }
+    }
+    Ok(report::residency(pid, &lines))
+}
+
+/// The mappings that a range means; none is an error.
+fn selected<'a>(
+    range: &Selector,
+    mappings: &'a [Mapping],
+    pid: u32,
+) -> Result<Vec<(&'a Mapping, PageRange)>> {
+    let parts = range.select(mappings);
+    if parts.is_empty() {
+        match range {
+            Selector::All => bail!("Process {pid} has no memory"),
+            Selector::Name(name) => bail!("Process {pid} has no mapping named {name}"),
+            Selector::Pages(pages) => bail!("Process {pid} has nothing mapped in {pages}"),
+        }
+    }
+    Ok(parts)
+}
+
+/// Moves pages of a process.
+fn migrate(context: &Context, migration: &Migration, direction: Direction) -> Result<Report> {
+    let Migration { pid, range } = migration;
+    let mappings = maps::read(*pid)?;
+    let mut sum = Migrated::default();
+    let mut vanished = 0;
+    for (_, part) in selected(range, &mappings, *pid)? {
+        for piece in pieces(part) {
+            match context.migrate_process(*pid, piece, direction) {
+                Ok(migrated) => {
+                    sum.moved += migrated.moved;
+                    sum.already += migrated.already;
+                    sum.left += migrated.left;
+                }
+                // The process goes on and may unmap what was mapped a moment ago.
+                Err(Error::Call { source, .. }) if source.raw_os_error() == Some(libc::EFAULT) => {
+                    vanished += 1;
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("Cannot move pages of {piece}"));
+                }
+            }
+        }
+    }
+    ensure!(
+        vanished == 0 || sum != Migrated::default(),
+        "Process {pid} unmapped the range meanwhile"
+    );
+    Ok(report::migration(*pid, &sum, vanished))
+}
+
+/// Cuts a range into pieces that one call takes.
+fn pieces(range: PageRange) -> impl Iterator<Item = PageRange> {
+    (0..range.len)
+        .step_by(MAX_RANGE_BYTES as usize)
+        .map(move |offset| {
+            PageRange::new(
+                range.addr + offset,
+                (range.len - offset).min(MAX_RANGE_BYTES),
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_ranges_are_cut_at_the_limit_of_a_call() {
+        let range = PageRange::new(0x1000, MAX_RANGE_BYTES + 0x2000);
+        let parts: Vec<_> = pieces(range).collect();
+        assert_eq!(
+            parts,
+            [
+                PageRange::new(0x1000, MAX_RANGE_BYTES),
+                PageRange::new(0x1000 + MAX_RANGE_BYTES, 0x2000)
+            ]
+        );
+    }
+}
