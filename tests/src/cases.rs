@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The cases, one file a subject.
+
+pub mod access;
+pub mod capacity;
+pub mod coherence;
+pub mod commands;
+pub mod exit;
+pub mod fork;
+pub mod ioctl;
+pub mod isolation;
+pub mod kinds;
+pub mod lifecycle;
+pub mod loss;
+pub mod mapping_changes;
+pub mod migration;
+pub mod reclaim;
+pub mod reset;
+pub mod storm;
+
+use crate::case::{Entry, Subject};
+
+/// All subjects, the plain ones first.
+const SUBJECTS: [Subject; 16] = [
+    commands::SUBJECT,
+    access::SUBJECT,
+    kinds::SUBJECT,
+    coherence::SUBJECT,
+    migration::SUBJECT,
+    ioctl::SUBJECT,
+    fork::SUBJECT,
+    mapping_changes::SUBJECT,
+    isolation::SUBJECT,
+    exit::SUBJECT,
+    reset::SUBJECT,
+    storm::SUBJECT,
+    reclaim::SUBJECT,
+    capacity::SUBJECT,
+    lifecycle::SUBJECT,
+    loss::SUBJECT,
+];
+
+/// All cases.
+pub fn all() -> impl Iterator<Item = Entry> {
+    SUBJECTS.into_iter().flat_map(|subject| {
+        subject.cases.iter().map(move |case| Entry {
+            subject: subject.name,
+            case,
+        })
+    })
+}
+
+/// The case of this full name.
+pub fn find(full_name: &str) -> Option<Entry> {
+    all().find(|entry| entry.full_name() == full_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn full_names_are_unique() {
+        let mut seen = HashSet::new();
+        for entry in all() {
+            assert!(
+                seen.insert(entry.full_name()),
+                "{} is there twice",
+                entry.full_name()
+            );
+        }
+    }
+
+    #[test]
+    fn every_case_is_found_by_its_full_name_alone() {
+        for entry in all() {
+            let found = find(&entry.full_name()).expect("a case of the table");
+            assert_eq!(found.case.name, entry.case.name);
+            assert!(found.selected_by(&[entry.full_name()]));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The driver unloaded and the device unbound, idle and under use.
+
+use anyhow::{bail, ensure, Context as _, Result};
+use coax::{Command, Error};
+use nix::errno::Errno;
+
+use crate::case;
+use crate::case::{CaseResult, Mode, Subject, Vm};
+use crate::guest::device::{refused, Device};
+use crate::guest::list;
+use crate::guest::memory::{Mapping, PAGE};
+use crate::guest::module;
+use crate::guest::pattern::{self, same};
+
+/// The cases of this file.
+pub const SUBJECT: Subject = Subject {
+    name: "lifecycle",
+    cases: &[
+        case!(
+            an_idle_driver_unloads_and_loads_again,
+            "unload and load, several times"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            unloading_with_an_open_file_is_refused,
+            "the module is in use"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            unloading_under_a_command_is_refused,
+            "the module is in use, the device at work"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            unloading_brings_pages_back,
+            "pages on the device, no file open"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            a_closed_context_leaves_nothing_to_unload,
+            "close and unload at once"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            unbinding_under_commands_gives_enodev,
+            "the device goes away under use"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            unbinding_brings_pages_back,
+            "pages on the device, files open"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            an_open_file_outlives_the_device,
+            "calls and close after the device went"
+        )
+        .in_vm(Vm::Lifecycle),
+    ],
+};
+
+const LEN: usize = 512 * PAGE;
+
+/// The mode in which the driver is loaded.
+fn mode() -> Result<Mode> {
+    let mode = Device::open()?.info()?.mode;
+    Mode::ALL
+        .into_iter()
+        .find(|known| known.parameter() == mode)
+        .with_context(|| format!("Mode {mode}"))
+}
+
+/// Demands that the device works.
+fn works() -> CaseResult {
+    let device = Device::open()?;
+    let memory = Mapping::anonymous(LEN)?;
+    let content = pattern::bytes(131, LEN);
+    memory.write(0, &content);
+    device.take(&memory)?;
+    ensure!(
+        device.digest(&memory)? == pattern::sha256(&content),
+        "Wrong digest"
+    );
+    same("memory", &memory.to_vec(), &content)
+}
+
+fn an_idle_driver_unloads_and_loads_again() -> CaseResult {
+    let mode = mode()?;
+    for round in 0..5 {
+        module::unload().with_context(|| format!("Unloading, round {round}"))?;
+        module::load(mode)?;
+        works().with_context(|| format!("After loading, round {round}"))?;
+    }
+    Ok(())
+}
+
+/// Demands that the driver cannot be unloaded: `EAGAIN` is what `delete_module` says of a
+/// module in use (`kernel/module/main.c`).
+fn unloading_is_refused() -> Result<()> {
+    match module::unload() {
+        Err(Errno::EAGAIN) => Ok(()),
+        other => bail!("Unloading under use: {other:?}"),
+    }
+}
+
+fn unloading_with_an_open_file_is_refused() -> CaseResult {
+    let device = Device::open()?;
+    unloading_is_refused()?;
+    device.run(Command::nop())?;
+    works()
+}
+
+fn unloading_under_a_command_is_refused() -> CaseResult {
+    let device = Device::open()?;
+    let ring = Mapping::anonymous(LEN)?;
+    let walk = list::start_endless(&device, &ring)?;
+    unloading_is_refused()?;
+    ring.store(list::NEXT, 0);
+    device.finish(walk)?;
+    works()
+}
+
+fn unloading_brings_pages_back() -> CaseResult {
+    let mode = mode()?;
+    let memory = Mapping::anonymous(LEN)?;
+    let content = pattern::bytes(132, LEN);
+    memory.write(0, &content);
+    let device = Device::open()?;
+    device.take(&memory)?;
+    drop(device);
+    module::unload().context("Unloading with pages on the device")?;
+    same("memory without the driver", &memory.to_vec(), &content)?;
+    module::load(mode)?;
+    let device = Device::open()?;
+    ensure!(
+        device.digest(&memory)? == pattern::sha256(&content),
+        "Wrong digest"
+    );
+    same("memory", &memory.to_vec(), &content)
+}
+
+fn a_closed_context_leaves_nothing_to_unload() -> CaseResult {
+    let mode = mode()?;
+    for _ in 0..5 {
+        let device = Device::open()?;
+        let ring = Mapping::anonymous(LEN)?;
+        list::start_endless(&device, &ring)?;
+        drop(device);
+        module::unload().context("Unloading after the close")?;
+        ring.fill(0..LEN, 1);
+        module::load(mode)?;
+    }
+    works()
+}
+
+fn unbinding_under_commands_gives_enodev() -> CaseResult {
+    let name = module::bound_device()?;
+    let mut running = Vec::new();
+    for _ in 0..4 {
+        let device = Device::open()?;
+        let ring = Mapping::anonymous(16 * PAGE)?;
+        list::lay(&ring, ring.address());
+        let walk = device.start(list::walk(&ring, u64::MAX))?;
+        running.push((device, ring, walk));
+    }
+    module::unbind(&name)?;
+    for (device, ring, walk) in &running {
+        refused("a walk without end", device.finish(*walk), libc::ENODEV)?;
+        ensure!(ring.load(list::VALUE) == 1, "The ring changed");
+    }
+    drop(running);
+    module::bind(&name)?;
+    works()
+}
+
+fn unbinding_brings_pages_back() -> CaseResult {
+    let name = module::bound_device()?;
+    let device = Device::open()?;
+    let memory = Mapping::anonymous(LEN)?;
+    let content = pattern::bytes(133, LEN);
+    memory.write(0, &content);
+    device.take(&memory)?;
+    module::unbind(&name)?;
+    same("memory without the device", &memory.to_vec(), &content)?;
+    module::bind(&name)?;
+    let again = Device::open()?;
+    ensure!(
+        again.digest(&memory)? == pattern::sha256(&content),
+        "Wrong digest"
+    );
+    same("memory", &memory.to_vec(), &content)
+}
+
+fn an_open_file_outlives_the_device() -> CaseResult {
+    let name = module::bound_device()?;
+    let device = Device::open()?;
+    let done = device.start(Command::nop())?;
+    let memory = Mapping::anonymous(LEN)?;
+    module::unbind(&name)?;
+    let range = crate::guest::device::range_of(&memory);
+    refused("submit", device.start(Command::nop()), libc::ENODEV)?;
+    refused("wait", device.finish(done), libc::ENODEV)?;
+    refused("prefetch", device.prefetch(range), libc::ENODEV)?;
+    refused("residency", device.residency(range), libc::ENODEV)?;
+    refused("info", device.info(), libc::ENODEV)?;
+    refused("stats", device.stats(), libc::ENODEV)?;
+    refused("reset", device.reset(), libc::ENODEV)?;
+    match Device::open() {
+        Err(Error::Open { .. }) => {}
+        other => bail!("Open without a device: {other:?}"),
+    }
+    module::bind(&name)?;
+    // The old file stays what it was: a file of a device that is gone.
+    refused(
+        "submit after bind",
+        device.start(Command::nop()),
+        libc::ENODEV,
+    )?;
+    drop(device);
+    works()
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Loading, unloading and unbinding the driver.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+
+use super::wait;
+use crate::case::Mode;
+
+/// Where the guest image keeps the module.
+const MODULE_PATH: &str = "/lib/modules/coax.ko";
+/// The driver's folder in sysfs.
+const DRIVER_DIR: &str = "/sys/bus/virtio/drivers/coax";
+/// The first device's file.
+const DEVICE_PATH: &str = "/dev/coax0";
+
+/// Unloads the driver without waiting for its users.
+pub fn unload() -> Result<(), Errno> {
+    delete_module(c"coax", DeleteModuleFlags::O_NONBLOCK)
+}
+
+/// Loads the driver and waits for its device.
+pub fn load(mode: Mode) -> Result<()> {
+    let file = File::open(MODULE_PATH).context(MODULE_PATH)?;
+    let parameter = std::ffi::CString::new(format!("mode={}", mode.parameter()))?;
+    finit_module(&file, &parameter, ModuleInitFlags::empty()).context("finit_module")?;
+    wait::until("Device after loading the driver", || {
+        Ok(Path::new(DEVICE_PATH).exists())
+    })
+}
+
+/// Name of the device that the driver is bound to.
+pub fn bound_device() -> Result<String> {
+    let entries = std::fs::read_dir(DRIVER_DIR).context(DRIVER_DIR)?;
+    for entry in entries {
+        let name = entry
+            .context(DRIVER_DIR)?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with("virtio") {
+            return Ok(name);
+        }
+    }
+    anyhow::bail!("{DRIVER_DIR} has no device");
+}
+
+/// Takes the device from the driver.
+pub fn unbind(device: &str) -> Result<()> {
+    std::fs::write(PathBuf::from(DRIVER_DIR).join("unbind"), device).context("unbind")?;
+    ensure!(
+        !Path::new(DEVICE_PATH).exists(),
+        "{DEVICE_PATH} is there after unbind"
+    );
+    Ok(())
+}
+
+/// Gives the device to the driver and waits for its file.
+pub fn bind(device: &str) -> Result<()> {
+    std::fs::write(PathBuf::from(DRIVER_DIR).join("bind"), device).context("bind")?;
+    wait::until("Device after bind", || Ok(Path::new(DEVICE_PATH).exists()))
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The guest program: runs each case in a process of its own and prints KTAP.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{killpg, Signal};
+use nix::unistd::Pid;
+
+use super::process::readable;
+use crate::case::{Case, Entry, Skip};
+use crate::ktap::{one_line, Outcome, ResultLine, VERSION_LINE};
+
+/// Exit status of a case process that does not apply, as in the kernel's selftests.
+const STATUS_SKIP: u8 = 4;
+/// Marks the reason of a skip on the case's standard error.
+const SKIP_MARK: &str = "SKIP ";
+/// Longest wait for a killed case to be gone, 20 s: its device pages have to be freed.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Nothing failed.
+    Passed,
+    /// Something failed.
+    Failed,
+}
+
+/// Runs the cases one after the other and prints their results.
+pub fn run(entries: &[Entry]) -> Result<Verdict> {
+    println!("{VERSION_LINE}\n1..{}", entries.len());
+    let mut verdict = Verdict::Passed;
+    for (index, entry) in entries.iter().enumerate() {
+        let name = entry.full_name();
+        let ended = run_one(&name, entry.case)?;
+        let outcome = match ended {
+            Ended::With(outcome) => outcome,
+            Ended::Never => {
+                print_stacks();
+                println!("Bail out! {name} cannot be killed");
+                return Ok(Verdict::Failed);
+            }
+        };
+        if outcome == Outcome::Failed {
+            verdict = Verdict::Failed;
+            println!("# {name} shows: {}", entry.case.shows);
+        }
+        println!(
+            "{}",
+            ResultLine {
+                number: index + 1,
+                name: &name,
+                outcome: &outcome
+            }
+        );
+    }
+    Ok(verdict)
+}
+
+/// The other side of [`run`]: runs one case in this process and says how to exit.
+pub fn run_here(case: &Case) -> ExitCode {
+    match (case.run)() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<Skip>() {
+            Some(Skip(reason)) => {
+                eprintln!("{SKIP_MARK}{}", one_line(reason));
+                ExitCode::from(STATUS_SKIP)
+            }
+            None => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// How a case's process ended.
+enum Ended {
+    With(Outcome),
+    /// It is stuck in the kernel.
+    Never,
+}
+
+fn run_one(name: &str, case: &Case) -> Result<Ended> {
+    let mut child = Command::new("/proc/self/exe")
+        .args(["case", name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // The case's own children are ended with it.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("Starting {name}"))?;
+    let (sender, lines) = mpsc::channel();
+    forward(child.stdout.take(), sender.clone());
+    forward(child.stderr.take(), sender);
+
+    let status = wait(&mut child, case.limit)?;
+    let timed_out = status.is_none();
+    let status = match status {
+        Some(status) => status,
+        None => {
+            println!("# {name} ran into its limit of {:?}", case.limit);
+            kill_group(&child);
+            match wait(&mut child, KILL_LIMIT)? {
+                Some(status) => status,
+                None => return Ok(Ended::Never),
+            }
+        }
+    };
+    // Children that the case left behind hold the pipes open and would disturb the next case.
+    kill_group(&child);
+    let skip = lines
+        .iter()
+        .find_map(|line| line.strip_prefix(SKIP_MARK).map(str::to_owned));
+    Ok(Ended::With(outcome(status, timed_out, skip)))
+}
+
+fn outcome(status: ExitStatus, timed_out: bool, skip: Option<String>) -> Outcome {
+    match (status.code(), skip) {
+        _ if timed_out => Outcome::Failed,
+        (Some(0), _) => Outcome::Passed,
+        (Some(code), Some(reason)) if code == i32::from(STATUS_SKIP) => Outcome::Skipped(reason),
+        (Some(1), _) => Outcome::Failed,
+        (code, _) => {
+            println!("# ended with status {code:?}, signal {:?}", status.signal());
+            Outcome::Failed
+        }
+    }
+}
+
+/// Waits for the process, `None` if the limit passes first.
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let pidfd = super::process::pidfd_of(child.id())?;
+    if readable(pidfd.as_fd(), limit)? {
+        child.wait().map(Some).context("wait")
+    } else {
+        Ok(None)
+    }
+}
+
+fn kill_group(child: &Child) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // Fails when no process of the group is left.
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Prints what the case says as diagnostics, at once, and hands the lines on.
+fn forward(pipe: Option<impl Read + Send + 'static>, sender: mpsc::Sender<String>) {
+    let Some(pipe) = pipe else { return };
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines() {
+            let Ok(line) = line else { return };
+            if !line.starts_with(SKIP_MARK) {
+                println!("# {line}");
+                // A reader that is gone shows in the exit status of this program.
+                let _ = std::io::stdout().flush();
+            }
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Has the kernel print the stack of each blocked task.
+fn print_stacks() {
+    if let Err(error) = std::fs::write("/proc/sysrq-trigger", "w") {
+        println!("# no stacks: /proc/sysrq-trigger: {error}");
+    }
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The host half: groups cases by VM and mode, runs each group in a VM, reports.
+
+mod plan;
+mod report;
+mod vm;
+
+pub use plan::{Group, Selection};
+pub use report::{write_ktap, Named, Report};
+pub use vm::run_group;
+
+use anyhow::Result;
+use coax_images::accel::Choice;
+use coax_images::images::Images;
+
+/// Runs everything selected, showing each result as it comes.
+///
+/// # Errors
+///
+/// When a VM cannot be started at all; what goes wrong in a VM is a result.
+pub fn run(images: &Images, selection: &Selection, accel: Choice) -> Result<Report> {
+    let groups = plan::groups(selection);
+    let mut report = Report::default();
+    for (index, group) in groups.iter().enumerate() {
+        println!(
+            "# VM {} of {}: {group}, {} cases",
+            index + 1,
+            groups.len(),
+            group.entries.len()
+        );
+        run_group(images, group, accel, &mut report)?;
+    }
+    Ok(report)
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs a group of cases, in one VM as long as that lives.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use coax_images::accel::Choice;
+use coax_images::images::Images;
+use coax_images::job::{self, Job};
+use coax_images::launch::{Bytes, LaunchError, Reaction, Vm as Machine, VmConfig};
+
+use super::plan::Group;
+use super::report::{Named, Report};
+use crate::case::{Entry, Mode};
+use crate::ktap::{Outcome, Parser};
+use crate::request::Request;
+
+/// The guest program, in the guest's `PATH`.
+const GUEST_PROGRAM: &str = "coax-guest-tests";
+/// Boot, driver, and power-off, under TCG on a busy host.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+/// Longest life of a VM: the cases' own limits end one that hangs long before.
+const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Runs the cases of a group. A case that takes the VM with it has failed, and those after it
+/// run in another VM.
+///
+/// # Errors
+///
+/// When a VM cannot be started.
+pub fn run_group(images: &Images, group: &Group, accel: Choice, report: &mut Report) -> Result<()> {
+    let mut left = group.entries.as_slice();
+    while !left.is_empty() {
+        let done = run_vm(images, group, left, accel, report)?;
+        left = &left[done.min(left.len())..];
+    }
+    Ok(())
+}
+
+/// Runs the cases in a VM and returns how many of them have their result.
+fn run_vm(
+    images: &Images,
+    group: &Group,
+    entries: &[Entry],
+    accel: Choice,
+    report: &mut Report,
+) -> Result<usize> {
+    let mut argv = vec![GUEST_PROGRAM.to_owned(), "run".to_owned()];
+    argv.extend(entries.iter().map(Entry::full_name));
+    let mut output = Output::new(group, report);
+    let outcome = Machine::start(images, &config(group, entries, accel), &Job::new(argv))
+        .with_context(|| format!("Starting a VM for {group}"))?
+        .wait_watching(&mut |bytes| output.take(bytes));
+
+    let Output {
+        parser, mut shown, ..
+    } = output;
+    let complete = parser.is_complete();
+    let bail_out = parser.bail_out().map(str::to_owned);
+    let (_, last_words) = parser.finish();
+
+    let mut diagnostics = Vec::new();
+    match outcome {
+        Ok(_) => {}
+        Err(error @ LaunchError::Failed { .. }) => {
+            diagnostics.extend(error.to_string().lines().map(str::to_owned));
+        }
+        Err(error) => return Err(error).with_context(|| format!("Running a VM for {group}")),
+    }
+    if !complete {
+        // The case that was running when the output stopped.
+        if let Some(entry) = entries.get(shown) {
+            let mut said = last_words;
+            said.extend(bail_out.map(|reason| format!("bail out: {reason}")));
+            said.push("the VM ended, or the run stopped, during this case".to_owned());
+            report.add(Named {
+                name: group.result_name(&entry.full_name()),
+                outcome: Outcome::Failed,
+                diagnostics: said,
+            });
+            shown += 1;
+        }
+    }
+    // A result of its own, so that a complaint of the kernel fails the run even if every case
+    // passed.
+    let outcome = if diagnostics.is_empty() {
+        Outcome::Passed
+    } else {
+        Outcome::Failed
+    };
+    let name = group.result_name(&format!("{}.the_vm_ends_well", group.vm.name()));
+    report.add(Named {
+        name,
+        outcome,
+        diagnostics,
+    });
+    // Without a single result a second try would end the same way.
+    Ok(if shown == 0 { entries.len() } else { shown })
+}
+
+/// Reads the guest's output as it comes.
+struct Output<'a> {
+    group: &'a Group,
+    report: &'a mut Report,
+    parser: Parser,
+    /// Results shown.
+    shown: usize,
+    /// Start of a line whose end has not come.
+    partial: Vec<u8>,
+}
+
+impl<'a> Output<'a> {
+    fn new(group: &'a Group, report: &'a mut Report) -> Self {
+        Output {
+            group,
+            report,
+            parser: Parser::default(),
+            shown: 0,
+            partial: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Reaction {
+        let mut reaction = Reaction::None;
+        self.partial.extend(bytes);
+        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            match Request::find(&line) {
+                Some(Request::KillDevice) => reaction = Reaction::KillDevice,
+                None => self.parser.line(&line),
+            }
+        }
+        for result in &self.parser.results()[self.shown..] {
+            self.report.add(Named {
+                name: self.group.result_name(&result.name),
+                outcome: result.outcome.clone(),
+                diagnostics: result.diagnostics.clone(),
+            });
+        }
+        self.shown = self.parser.results().len();
+        reaction
+    }
+}
+
+fn config(group: &Group, entries: &[Entry], accel: Choice) -> VmConfig {
+    let cases: Duration = entries.iter().map(|entry| entry.case.limit).sum();
+    VmConfig {
+        mode: match group.mode {
+            Mode::Private => job::Mode::Private,
+            Mode::Coherent => job::Mode::Coherent,
+        },
+        device_memory: Bytes::mib(group.vm.device_memory_mib()),
+        accel,
+        timeout: Some((BOOT_LIMIT + cases).min(VM_LIMIT)),
+        ..VmConfig::default()
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Tests that boot VMs.
+//!
+//! A case is a function that runs in the guest, in a process of its own, with a note of the
+//! VM it needs. The host half groups the cases by VM and mode, boots one VM a group and reads
+//! the guest's KTAP; a case that needs the host to act while it runs says so by a request
+//! (see [`request`]).
+//!
+//! | module | runs in | job |
+//! |---|---|---|
+//! | [`cases`] | guest | the cases, one file a subject |
+//! | [`guest`] | guest | what cases are made of, and the program that runs them |
+//! | [`case`], [`ktap`], [`request`] | both | what the two halves agree on |
+//! | `host` | host | groups, VMs, results |
+#![deny(unsafe_code)]
+
+pub mod case;
+pub mod cases;
+pub mod guest;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod ktap;
+pub mod request;
