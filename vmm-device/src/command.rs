@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Decoding of command chains: bytes to a checked [`Command`].
+//!
+//! Pure: no memory, no device. Ranges and sizes are checked where the operation starts.
+#![forbid(unsafe_code)]
+
+use coax_abi::wire::{self, COMMAND_ARGS, STATUS_BAD_MESSAGE, STATUS_UNKNOWN_OPCODE};
+use zerocopy::FromBytes;
+
+use crate::engine::list::ListArgs;
+use crate::engine::tree::TreeArgs;
+
+/// A command whose message is well formed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Command {
+    /// Do nothing.
+    Nop,
+    /// Copy `len` bytes.
+    Copy {
+        /// Destination.
+        dst: u64,
+        /// Source.
+        src: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Fill `len` bytes with a pattern.
+    Fill {
+        /// Destination.
+        dst: u64,
+        /// Bytes.
+        len: u64,
+        /// Pattern, repeated from `dst` on.
+        pattern: u64,
+    },
+    /// SHA-256 of a range.
+    Sha256 {
+        /// Source.
+        src: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Byte histogram of a range.
+    Histogram {
+        /// Source.
+        src: u64,
+        /// Bytes.
+        len: u64,
+        /// 256 counts.
+        dst: u64,
+    },
+    /// Sum over a linked list.
+    ListSum(ListArgs),
+    /// Search in a binary search tree.
+    TreeSearch(TreeArgs),
+}
+
+/// A command and the context that it runs in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Request {
+    /// Context number, not checked.
+    pub context: u32,
+    /// The command.
+    pub command: Command,
+}
+
+impl Request {
+    /// Decodes the readable part of a command chain, or refuses it with a `STATUS_*`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, u32> {
+        let Ok(message) = wire::Command::read_from_bytes(bytes) else {
+            return Err(STATUS_BAD_MESSAGE);
+        };
+        let arg = message.arg.map(u64::from);
+        let (command, used) = match message.opcode.get() {
+            wire::OP_NOP => (Command::Nop, 0),
+            wire::OP_COPY => (
+                Command::Copy {
+                    dst: arg[0],
+                    src: arg[1],
+                    len: arg[2],
+                },
+                3,
+            ),
+            wire::OP_FILL => (
+                Command::Fill {
+                    dst: arg[0],
+                    len: arg[1],
+                    pattern: arg[2],
+                },
+                3,
+            ),
+            wire::OP_SHA256 => (
+                Command::Sha256 {
+                    src: arg[0],
+                    len: arg[1],
+                },
+                2,
+            ),
+            wire::OP_HISTOGRAM => (
+                Command::Histogram {
+                    src: arg[0],
+                    len: arg[1],
+                    dst: arg[2],
+                },
+                3,
+            ),
+            wire::OP_LIST_SUM => (
+                Command::ListSum(ListArgs {
+                    head: arg[0],
+                    next_offset: arg[1],
+                    value_offset: arg[2],
+                    max_nodes: arg[3],
+                }),
+                4,
+            ),
+            wire::OP_TREE_SEARCH => (
+                Command::TreeSearch(TreeArgs {
+                    root: arg[0],
+                    key: arg[1],
+                    key_offset: arg[2],
+                    left_offset: arg[3],
+                    right_offset: arg[4],
+                    max_levels: arg[5],
+                }),
+                6,
+            ),
+            _ => return Err(STATUS_UNKNOWN_OPCODE),
+        };
+        require_zero(&arg, used)?;
+        Ok(Self {
+            context: message.context.get(),
+            command,
+        })
+    }
+}
+
+/// Refuses a message whose arguments from `used` on are not zero.
+fn require_zero(arg: &[u64; COMMAND_ARGS], used: usize) -> Result<(), u32> {
+    if arg[used..].iter().any(|&value| value != 0) {
+        return Err(STATUS_BAD_MESSAGE);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes;
+
+    fn message(opcode: u32, args: &[u64]) -> wire::Command {
+        let mut arg = [0u64; COMMAND_ARGS];
+        arg[..args.len()].copy_from_slice(args);
+        wire::Command {
+            opcode: opcode.into(),
+            context: 7.into(),
+            arg: arg.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn copy_is_decoded_with_its_context() {
+        let request = Request::decode(message(wire::OP_COPY, &[1, 2, 3]).as_bytes());
+        assert_eq!(
+            request,
+            Ok(Request {
+                context: 7,
+                command: Command::Copy {
+                    dst: 1,
+                    src: 2,
+                    len: 3
+                }
+            })
+        );
+    }
+
+    #[test]
+    fn unused_argument_that_is_not_zero_is_refused() {
+        let message = message(wire::OP_COPY, &[1, 2, 3, 4]);
+        assert_eq!(Request::decode(message.as_bytes()), Err(STATUS_BAD_MESSAGE));
+    }
+
+    #[test]
+    fn wrong_length_is_refused() {
+        let message = message(wire::OP_NOP, &[]);
+        let bytes = message.as_bytes();
+        assert_eq!(Request::decode(&bytes[1..]), Err(STATUS_BAD_MESSAGE));
+        assert_eq!(Request::decode(&[]), Err(STATUS_BAD_MESSAGE));
+        let longer = [bytes, &[0]].concat();
+        assert_eq!(Request::decode(&longer), Err(STATUS_BAD_MESSAGE));
+    }
+
+    #[test]
+    fn unknown_opcode_is_told_apart_from_a_malformed_message() {
+        let message = message(0x1234, &[]);
+        assert_eq!(
+            Request::decode(message.as_bytes()),
+            Err(STATUS_UNKNOWN_OPCODE)
+        );
+    }
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Access of the engine to a context's memory, through its translations.
+//!
+//! [`Window`] is the [`DmaMemory`] of one engine step: it borrows the context's ATC and the
+//! table of guest memory, both fixed for the step, and keeps the last page and leaf it used.
+#![forbid(unsafe_code)]
+
+use coax_abi::wire::PAGE_SIZE;
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
+
+use crate::access::Access;
+use crate::atc::{Atc, Leaf, LEAF_PAGES};
+use crate::engine::memory::{DmaMemory, Stop};
+use crate::stats::Stats;
+
+/// Leaves whose place a window remembers; a power of two.
+const LEAF_SLOTS: usize = 16;
+
+/// Region of guest memory, mapped here.
+#[derive(Debug)]
+pub struct Region<'m> {
+    start: u64,
+    len: u64,
+    bytes: VolatileSlice<'m>,
+}
+
+/// The mapped regions of the memory table.
+pub fn regions(memory: &GuestMemoryMmap) -> Vec<Region<'_>> {
+    memory
+        .iter()
+        .filter_map(|region| {
+            Some(Region {
+                start: region.start_addr().raw_value(),
+                len: region.len(),
+                bytes: region.as_volatile_slice().ok()?,
+            })
+        })
+        .collect()
+}
+
+/// The bytes `gpa` … `gpa + len` if they lie in one region.
+pub fn slice_at<'m>(regions: &[Region<'m>], gpa: u64, len: u64) -> Option<VolatileSlice<'m>> {
+    regions.iter().find_map(|region| region.slice(gpa, len))
+}
+
+impl<'m> Region<'m> {
+    fn slice(&self, gpa: u64, len: u64) -> Option<VolatileSlice<'m>> {
+        let offset = gpa.checked_sub(self.start)?;
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        self.bytes.subslice(offset as usize, len as usize).ok()
+    }
+}
+
+/// Range of guest physical addresses that is device memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeviceMemory {
+    /// First address.
+    pub gpa: u64,
+    /// Bytes; 0 until the driver has told.
+    pub len: u64,
+}
+
+impl DeviceMemory {
+    fn contains(self, gpa: u64) -> bool {
+        gpa.wrapping_sub(self.gpa) < self.len
+    }
+}
+
+/// A page that was looked up, with the bytes behind it.
+#[derive(Clone, Copy, Debug)]
+struct CachedPage<'m> {
+    vpn: u64,
+    access: Access,
+    on_device: bool,
+    bytes: VolatileSlice<'m>,
+}
+
+/// Memory of a context during one engine step.
+#[derive(Debug)]
+pub struct Window<'m> {
+    atc: &'m Atc,
+    regions: &'m [Region<'m>],
+    device_memory: DeviceMemory,
+    leaves: [(u64, Option<&'m Leaf>); LEAF_SLOTS],
+    last_page: Option<CachedPage<'m>>,
+    hits: u64,
+    misses: u64,
+    system_bytes: u64,
+    device_bytes: u64,
+}
+
+impl<'m> Window<'m> {
+    /// Opens a window for one step.
+    pub fn new(atc: &'m Atc, regions: &'m [Region<'m>], device_memory: DeviceMemory) -> Self {
+        Self {
+            atc,
+            regions,
+            device_memory,
+            leaves: [(0, None); LEAF_SLOTS],
+            last_page: None,
+            hits: 0,
+            misses: 0,
+            system_bytes: 0,
+            device_bytes: 0,
+        }
+    }
+
+    /// Adds what the step did to the statistics.
+    pub fn count(self, stats: &Stats) {
+        stats.atc_hits.add(self.hits);
+        stats.atc_misses.add(self.misses);
+        stats.system_bytes.add(self.system_bytes);
+        stats.device_bytes.add(self.device_bytes);
+    }
+
+    fn leaf(&mut self, vpn: u64) -> Option<&'m Leaf> {
+        let key = vpn / LEAF_PAGES;
+        let slot = &mut self.leaves[key as usize % LEAF_SLOTS];
+        if slot.0 != key || slot.1.is_none() {
+            *slot = (key, self.atc.leaf(vpn));
+        }
+        slot.1
+    }
+
+    fn account(&mut self, on_device: bool, bytes: u64) {
+        if on_device {
+            self.device_bytes += bytes;
+        } else {
+            self.system_bytes += bytes;
+        }
+    }
+
+    fn look_up(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop> {
+        let vpn = va / PAGE_SIZE;
+        let offset = va % PAGE_SIZE;
+        let found = self.leaf(vpn).and_then(|leaf| {
+            let page = leaf.page(vpn)?;
+            page.access.contains(access).then_some((leaf, page))
+        });
+        let Some((leaf, page)) = found else {
+            self.misses += 1;
+            return Err(Stop::Miss(va));
+        };
+        self.hits += 1;
+        // Pages that follow without a gap in guest physical memory come along.
+        let mut end = PAGE_SIZE;
+        let mut next = vpn + 1;
+        while end - offset < len && next % LEAF_PAGES != 0 {
+            match leaf.page(next) {
+                Some(p) if p.gpa == page.gpa + end && p.access.contains(access) => {
+                    end += PAGE_SIZE;
+                    next += 1;
+                }
+                _ => break,
+            }
+        }
+        let run = slice_at(self.regions, page.gpa, end)
+            .or_else(|| {
+                // The run crosses a border of regions: the first page alone does not.
+                end = PAGE_SIZE;
+                slice_at(self.regions, page.gpa, end)
+            })
+            .ok_or(Stop::BadGpa(va))?;
+        let on_device = self.device_memory.contains(page.gpa);
+        let bytes = len.min(end - offset);
+        self.last_page = run
+            .subslice(0, PAGE_SIZE as usize)
+            .ok()
+            .map(|bytes| CachedPage {
+                vpn,
+                access: page.access,
+                on_device,
+                bytes,
+            });
+        self.account(on_device, bytes);
+        run.subslice(offset as usize, bytes as usize)
+            .map_err(|error| {
+                log::error!("slice of a checked page: {error}");
+                Stop::BadGpa(va)
+            })
+    }
+}
+
+impl<'m> DmaMemory<'m> for Window<'m> {
+    fn piece(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop> {
+        let offset = va % PAGE_SIZE;
+        if let Some(page) = self.last_page {
+            if page.vpn == va / PAGE_SIZE
+                && len <= PAGE_SIZE - offset
+                && page.access.contains(access)
+            {
+                if let Ok(bytes) = page.bytes.subslice(offset as usize, len as usize) {
+                    self.hits += 1;
+                    self.account(page.on_device, len);
+                    return Ok(bytes);
+                }
+            }
+        }
+        self.look_up(va, len, access)
+    }
+}

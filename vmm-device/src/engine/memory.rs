@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The memory that operations work on.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::Ordering;
+
+use vm_memory::{Bytes, VolatileSlice};
+
+use crate::access::Access;
+
+/// Why an access did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// No translation with the right needed for this address.
+    Miss(u64),
+    /// The translation of this address names no memory.
+    BadGpa(u64),
+}
+
+/// Memory addressed by the virtual addresses of a context.
+pub trait DmaMemory<'m> {
+    /// The bytes from `va` on that can be accessed in one piece: at least 1, at most `len`.
+    ///
+    /// `len` must not be 0 and `va + len` must not wrap around.
+    fn piece(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop>;
+
+    /// Reads a little-endian integer, which may cross a page border.
+    fn read_u64(&mut self, va: u64) -> Result<u64, Stop> {
+        let piece = self.piece(va, 8, Access::READ)?;
+        if piece.len() == 8 {
+            if let Ok(value) = piece.load::<u64>(0, Ordering::Relaxed) {
+                return Ok(u64::from_le(value));
+            }
+        }
+        let mut bytes = [0; 8];
+        let first = piece.copy_to(&mut bytes[..]);
+        let mut done = first;
+        while done < bytes.len() {
+            let rest = bytes.len() - done;
+            let piece = self.piece(va + done as u64, rest as u64, Access::READ)?;
+            done += piece.copy_to(&mut bytes[done..]);
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
