@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
+//! Ioctls of `/dev/coaxN`.
+//!
+//! An open file is a context: it belongs to the memory of the process that opened it, and only
+//! threads that share this memory may use it (others get `EPERM`). All integers have the
+//! machine's byte order and a fixed width, structures have no implicit padding, fields called
+//! `reserved` must be zero (`EINVAL`). After removal of the device all calls give `ENODEV`.
+//! `lib/include/coax.h` is the same contract in C.
+//!
+//! `poll(2)` reports `POLLIN` when a submitted command has completed and was not collected.
+
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::wire::{COMMAND_ARGS, RESULT_BYTES};
+
+/// Ioctl type letter of all calls.
+pub const IOC_MAGIC: u32 = 0xC0;
+/// Version that [`Info`] reports; it grows with every incompatible change.
+pub const UAPI_VERSION: u32 = 1;
+/// Commands one context may have submitted and not collected (`EBUSY` beyond).
+pub const MAX_IN_FLIGHT: usize = 64;
+/// Most bytes one migrate or residency call may span, 1 TiB (`EINVAL` beyond).
+pub const MAX_RANGE_BYTES: u64 = 1 << 40;
+
+/// `_IOC(dir, IOC_MAGIC, nr, size)` of `include/uapi/asm-generic/ioctl.h`.
+const fn ioc(dir: u32, nr: u32, size: usize) -> u32 {
+    // A size over 14 bits would run into the direction bits.
+    assert!(size < 1 << 14);
+    (dir << 30) | ((size as u32) << 16) | (IOC_MAGIC << 8) | nr
+}
+const READ: u32 = 2;
+const WRITE: u32 = 1;
+
+/// Fills [`Info`].
+pub const IOC_INFO: u32 = ioc(READ, 0, size_of::<Info>());
+/// Starts the command in [`Submit`], which gets its identifier.
+pub const IOC_SUBMIT: u32 = ioc(READ | WRITE, 1, size_of::<Submit>());
+/// Collects the command named in [`Wait`].
+pub const IOC_WAIT: u32 = ioc(READ | WRITE, 2, size_of::<Wait>());
+/// Moves the pages of the range in [`Migrate`].
+pub const IOC_MIGRATE: u32 = ioc(READ | WRITE, 3, size_of::<Migrate>());
+/// Says where each page of the range in [`Residency`] is.
+pub const IOC_RESIDENCY: u32 = ioc(READ | WRITE, 4, size_of::<Residency>());
+/// Sets the context's [`Policy`].
+pub const IOC_POLICY: u32 = ioc(WRITE, 5, size_of::<Policy>());
+/// Fills [`Stats`].
+pub const IOC_STATS: u32 = ioc(READ, 6, size_of::<Stats>());
+/// Takes the device out of service and back: commands of all contexts end with `ECANCELED`,
+/// all device pages move to system memory. Needs `CAP_SYS_ADMIN` (`EPERM`). No argument.
+pub const IOC_RESET: u32 = ioc(0, 7, 0);
+
+/// Device memory is device-private: a CPU access brings the page back.
+pub const MODE_PRIVATE: u32 = 0;
+/// Device memory is device-coherent: the CPU accesses it in place.
+pub const MODE_COHERENT: u32 = 1;
+
+/// What the device is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Info {
+    /// [`UAPI_VERSION`].
+    pub version: u32,
+    /// `MODE_*`.
+    pub mode: u32,
+    /// Contexts the device can hold.
+    pub max_contexts: u32,
+    /// Command queues.
+    pub command_queues: u32,
+    /// Device memory in pages.
+    pub device_pages: u64,
+    /// Device memory not in use, in pages.
+    pub free_pages: u64,
+    /// First page frame number of the device memory's struct pages, as `/proc/PID/pagemap`
+    /// shows it; 0 without `CAP_SYS_ADMIN`.
+    pub first_pfn: u64,
+}
+
+/// A command for the device.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Submit {
+    /// `OP_*` of the device ABI.
+    pub opcode: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// Arguments of the opcode.
+    pub arg: [u64; COMMAND_ARGS],
+    /// Out: identifier for [`Wait`], unique in this context.
+    pub id: u64,
+}
+
+/// Collect a command. `EINTR` leaves it in place; `ETIMEDOUT` too; `EINVAL`: no such command,
+/// or another thread collects it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Wait {
+    /// Identifier from [`Submit`].
+    pub id: u64,
+    /// Longest wait in milliseconds; `u32::MAX` waits without limit.
+    pub timeout_ms: u32,
+    /// Out: `STATUS_*` of the device ABI.
+    pub status: u32,
+    /// Out: address refused.
+    pub fault_va: u64,
+    /// Out: `ACCESS_*` refused.
+    pub fault_access: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// Out: bytes done.
+    pub bytes_done: u64,
+    /// Out: page requests the command waited for.
+    pub page_requests: u64,
+    /// Out: result of the opcode.
+    pub result: [u8; RESULT_BYTES],
+}
+
+/// To device memory.
+pub const MIGRATE_TO_DEVICE: u32 = 1;
+/// To system memory.
+pub const MIGRATE_TO_SYSTEM: u32 = 2;
+
+/// Move pages on request. Partial success is normal; the counts say what happened.
+/// `EINVAL`: misaligned, empty, over [`MAX_RANGE_BYTES`], or not in user space; `ESRCH`: no such process;
+/// `EACCES`: no right to it; `EFAULT`: part of the range is not mapped (the rest was done).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Migrate {
+    /// Start, page-aligned.
+    pub addr: u64,
+    /// Bytes, a multiple of the page size.
+    pub len: u64,
+    /// `MIGRATE_TO_*`.
+    pub direction: u32,
+    /// Process whose memory is meant, 0 for the caller's own. Another's needs
+    /// `CAP_SYS_ADMIN`.
+    pub pid: u32,
+    /// Out: pages moved.
+    pub moved: u64,
+    /// Out: pages that were already there.
+    pub already: u64,
+    /// Out: pages left where they were: never touched, file-backed, pinned, or no memory.
+    pub left: u64,
+}
+
+/// Nothing is mapped at this page, or it was never touched, or it is swapped out.
+pub const RESIDENT_NONE: u8 = 0;
+/// Anonymous page in system memory.
+pub const RESIDENT_SYSTEM: u8 = 1;
+/// Page in this device's memory.
+pub const RESIDENT_DEVICE: u8 = 2;
+/// File-backed or shared page in system memory: the device uses it in place.
+pub const RESIDENT_FILE: u8 = 3;
+
+/// Query where pages are, without touching any.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Residency {
+    /// Start, page-aligned.
+    pub addr: u64,
+    /// Bytes, a multiple of the page size.
+    pub len: u64,
+    /// Where to store a `RESIDENT_*` byte for each page, or 0 for the counts alone.
+    pub vector: u64,
+    /// Out: pages of each kind, indexed by `RESIDENT_*`.
+    pub pages: [u64; 4],
+}
+
+/// A device fault migrates the page, and present neighbours, to device memory.
+pub const POLICY_ON_FAULT: u32 = 0;
+/// Pages move only by [`IOC_MIGRATE`]; the device uses the others in place.
+pub const POLICY_ON_REQUEST: u32 = 1;
+/// Nothing moves; [`IOC_MIGRATE`] to the device gives `EPERM`.
+pub const POLICY_NEVER: u32 = 2;
+
+/// Migration policy of the context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Policy {
+    /// `POLICY_*`.
+    pub policy: u32,
+    /// Pages around a device fault that migrate with it: a power of two, 1 … 512; 0 leaves
+    /// the setting as it is. Starts at 512.
+    pub fault_around: u32,
+}
+
+/// Counters since the driver was loaded (`context_*`: since the file was opened).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Stats {
+    /// Page requests of this context.
+    pub context_page_requests: u64,
+    /// Pages of this context moved to device memory.
+    pub context_to_device: u64,
+    /// Commands submitted in this context.
+    pub context_commands: u64,
+    /// Invalidations sent for this context.
+    pub context_invalidations: u64,
+    /// Contexts open.
+    pub contexts: u64,
+    /// Page requests taken from the device.
+    pub page_requests: u64,
+    /// Translation requests taken from the device.
+    pub translation_requests: u64,
+    /// Group responses: Success.
+    pub responses_success: u64,
+    /// Group responses: Invalid Request.
+    pub responses_invalid: u64,
+    /// Group responses: Response Failure.
+    pub responses_failure: u64,
+    /// Invalidations sent to the device.
+    pub invalidations: u64,
+    /// Pages moved to device memory because the device touched them.
+    pub to_device_fault: u64,
+    /// Pages moved to device memory on request.
+    pub to_device_request: u64,
+    /// Pages brought back because a CPU touched them.
+    pub to_system_fault: u64,
+    /// Pages brought back on request.
+    pub to_system_request: u64,
+    /// Pages brought back by reset, removal or eviction.
+    pub to_system_evict: u64,
+    /// Pages that could not be moved to device memory because it was full.
+    pub device_full: u64,
+    /// Messages of the device that made no sense.
+    pub device_errors: u64,
+    /// Nanoseconds from boot (`CLOCK_BOOTTIME`) to the first page in device memory; 0 if none
+    /// moved yet.
+    pub first_migration_ns: u64,
+    /// Counters of the device itself, in the order of the device ABI's `DeviceStats`.
+    pub device: [u64; 18],
+}
+
+const _: () = {
+    assert!(size_of::<Info>() == 40);
+    assert!(size_of::<Submit>() == 112);
+    assert!(size_of::<Wait>() == 80);
+    assert!(size_of::<Migrate>() == 48);
+    assert!(size_of::<Residency>() == 56);
+    assert!(size_of::<Policy>() == 8);
+    assert!(size_of::<Stats>() == 37 * 8);
+};

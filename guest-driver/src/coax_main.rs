@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Driver of the coax accelerator.
+
+use kernel::prelude::*;
+
+mod commands;
+mod context;
+mod context_table;
+mod device;
+mod faults;
+mod ioctl;
+mod kapi;
+mod link;
+mod memory;
+mod migration;
+mod mirror;
+mod page_map;
+mod range_set;
+mod residency;
+mod stats;
+mod sys;
+// The contract is a crate of its own for the device and the guest library.
+#[path = "../abi/src/uapi.rs"]
+#[allow(unreachable_pub, dead_code)]
+mod uapi;
+#[path = "../abi/src/wire.rs"]
+#[allow(unreachable_pub, dead_code)]
+mod wire;
+
+module! {
+    type: Coax,
+    name: "coax",
+    authors: ["The coax developers"],
+    description: "Driver of the coax accelerator with coherent memory",
+    license: "GPL",
+    params: {
+        mode: u32 {
+            default: 0,
+            description: "Device memory: 0 private (a CPU access brings the page back), 1 coherent (the CPU accesses it in place)",
+        },
+    },
+}
+
+/// The module while it is loaded.
+#[pin_data]
+struct Coax {
+    #[pin]
+    _driver: kapi::virtio::Registration<device::Device>,
+}
+
+impl kernel::InPlaceModule for Coax {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self { _driver <- kapi::virtio::Registration::new(module) })
+    }
+}

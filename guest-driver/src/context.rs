@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One open file: a process's memory, its commands, its mirror.
+//!
+//! Teardown, in order, when the file goes or the device does:
+//!
+//! 1. The device closes the context: its commands end, it holds no translation and asks no more.
+//! 2. What it asked and answered until then is taken out of the rings.
+//! 3. The context becomes unreachable for interrupts.
+//! 4. Its worker and notifier go. A worker may wait for a fault that only the exit of the process
+//!    resolves (userfaultfd), so this is done by the reaper and not by the task that exits.
+//! 5. The number is free again.
+
+use crate::{
+    commands::Commands,
+    context_table::Entry,
+    device::Device,
+    faults::Faults,
+    ioctl,
+    kapi::{chardev::OpenFile, mm, trace, virtqueue::Request, work::Worker},
+    link::{put, CommandTag},
+    mirror::Mirror,
+    uapi, wire,
+};
+use kernel::{
+    bindings,
+    fs::File,
+    mm::Mm,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Full},
+        poll::PollTable,
+        Arc,
+    },
+};
+
+/// A context.
+pub(crate) struct Context {
+    /// The device opened.
+    pub(crate) device: Arc<Device>,
+    /// Number on the device.
+    pub(crate) number: u32,
+    /// The process's memory.
+    pub(crate) mm: ARef<Mm>,
+    /// What the device may have cached.
+    pub(crate) mirror: Arc<Mirror>,
+    /// Requests of the device, and the policy they follow.
+    pub(crate) faults: Arc<Worker<Faults>>,
+    /// Commands not collected.
+    pub(crate) commands: Arc<Commands>,
+    closed: Atomic<bool>,
+}
+
+impl Context {
+    /// Whether calls still reach the device.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: it was removed. `EPERM`: the caller does not share the context's memory.
+    pub(crate) fn check(&self) -> Result {
+        if !self.device.is_alive() {
+            return Err(ENODEV);
+        }
+        if !mm::is_current(&self.mm) {
+            return Err(EPERM);
+        }
+        Ok(())
+    }
+
+    /// Hands a command to the device and returns its identifier.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: too many in flight. `EIO`: the device is broken. `ENOMEM`.
+    pub(crate) fn submit(&self, opcode: u32, arg: &[u64; wire::COMMAND_ARGS]) -> Result<u64> {
+        let id = self.commands.begin()?;
+        let sent = self.send(opcode, arg, id);
+        if sent.is_err() {
+            self.commands.cancel(id);
+        }
+        sent.map(|()| id)
+    }
+
+    fn send(&self, opcode: u32, arg: &[u64; wire::COMMAND_ARGS], id: u64) -> Result {
+        let tag = CommandTag { context: self.number, id };
+        let mut message =
+            Request::new(size_of::<wire::Command>(), size_of::<wire::CommandReply>(), tag, GFP_KERNEL)?;
+        put(&mut message, 0, &wire::Command {
+            opcode: opcode.into(),
+            context: self.number.into(),
+            arg: arg.map(Into::into),
+        })?;
+        trace::command(self.number, opcode, id);
+        self.mirror.stats.commands.add(1);
+        self.device.link.command(message).map_err(|e| if e == ENOSPC { EBUSY } else { e })
+    }
+
+    /// Closes the context on the device; later calls do nothing.
+    pub(crate) fn close(&self) {
+        if self.closed.xchg(true, Full) {
+            return;
+        }
+        let link = &self.device.link;
+        // A broken device answers nothing and is told nothing.
+        let _ = link.control(wire::CONTROL_CONTEXT_CLOSE, self.number, 0, 0, &mut []);
+        link.take_requests();
+        link.take_all_commands();
+        self.commands.fail_all(ENODEV);
+        drop(link.contexts.withdraw(self.number));
+        link.contexts.release(self.number);
+    }
+}
+
+impl OpenFile for Context {
+    type Device = Device;
+
+    fn open(device: &Arc<Device>) -> Result<Arc<Self>> {
+        if !device.is_alive() {
+            return Err(ENODEV);
+        }
+        let mm = mm::current().ok_or(EINVAL)?;
+        let user = mm.mmget_not_zero().ok_or(ESRCH)?;
+        let link = &device.link;
+        let number = link.contexts.reserve()?;
+        let opened = (|| {
+            let mirror = Mirror::new(link.clone(), number)?;
+            let faults = Faults::new(device.clone(), &user, mirror.clone())?;
+            let faults = Arc::pin_init(Worker::new(faults), GFP_KERNEL)?;
+            let commands = Commands::new(device.next_command_base())?;
+            link.control(wire::CONTROL_CONTEXT_OPEN, number, 0, 0, &mut [])?;
+            link.contexts
+                .publish(number, Entry { faults: faults.clone(), commands: commands.clone() });
+            let context = Context {
+                device: device.clone(),
+                number,
+                mm: mm.clone(),
+                mirror,
+                faults,
+                commands,
+                closed: Atomic::new(false),
+            };
+            Ok(Arc::new(context, GFP_KERNEL)?)
+        })();
+        if opened.is_err() {
+            drop(link.contexts.withdraw(number));
+            link.contexts.release(number);
+        }
+        opened
+    }
+
+    fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
+        self.check()?;
+        ioctl::dispatch(self, cmd, arg)
+    }
+
+    fn poll(&self, file: &File, table: &PollTable<'_>) -> u32 {
+        table.register_wait(file, &self.commands.changed);
+        if !self.device.is_alive() {
+            return bindings::POLLERR | bindings::POLLHUP;
+        }
+        if self.commands.any_done() { bindings::POLLIN | bindings::POLLRDNORM } else { 0 }
+    }
+
+    fn release(&self) {
+        self.close();
+        self.device.reap(self.faults.clone());
+    }
+}
+
+/// Opcode and arguments of a submission, checked as far as the driver must: the device checks the
+/// rest, and addresses are checked where they are translated.
+///
+/// # Errors
+///
+/// `EINVAL`: a reserved field is set.
+pub(crate) fn checked(submit: &uapi::Submit) -> Result<(u32, &[u64; wire::COMMAND_ARGS])> {
+    if submit.reserved != 0 {
+        return Err(EINVAL);
+    }
+    Ok((submit.opcode, &submit.arg))
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One accelerator: from the virtio device to its character device, and back.
+//!
+//! Teardown, in order, when the driver is unbound or unloaded or the device unplugged:
+//!
+//! 1. The device is marked dead: calls fail with `ENODEV`, no page is given out any more.
+//! 2. The character device goes: no file can be opened.
+//! 3. All open contexts are closed on the device; their commands end.
+//! 4. All pages come back to system memory.
+//! 5. The virtio device is reset and the queues are emptied.
+//!
+//! Files that are still open keep the object, and with it the struct pages of the device memory,
+//! alive until they are closed; nothing is in these pages any more.
+
+use crate::{
+    context::Context,
+    faults::Faults,
+    kapi::{
+        chardev,
+        pagemap::{Kind, Pagemap},
+        virtio::{Driver, VirtioDevice},
+        work::{Work, Worker},
+    },
+    link::Link,
+    memory::{DeviceMemory, Memory},
+    migration, uapi, wire,
+};
+use kernel::{
+    c_str, debugfs, fmt, new_mutex,
+    prelude::*,
+    str::{CStr, CString},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, ArcBorrow, Mutex,
+    },
+};
+
+/// Most command queues that this driver uses; a device with more is refused.
+const MAX_COMMAND_QUEUES: u32 = 16;
+
+/// Names of the command queues, for `/proc/interrupts`.
+const COMMAND_QUEUE_NAMES: [&CStr; MAX_COMMAND_QUEUES as usize] = [c"command"; 16];
+
+/// Identifiers of commands go up by this from one context to the next, so that a late answer to a
+/// command of an earlier context with the same number matches none.
+const COMMAND_IDS_PER_CONTEXT: u64 = 1 << 40;
+
+/// What exists only while the device is in service.
+#[derive(Default)]
+struct Service {
+    chardev: Option<Pin<KBox<chardev::Registration<Context>>>>,
+    debugfs: Option<(debugfs::Dir, Pin<KBox<debugfs::File<Arc<Link>>>>)>,
+}
+
+/// An accelerator.
+#[pin_data]
+pub(crate) struct Device {
+    /// Its queues.
+    pub(crate) link: Arc<Link>,
+    /// Its memory.
+    pub(crate) memory: Pin<KBox<DeviceMemory>>,
+    /// `MODE_*`.
+    pub(crate) mode: u32,
+    /// Contexts it can hold.
+    pub(crate) max_contexts: u32,
+    page_requests: u32,
+    bar: (u64, u64),
+    alive: Atomic<bool>,
+    next_command_base: Atomic<u64>,
+    #[pin]
+    service: Mutex<Service>,
+    #[pin]
+    resetting: Mutex<()>,
+    #[pin]
+    reaper: Worker<Reaper>,
+}
+
+/// Drops the workers of closed contexts.
+#[pin_data]
+struct Reaper {
+    #[pin]
+    dead: Mutex<KVec<Arc<Worker<Faults>>>>,
+}
+
+impl Work for Reaper {
+    fn run(&self) {
+        loop {
+            let next = self.dead.lock().pop();
+            match next {
+                Some(worker) => drop(worker),
+                None => return,
+            }
+        }
+    }
+}
+
+impl Device {
+    /// Whether the device is in service.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Relaxed)
+    }
+
+    /// First command identifier for a new context.
+    pub(crate) fn next_command_base(&self) -> u64 {
+        self.next_command_base.fetch_add(COMMAND_IDS_PER_CONTEXT, Relaxed)
+    }
+
+    /// Drops a closed context's worker, which may take long, without making the caller wait.
+    pub(crate) fn reap(&self, worker: Arc<Worker<Faults>>) {
+        // Without memory for the list the caller does wait.
+        if self.reaper.data().dead.lock().push(worker, GFP_KERNEL).is_ok() {
+            self.reaper.queue(&self.link.workqueue);
+        }
+    }
+
+    /// Takes the device out of service and back: commands end, all pages come back.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: something holds on to pages. `EIO`: the device is broken. `ENOMEM`.
+    pub(crate) fn reset(&self) -> Result {
+        let _one_at_a_time = self.resetting.lock();
+        self.memory.data().set_accepting(false);
+        let reset = self
+            .link
+            .control(wire::CONTROL_RESET, 0, 0, 0, &mut [])
+            .and_then(|()| migration::evict_all(&self.memory));
+        self.memory.data().set_accepting(self.is_alive());
+        if reset? == 0 { Ok(()) } else { Err(EBUSY) }
+    }
+
+    fn show(link: &Arc<Link>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_fmt(fmt!("contexts {}\n{}", link.contexts.count(), link.stats))
+    }
+
+    fn into_service(this: &Arc<Self>, name: CString) -> Result {
+        let dir = debugfs::Dir::new(c"coax").subdir(&name);
+        let file = KBox::pin_init(
+            dir.read_callback_file(c"stats", this.link.clone(), &Self::show),
+            GFP_KERNEL,
+        )?;
+        let chardev = KBox::pin_init(chardev::Registration::new(name, this.clone()), GFP_KERNEL)?;
+        let mut service = this.service.lock();
+        service.debugfs = Some((dir, file));
+        service.chardev = Some(chardev);
+        Ok(())
+    }
+}
+
+fn check(config: &wire::Config) -> Result<(), &'static str> {
+    let queues = config.command_queues.get();
+    let contexts = config.max_contexts.get();
+    let requests = config.page_request_capacity.get();
+    if config.magic.get() != wire::MAGIC {
+        return Err("not a coax device: the configuration has another magic number");
+    }
+    if config.abi_version.get() != wire::ABI_VERSION {
+        return Err("the device speaks another version of the device ABI");
+    }
+    if config.services.get() & wire::SERVICE_VIRTQUEUE == 0 {
+        return Err("the device does not offer translation by virtqueue");
+    }
+    if !(1..=MAX_COMMAND_QUEUES).contains(&queues)
+        || !(1..=wire::MAX_CONTEXTS).contains(&contexts)
+        || !(1..=wire::MAX_PAGE_REQUESTS).contains(&requests)
+    {
+        return Err("a number in the configuration is out of range");
+    }
+    Ok(())
+}
+
+impl Driver for Device {
+    const NAME: &'static CStr = c_str!("coax");
+    const ID: u32 = wire::VIRTIO_ID_COAX;
+
+    fn probe(vdev: &VirtioDevice) -> Result<Arc<Self>> {
+        let dev = vdev.parent();
+        let config: wire::Config = vdev.read_config();
+        if let Err(why) = check(&config) {
+            dev_err!(dev, "coax: {}\n", why);
+            return Err(EINVAL);
+        }
+        let Some((base, bytes)) = vdev.shm_region(wire::SHM_DEVICE_MEMORY) else {
+            dev_err!(dev, "coax: the device announces no device memory\n");
+            return Err(ENODEV);
+        };
+        let mode = *crate::module_parameters::mode.value();
+        let kind = match mode {
+            uapi::MODE_PRIVATE => Kind::Private,
+            uapi::MODE_COHERENT => Kind::Coherent { start: base },
+            other => {
+                dev_err!(dev, "coax: mode={} is not known; 0 is private, 1 coherent\n", other);
+                return Err(EINVAL);
+            }
+        };
+        let mut names = KVec::new();
+        for name in [c"control", c"copy", c"translation", c"request"] {
+            names.push(name, GFP_KERNEL)?;
+        }
+        for name in &COMMAND_QUEUE_NAMES[..config.command_queues.get() as usize] {
+            names.push(name, GFP_KERNEL)?;
+        }
+        let queues = vdev.find_queues::<Self>(&names)?;
+        let max_contexts = config.max_contexts.get();
+        let link = Link::new(queues, max_contexts)?;
+        let pages = (bytes / wire::PAGE_SIZE) as usize;
+        let memory = Pagemap::new(kind, pages, c"coax", Memory::new(link.clone(), base, pages)?)
+            .inspect_err(|error| {
+                dev_err!(dev, "coax: no struct pages for {} MiB at {:#x}: {:?}\n", bytes >> 20, base, error);
+            })?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                link,
+                memory,
+                mode,
+                max_contexts,
+                page_requests: config.page_request_capacity.get(),
+                bar: (base, bytes),
+                alive: Atomic::new(true),
+                next_command_base: Atomic::new(1),
+                service <- new_mutex!(Service::default(), "coax_service"),
+                resetting <- new_mutex!((), "coax_resetting"),
+                reaper <- Worker::new(try_pin_init!(Reaper {
+                    dead <- new_mutex!(KVec::new(), "coax_reaper"),
+                }? Error)),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    fn start(this: ArcBorrow<'_, Self>, vdev: &VirtioDevice) -> Result {
+        let this: Arc<Self> = this.into();
+        // One buffer for each request that can be outstanding, of both kinds.
+        this.link.post_request_buffers(wire::QUEUE_SIZE.into())?;
+        let (base, bytes) = this.bar;
+        this.link.control(wire::CONTROL_SET_DEVICE_MEMORY, 0, base, bytes, &mut [])?;
+        this.link.control(
+            wire::CONTROL_SET_PAGE_REQUEST_ALLOCATION,
+            0,
+            this.page_requests.into(),
+            0,
+            &mut [],
+        )?;
+        let name = CString::try_from_fmt(fmt!("coax{}", vdev.index()))?;
+        Self::into_service(&this, name)?;
+        let kind = if this.mode == uapi::MODE_COHERENT { "coherent" } else { "private" };
+        dev_info!(
+            vdev.parent(),
+            "coax: {} MiB of {} device memory at {:#x}, {} command queues, {} contexts\n",
+            bytes >> 20,
+            kind,
+            base,
+            this.link.command_queues(),
+            this.max_contexts,
+        );
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.alive.store(false, Relaxed);
+        self.memory.data().set_accepting(false);
+        *self.service.lock() = Service::default();
+        // A reset in progress must not accept pages again after this.
+        drop(self.resetting.lock());
+        self.memory.data().set_accepting(false);
+        for number in 0..self.max_contexts {
+            if let Some(entry) = self.link.contexts.get(number) {
+                let _ = self.link.control(wire::CONTROL_CONTEXT_CLOSE, number, 0, 0, &mut []);
+                self.link.take_requests();
+                self.link.take_all_commands();
+                entry.commands.fail_all(ENODEV);
+                entry.faults.cancel();
+            }
+        }
+        match migration::evict_all(&self.memory) {
+            Ok(0) => {}
+            Ok(held) => pr_warn!("{} pages of the device memory are still held\n", held),
+            Err(error) => pr_err!("the device memory could not be emptied: {:?}\n", error),
+        }
+        self.reaper.cancel();
+        self.reaper.data().run();
+    }
+
+    fn drain(&self) {
+        self.link.drain();
+    }
+
+    fn interrupt(&self, queue: u16) {
+        self.link.take(queue);
+    }
+
+    fn config_changed(&self, device: &VirtioDevice) {
+        if device.needs_reset() {
+            self.link.mark_broken("says that it needs a reset");
+        }
+    }
+}

@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Answering the device's translation requests and page requests for one context.
+//!
+//! The loop is that of `Documentation/mm/hmm.rst`: read the sequence, look at the page table (and
+//! fault pages in), then, under the mirror's lock, post the answer if nothing changed meanwhile,
+//! else begin anew. Under `POLICY_ON_FAULT` a page request first moves the pages to device
+//! memory; if they cannot move the device uses them where they are, so that every request ends.
+//!
+//! Requests come by interrupt into a ring and are handled in order by the context's worker;
+//! contexts do not wait for each other. The worker holds neither the mirror's lock nor any other
+//! of the driver while it migrates or faults pages in, because both call the notifier.
+
+use crate::{
+    device::Device,
+    kapi::{
+        hmm::{range_fault, HmmPfn},
+        irqlock::IrqSpinLock,
+        migrate::PageArrays,
+        mm,
+        notifier::IntervalNotifier,
+        trace,
+        work::Work,
+    },
+    link::{new_message, put, CallRequest},
+    memory::gpa_of,
+    migration::{self, WINDOW_PAGES},
+    mirror::Mirror,
+    new_irqlock, uapi, wire,
+};
+use kernel::{
+    mm::{virt, MmWithUser},
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, Mutex,
+    },
+    time::{Delta, Instant, Monotonic},
+};
+
+/// Longest attempt to answer one request while the mappings keep changing.
+const RETRY_LIMIT: Delta = Delta::from_secs(5);
+/// Requests waiting for the worker: all that the device may have outstanding, of both kinds.
+const RING: usize = 2 * wire::MAX_PAGE_REQUESTS as usize;
+
+const PAGE_SIZE: u64 = wire::PAGE_SIZE;
+
+/// What the worker uses again for each request.
+struct Scratch {
+    pfns: KVec<HmmPfn>,
+    arrays: PageArrays,
+    /// Worst code so far of each group whose last request has not come.
+    groups: [u32; wire::MAX_PAGE_REQUESTS as usize],
+}
+
+/// Handles the requests of one context.
+#[pin_data]
+pub(crate) struct Faults {
+    device: Arc<Device>,
+    mirror: Arc<Mirror>,
+    /// Watches the process's mappings.
+    #[pin]
+    pub(crate) notifier: IntervalNotifier<Mirror>,
+    #[pin]
+    ring: IrqSpinLock<KVec<wire::DeviceRequest>>,
+    #[pin]
+    scratch: Mutex<Scratch>,
+    /// `POLICY_*`.
+    pub(crate) policy: Atomic<u32>,
+    /// Pages that migrate around a fault.
+    pub(crate) fault_around: Atomic<u32>,
+}
+
+/// Why a page request cannot succeed.
+enum Refusal {
+    /// No such page, or no such right.
+    Invalid,
+    /// Something else: no memory, a dying process.
+    Failure,
+}
+
+impl Refusal {
+    fn of(error: Error) -> Self {
+        if error == EFAULT || error == EPERM || error == EINVAL {
+            Refusal::Invalid
+        } else {
+            Refusal::Failure
+        }
+    }
+}
+
+impl Faults {
+    /// Handles faults in `mm`, which must be in use.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(crate) fn new<'a>(
+        device: Arc<Device>,
+        mm: &'a MmWithUser,
+        mirror: Arc<Mirror>,
+    ) -> Result<impl PinInit<Self, Error> + 'a> {
+        let ring = KVec::with_capacity(RING, GFP_KERNEL)?;
+        let mut pfns = KVec::new();
+        pfns.resize(WINDOW_PAGES, HmmPfn::SNAPSHOT, GFP_KERNEL)?;
+        let scratch = Scratch {
+            pfns,
+            arrays: PageArrays::new(WINDOW_PAGES)?,
+            groups: [wire::RESPONSE_SUCCESS; wire::MAX_PAGE_REQUESTS as usize],
+        };
+        Ok(try_pin_init!(Self {
+            device,
+            notifier <- IntervalNotifier::new(mm, mirror.clone()),
+            mirror,
+            ring <- new_irqlock!(ring, "coax_requests"),
+            scratch <- new_mutex!(scratch, "coax_scratch"),
+            policy: Atomic::new(uapi::POLICY_ON_FAULT),
+            fault_around: Atomic::new(WINDOW_PAGES as u32),
+        }? Error))
+    }
+
+    /// Takes a request for the worker; false if it makes no sense or is one too many. Callable
+    /// from interrupts.
+    pub(crate) fn push(&self, request: &wire::DeviceRequest) -> bool {
+        let npages = request.npages.get();
+        let sensible = (1..=wire::MAX_RANGE_PAGES).contains(&npages)
+            && request.va.get() % PAGE_SIZE == 0
+            && request.tag.get() < wire::MAX_PAGE_REQUESTS
+            && matches!(request.kind.get(), wire::REQUEST_TRANSLATION | wire::REQUEST_PAGE);
+        sensible && self.ring.lock().push_within_capacity(*request).is_ok()
+    }
+
+    /// Largest part of `va` … `va + npages` that lies in user space and one mapping.
+    fn clip(&self, mm: &MmWithUser, request: &wire::DeviceRequest) -> Result<(u64, usize)> {
+        let va = request.va.get();
+        if va >= mm::task_size(mm) {
+            return Err(EFAULT);
+        }
+        let guard = mm.mmap_read_lock();
+        let vma = guard.vma_lookup(va as usize).ok_or(EFAULT)?;
+        let needed = if request.flags.get() & wire::ACCESS_WRITE != 0 {
+            virt::flags::WRITE
+        } else {
+            virt::flags::READ
+        };
+        if vma.flags() & needed == 0 {
+            return Err(EPERM);
+        }
+        let pages = (vma.end() as u64 - va) / PAGE_SIZE;
+        Ok((va, (request.npages.get() as usize).min(pages as usize)))
+    }
+
+    /// Moves the pages wanted, and those around them that are present, to device memory.
+    fn migrate(&self, mm: &MmWithUser, va: u64, npages: usize, write: bool, scratch: &mut Scratch) {
+        if write {
+            self.break_copy_on_write(mm, va, npages, scratch);
+        }
+        let guard = mm.mmap_read_lock();
+        let Some(vma) = guard.vma_lookup(va as usize) else {
+            return;
+        };
+        if !mm::is_anonymous(vma) {
+            return;
+        }
+        let around = u64::from(self.fault_around.load(Relaxed)) * PAGE_SIZE;
+        let wanted = va as usize..(va as usize + npages * PAGE_SIZE as usize).min(vma.end());
+        let block = va - va % around;
+        let mut start = (block as usize).max(vma.start());
+        let mut end = ((block + around) as usize).min(vma.end()).max(wanted.end);
+        if end - start > WINDOW_PAGES * PAGE_SIZE as usize {
+            start = wanted.start;
+            end = wanted.end;
+        }
+        let memory = &self.device.memory;
+        // What does not move is used in place.
+        let moved = migration::to_device(memory, vma, start..end, wanted, &mut scratch.arrays)
+            .unwrap_or(0);
+        if moved > 0 {
+            migration::count_first(memory, moved);
+            self.device.link.stats.to_device_fault.add(moved);
+            self.mirror.stats.to_device.add(moved);
+            trace::to_device(self.mirror.context(), start as u64, moved);
+        }
+    }
+
+    /// Gives the process its own copy of present pages it shares, before they move: a shared page
+    /// would move back to be copied at the device's first write.
+    fn break_copy_on_write(&self, mm: &MmWithUser, va: u64, npages: usize, scratch: &mut Scratch) {
+        let pfns = &mut scratch.pfns[..npages];
+        pfns.fill(HmmPfn::SNAPSHOT);
+        let seq = self.notifier.read_begin();
+        let guard = mm.mmap_read_lock();
+        let owner = self.device.memory.owner();
+        if range_fault(&self.notifier, &guard, seq, va, pfns, owner).is_err() {
+            return;
+        }
+        let mut any = false;
+        for pfn in pfns.iter_mut() {
+            let shared = pfn.page().is_some_and(|page| page.is_anon()) && !pfn.is_writable();
+            any |= shared;
+            *pfn = if shared { HmmPfn::fault(true) } else { HmmPfn::SNAPSHOT };
+        }
+        if any {
+            // What fails here is found again, and answered, when the pages are looked up.
+            let _ = range_fault(&self.notifier, &guard, seq, va, pfns, owner);
+        }
+    }
+
+    /// Looks up `npages` pages from `va` on, faulting in what `want` says, and posts `message` with
+    /// what was found.
+    fn answer(
+        &self,
+        mm: &MmWithUser,
+        (va, npages): (u64, usize),
+        want: Option<bool>,
+        withhold: bool,
+        head: wire::TranslationMessage,
+        scratch: &mut Scratch,
+    ) -> Result {
+        let began = Instant::<Monotonic>::now();
+        let owner = self.device.memory.owner();
+        let mut neighbours = true;
+        loop {
+            if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() {
+                return Err(ETIMEDOUT);
+            }
+            let pfns = &mut scratch.pfns[..npages];
+            let wanted = want.map_or(HmmPfn::SNAPSHOT, HmmPfn::fault);
+            pfns.fill(if neighbours { wanted } else { HmmPfn::SNAPSHOT });
+            pfns[0] = wanted;
+            let seq = self.notifier.read_begin();
+            let found = {
+                let guard = mm.mmap_read_lock();
+                range_fault(&self.notifier, &guard, seq, va, pfns, owner)
+            };
+            match found {
+                Ok(()) => {}
+                Err(error) if error == EBUSY => continue,
+                // One of the others cannot be had: they were only a hint.
+                Err(_) if neighbours && npages > 1 => {
+                    neighbours = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let mut message = self.message_for(head, npages)?;
+            let mut held = self.mirror.lock();
+            if self.notifier.retry(seq) {
+                continue;
+            }
+            self.fill_entries(&mut message, head, va, pfns, withhold)?;
+            return held.post(message, va, va + npages as u64 * PAGE_SIZE);
+        }
+    }
+
+    fn message_for(&self, head: wire::TranslationMessage, entries: usize) -> Result<KBox<CallRequest>> {
+        let readable = size_of::<wire::TranslationMessage>()
+            + entries * size_of::<wire::TranslationEntry>();
+        let mut message = new_message(readable, 0, GFP_KERNEL)?;
+        put(&mut message, 0, &head)?;
+        Ok(message)
+    }
+
+    /// Writes what was found as entries, joining neighbours; under the mirror's lock, so that the
+    /// pages stay.
+    fn fill_entries(
+        &self,
+        message: &mut CallRequest,
+        mut head: wire::TranslationMessage,
+        va: u64,
+        pfns: &[HmmPfn],
+        withhold: bool,
+    ) -> Result {
+        let memory = &self.device.memory;
+        let mut count = 0usize;
+        let mut last: Option<wire::TranslationEntry> = None;
+        let at = |count: usize| {
+            size_of::<wire::TranslationMessage>() + count * size_of::<wire::TranslationEntry>()
+        };
+        for (i, pfn) in pfns.iter().enumerate() {
+            let Some(page) = pfn.page() else { continue };
+            let ours = memory.index_of(page).is_some();
+            if !ours && (page.is_zone_device() || withhold && (page.is_anon() || page.is_zero())) {
+                continue;
+            }
+            let mut access = wire::ACCESS_READ;
+            if pfn.is_writable() {
+                access |= wire::ACCESS_WRITE;
+                page.mark_written();
+            }
+            let entry_va = va + i as u64 * PAGE_SIZE;
+            let gpa = gpa_of(memory, page);
+            match &mut last {
+                Some(e)
+                    if e.access.get() == access
+                        && e.va.get() + u64::from(e.npages.get()) * PAGE_SIZE == entry_va
+                        && e.gpa.get() + u64::from(e.npages.get()) * PAGE_SIZE == gpa =>
+                {
+                    e.npages.set(e.npages.get() + 1);
+                }
+                _ => {
+                    if let Some(e) = last {
+                        put(message, at(count), &e)?;
+                        count += 1;
+                    }
+                    last = Some(wire::TranslationEntry {
+                        va: entry_va.into(),
+                        gpa: gpa.into(),
+                        npages: 1.into(),
+                        access: access.into(),
+                    });
+                }
+            }
+        }
+        if let Some(e) = last {
+            put(message, at(count), &e)?;
+            count += 1;
+        }
+        head.count.set(count as u32);
+        put(message, 0, &head)?;
+        message.limit_readable(at(count));
+        Ok(())
+    }
+
+    /// Posts an answer without entries.
+    fn answer_empty(&self, head: wire::TranslationMessage) {
+        // Fails only when the device is broken, and then nobody waits for it.
+        let _ = self.message_for(head, 0).and_then(|m| self.mirror.lock().post(m, 0, 0));
+    }
+
+    fn translation_request(&self, request: &wire::DeviceRequest, scratch: &mut Scratch) {
+        self.device.link.stats.translation_requests.add(1);
+        let head = head(wire::MSG_TRANSLATION_COMPLETION, request, 0);
+        // Pages that ought to move first are withheld: the device then sends a page request.
+        let withhold = self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT
+            && self.device.memory.data().is_accepting()
+            && self.device.memory.data().free_pages() > 0;
+        let answered = self.notifier.mm().mmget_not_zero().ok_or(ESRCH).and_then(|mm| {
+            let range = self.clip(&mm, request)?;
+            self.answer(&mm, range, None, withhold, head, scratch)
+        });
+        if answered.is_err() {
+            self.answer_empty(head);
+        }
+    }
+
+    fn page_request(&self, request: &wire::DeviceRequest, scratch: &mut Scratch) {
+        let (context, tag, flags) =
+            (self.mirror.context(), request.tag.get(), request.flags.get());
+        trace::page_request(context, request.va.get(), request.npages.get(), flags);
+        self.device.link.stats.page_requests.add(1);
+        self.mirror.stats.page_requests.add(1);
+
+        let last = flags & wire::REQUEST_LAST != 0;
+        let earlier = scratch.groups[tag as usize];
+        let result = self.resolve(request, last && earlier == wire::RESPONSE_SUCCESS, scratch);
+        let code = match result {
+            Ok(()) => earlier,
+            Err(Refusal::Invalid) => earlier.max(wire::RESPONSE_INVALID),
+            Err(Refusal::Failure) => wire::RESPONSE_FAILURE,
+        };
+        if !last {
+            scratch.groups[tag as usize] = code;
+            return;
+        }
+        scratch.groups[tag as usize] = wire::RESPONSE_SUCCESS;
+        let stats = &self.device.link.stats;
+        match code {
+            wire::RESPONSE_SUCCESS => stats.responses_success.add(1),
+            wire::RESPONSE_INVALID => stats.responses_invalid.add(1),
+            _ => stats.responses_failure.add(1),
+        }
+        trace::group_response(context, tag, code);
+        if code != wire::RESPONSE_SUCCESS {
+            self.answer_empty(head(wire::MSG_GROUP_RESPONSE, request, code));
+        }
+    }
+
+    /// Makes the pages usable; if `respond`, posts the group's response with their translations.
+    fn resolve(
+        &self,
+        request: &wire::DeviceRequest,
+        respond: bool,
+        scratch: &mut Scratch,
+    ) -> Result<(), Refusal> {
+        let mm = self.notifier.mm().mmget_not_zero().ok_or(Refusal::Failure)?;
+        let (va, npages) = self.clip(&mm, request).map_err(Refusal::of)?;
+        let write = request.flags.get() & wire::ACCESS_WRITE != 0;
+        if self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT {
+            self.migrate(&mm, va, npages, write, scratch);
+        }
+        if respond {
+            let head = head(wire::MSG_GROUP_RESPONSE, request, wire::RESPONSE_SUCCESS);
+            return self
+                .answer(&mm, (va, npages), Some(write), false, head, scratch)
+                .map_err(Refusal::of);
+        }
+        let pfns = &mut scratch.pfns[..1];
+        pfns.fill(HmmPfn::fault(write));
+        let began = Instant::<Monotonic>::now();
+        loop {
+            let seq = self.notifier.read_begin();
+            let guard = mm.mmap_read_lock();
+            let owner = self.device.memory.owner();
+            match range_fault(&self.notifier, &guard, seq, va, pfns, owner) {
+                Err(error)
+                    if error == EBUSY && began.elapsed().as_millis() < RETRY_LIMIT.as_millis() => {}
+                result => return result.map_err(Refusal::of),
+            }
+        }
+    }
+}
+
+fn head(kind: u32, request: &wire::DeviceRequest, code: u32) -> wire::TranslationMessage {
+    wire::TranslationMessage {
+        kind: kind.into(),
+        context: request.context,
+        tag: request.tag,
+        code: code.into(),
+        va: 0.into(),
+        npages: 0.into(),
+        count: 0.into(),
+        reserved: 0.into(),
+    }
+}
+
+impl Work for Faults {
+    fn run(&self) {
+        let mut scratch = self.scratch.lock();
+        loop {
+            let request = {
+                let mut ring = self.ring.lock();
+                match ring.is_empty() {
+                    true => return,
+                    false => ring.remove(0),
+                }
+            };
+            match request {
+                Ok(request) if request.kind.get() == wire::REQUEST_TRANSLATION => {
+                    self.translation_request(&request, &mut scratch);
+                }
+                Ok(request) => self.page_request(&request, &mut scratch),
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ioctls: copies each structure once, checks it, and calls the rest of the driver.
+//!
+//! No lock of the driver is held while user memory is touched: it may be device memory, whose
+//! fault needs the driver.
+
+use crate::{
+    context::{checked, Context},
+    kapi::{
+        misc::{cond_resched, is_admin},
+        migrate::PageArrays,
+        mm,
+        notifier::IntervalNotifier,
+        uaccess,
+    },
+    migration::{self, WINDOW_PAGES},
+    residency::{windows, Unconcerned, Window},
+    uapi, wire,
+};
+use kernel::{
+    mm::MmWithUser,
+    prelude::*,
+    sync::{aref::ARef, atomic::Relaxed, Arc},
+    time::msecs_to_jiffies,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Runs one call; its result is what `ioctl(2)` returns.
+pub(crate) fn dispatch(context: &Context, cmd: u32, arg: usize) -> Result<isize> {
+    match cmd {
+        uapi::IOC_INFO => info(context, arg),
+        uapi::IOC_SUBMIT => submit(context, arg),
+        uapi::IOC_WAIT => wait(context, arg),
+        uapi::IOC_MIGRATE => migrate(context, arg),
+        uapi::IOC_RESIDENCY => residency(context, arg),
+        uapi::IOC_POLICY => policy(context, arg),
+        uapi::IOC_STATS => stats(context, arg),
+        uapi::IOC_RESET if !is_admin() => Err(EPERM),
+        uapi::IOC_RESET => context.device.reset(),
+        _ => Err(ENOTTY),
+    }?;
+    Ok(0)
+}
+
+fn info(context: &Context, arg: usize) -> Result {
+    let device = &context.device;
+    uaccess::write(arg, &uapi::Info {
+        version: uapi::UAPI_VERSION,
+        mode: device.mode,
+        max_contexts: device.max_contexts,
+        command_queues: device.link.command_queues() as u32,
+        device_pages: device.memory.pages() as u64,
+        free_pages: device.memory.data().free_pages(),
+        first_pfn: if is_admin() { device.memory.first_pfn() } else { 0 },
+    })
+}
+
+fn submit(context: &Context, arg: usize) -> Result {
+    let mut submit: uapi::Submit = uaccess::read(arg)?;
+    let (opcode, args) = checked(&submit)?;
+    submit.id = context.submit(opcode, args)?;
+    uaccess::write(arg, &submit)
+}
+
+fn wait(context: &Context, arg: usize) -> Result {
+    let mut wait: uapi::Wait = uaccess::read(arg)?;
+    if wait.reserved != 0 {
+        return Err(EINVAL);
+    }
+    let limit = (wait.timeout_ms != u32::MAX).then(|| msecs_to_jiffies(wait.timeout_ms));
+    let reply = context.commands.collect(wait.id, limit)?;
+    wait.status = reply.status.get();
+    wait.fault_va = reply.fault_va.get();
+    wait.fault_access = reply.fault_access.get();
+    wait.bytes_done = reply.bytes_done.get();
+    wait.page_requests = reply.page_requests.get();
+    wait.result = reply.result;
+    uaccess::write(arg, &wait)
+}
+
+/// Checks a range that a call names.
+fn check_range(mm: &MmWithUser, addr: u64, len: u64) -> Result {
+    let end = addr.checked_add(len).ok_or(EINVAL)?;
+    let aligned = addr % wire::PAGE_SIZE == 0 && len % wire::PAGE_SIZE == 0;
+    if !aligned || len == 0 || len > uapi::MAX_RANGE_BYTES || end > mm::task_size(mm) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+fn migrate(context: &Context, arg: usize) -> Result {
+    let mut migrate: uapi::Migrate = uaccess::read(arg)?;
+    let to_device = match migrate.direction {
+        uapi::MIGRATE_TO_DEVICE => true,
+        uapi::MIGRATE_TO_SYSTEM => false,
+        _ => return Err(EINVAL),
+    };
+    let mm: ARef<MmWithUser> = match migrate.pid {
+        0 => context.mm.mmget_not_zero().ok_or(ESRCH)?,
+        _ if !is_admin() => return Err(EACCES),
+        pid => mm::of_pid(i32::try_from(pid).map_err(|_| ESRCH)?)?,
+    };
+    check_range(&mm, migrate.addr, migrate.len)?;
+    if to_device && context.faults.data().policy.load(Relaxed) == uapi::POLICY_NEVER {
+        return Err(EPERM);
+    }
+    (migrate.moved, migrate.already, migrate.left) = (0, 0, 0);
+    let mut arrays = PageArrays::new(WINDOW_PAGES)?;
+    let mut look = Window::new()?;
+    let unconcerned = Arc::new(Unconcerned, GFP_KERNEL)?;
+    let notifier = KBox::pin_init(IntervalNotifier::new(&mm, unconcerned), GFP_KERNEL)?;
+    let mut unmapped = false;
+    for (addr, npages) in windows(migrate.addr, migrate.len) {
+        let (moved, gap) = migrate_window(context, &mm, addr, npages, to_device, &mut arrays)?;
+        unmapped |= gap;
+        let kinds = look.look(&context.device, &notifier, &mm, addr, npages)?;
+        let on_device = kinds[usize::from(uapi::RESIDENT_DEVICE)];
+        let on_system =
+            kinds[usize::from(uapi::RESIDENT_SYSTEM)] + kinds[usize::from(uapi::RESIDENT_FILE)];
+        let there = if to_device { on_device } else { on_system };
+        migrate.moved += moved;
+        migrate.already += there.saturating_sub(moved);
+        migrate.left += if to_device { npages as u64 - on_device.min(npages as u64) } else { on_device };
+        cond_resched();
+    }
+    uaccess::write(arg, &migrate)?;
+    if unmapped { Err(EFAULT) } else { Ok(()) }
+}
+
+/// Moves the pages of one window, mapping by mapping; returns how many moved and whether part of
+/// the window is not mapped.
+fn migrate_window(
+    context: &Context,
+    mm: &MmWithUser,
+    addr: u64,
+    npages: usize,
+    to_device: bool,
+    arrays: &mut PageArrays,
+) -> Result<(u64, bool)> {
+    let device = &context.device;
+    let memory = &device.memory;
+    let end = addr as usize + npages * wire::PAGE_SIZE as usize;
+    let (mut at, mut moved, mut gap) = (addr as usize, 0, false);
+    let guard = mm.mmap_read_lock();
+    while at < end {
+        let Some(vma) = mm::find_vma(mm, &guard, at).filter(|vma| vma.start() < end) else {
+            gap = true;
+            break;
+        };
+        gap |= vma.start() > at;
+        let window = vma.start().max(at)..vma.end().min(end);
+        at = window.end;
+        if !mm::is_anonymous(vma) {
+            continue;
+        }
+        let start = window.start;
+        let result = if to_device {
+            migration::to_device(memory, vma, window, 0..0, arrays)
+        } else {
+            migration::range_to_system(memory, vma, window, arrays)
+        };
+        match result {
+            Ok(pages) => {
+                moved += pages;
+                if to_device && pages > 0 {
+                    migration::count_first(memory, pages);
+                    device.link.stats.to_device_request.add(pages);
+                    context.mirror.stats.to_device.add(pages);
+                    crate::kapi::trace::to_device(context.number, start as u64, pages);
+                }
+            }
+            // A kind of mapping that does not migrate.
+            Err(error) if error == EINVAL => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((moved, gap))
+}
+
+fn residency(context: &Context, arg: usize) -> Result {
+    let mut residency: uapi::Residency = uaccess::read(arg)?;
+    let mm = context.mm.mmget_not_zero().ok_or(ESRCH)?;
+    check_range(&mm, residency.addr, residency.len)?;
+    let mut look = Window::new()?;
+    residency.pages = [0; 4];
+    let mut to = residency.vector;
+    for (addr, npages) in windows(residency.addr, residency.len) {
+        let counts = look.look(&context.device, &context.faults.data().notifier, &mm, addr, npages)?;
+        for (total, count) in residency.pages.iter_mut().zip(counts) {
+            *total += count;
+        }
+        if to != 0 {
+            uaccess::write_bytes(to as usize, &look.kinds[..npages])?;
+            to = to.checked_add(npages as u64).ok_or(EFAULT)?;
+        }
+        cond_resched();
+    }
+    uaccess::write(arg, &residency)
+}
+
+fn policy(context: &Context, arg: usize) -> Result {
+    let policy: uapi::Policy = uaccess::read(arg)?;
+    let around = policy.fault_around;
+    let around_fits = around == 0 || (around.is_power_of_two() && around as usize <= WINDOW_PAGES);
+    if policy.policy > uapi::POLICY_NEVER || !around_fits {
+        return Err(EINVAL);
+    }
+    let faults = context.faults.data();
+    faults.policy.store(policy.policy, Relaxed);
+    if around != 0 {
+        faults.fault_around.store(around, Relaxed);
+    }
+    Ok(())
+}
+
+fn stats(context: &Context, arg: usize) -> Result {
+    let mut device_stats = wire::DeviceStats::new_zeroed();
+    let link = &context.device.link;
+    link.control(wire::CONTROL_STATS, 0, 0, 0, device_stats.as_mut_bytes())?;
+    let mut stats = uapi::Stats::default();
+    let own = &context.mirror.stats;
+    stats.context_page_requests = own.page_requests.get();
+    stats.context_to_device = own.to_device.get();
+    stats.context_commands = own.commands.get();
+    stats.context_invalidations = own.invalidations.get();
+    stats.contexts = link.contexts.count();
+    let all = &link.stats;
+    stats.page_requests = all.page_requests.get();
+    stats.translation_requests = all.translation_requests.get();
+    stats.responses_success = all.responses_success.get();
+    stats.responses_invalid = all.responses_invalid.get();
+    stats.responses_failure = all.responses_failure.get();
+    stats.invalidations = all.invalidations.get();
+    stats.to_device_fault = all.to_device_fault.get();
+    stats.to_device_request = all.to_device_request.get();
+    stats.to_system_fault = all.to_system_fault.get();
+    stats.to_system_request = all.to_system_request.get();
+    stats.to_system_evict = all.to_system_evict.get();
+    stats.device_full = all.device_full.get();
+    stats.device_errors = all.device_errors.get();
+    stats.first_migration_ns = all.first_migration_ns.get();
+    for (i, to) in stats.device.iter_mut().enumerate() {
+        let bytes = device_stats.as_bytes().get(i * 8..i * 8 + 8).ok_or(EIO)?;
+        *to = u64::from_le_bytes(bytes.try_into().map_err(|_| EIO)?);
+    }
+    uaccess::write(arg, &stats)
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Looking at a process's page table, and faulting pages in, for a device.
+//!
+//! C header: [`include/linux/hmm.h`](srctree/include/linux/hmm.h)
+
+use crate::{
+    kapi::{
+        notifier::{IntervalNotifier, Invalidate},
+        page::PagePtr,
+    },
+    sys,
+};
+use kernel::{error::to_result, ffi::c_ulong, ffi::c_void, mm::MmapReadGuard, prelude::*};
+
+/// `HMM_PFN_VALID`, `HMM_PFN_REQ_FAULT`.
+const VALID: c_ulong = 1 << (c_ulong::BITS - 1);
+/// `HMM_PFN_WRITE`, `HMM_PFN_REQ_WRITE`.
+const WRITE: c_ulong = 1 << (c_ulong::BITS - 2);
+/// `HMM_PFN_ERROR`.
+const ERROR: c_ulong = 1 << (c_ulong::BITS - 3);
+/// `HMM_PFN_FLAGS`.
+const FLAGS: c_ulong = !((1 << (c_ulong::BITS - 11)) - 1);
+
+/// What is wanted of a page, or what was found.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub(crate) struct HmmPfn(c_ulong);
+
+impl HmmPfn {
+    /// Only look.
+    pub(crate) const SNAPSHOT: Self = HmmPfn(0);
+
+    /// Fault the page in, for writing if `write`.
+    pub(crate) const fn fault(write: bool) -> Self {
+        HmmPfn(if write { VALID | WRITE } else { VALID })
+    }
+
+    /// Whether the device may write the page.
+    pub(crate) fn is_writable(self) -> bool {
+        self.0 & WRITE != 0
+    }
+
+    /// The page found, if there is one that may be used.
+    pub(crate) fn page(self) -> Option<PagePtr> {
+        if self.0 & VALID == 0 || self.0 & ERROR != 0 {
+            return None;
+        }
+        // SAFETY: `hmm_range_fault` reports page frames that have struct pages.
+        let page = unsafe { sys::coax_pfn_to_page(self.0 & !FLAGS) };
+        // SAFETY: The struct page is valid; what it is used for is checked by `retry`.
+        unsafe { PagePtr::from_raw(page) }
+    }
+}
+
+/// Fills `pfns` for the pages from `start` on; each says beforehand what is wanted of its page.
+/// Private device pages whose owner is `owner` are reported, others are faulted back.
+///
+/// # Errors
+///
+/// `EFAULT`, `EPERM`, `EINVAL`: a page wanted cannot be had. `EBUSY`: mappings changed since
+/// `seq`; begin anew. `ENOMEM`, `EHWPOISON`.
+pub(crate) fn range_fault<T: Invalidate>(
+    notifier: &IntervalNotifier<T>,
+    _mmap: &MmapReadGuard<'_>,
+    seq: u64,
+    start: u64,
+    pfns: &mut [HmmPfn],
+    owner: *mut c_void,
+) -> Result {
+    let mut range = sys::hmm_range {
+        notifier: notifier.raw(),
+        notifier_seq: seq as c_ulong,
+        start: start as c_ulong,
+        end: start as c_ulong + (pfns.len() as c_ulong) * 4096,
+        hmm_pfns: pfns.as_mut_ptr().cast(),
+        default_flags: 0,
+        pfn_flags_mask: VALID | WRITE,
+        dev_private_owner: owner,
+    };
+    // SAFETY:
+    // - The notifier is registered and covers the range, and its mmap lock is held.
+    // - `hmm_pfns` has one element a page.
+    to_result(unsafe { sys::hmm_range_fault(&mut range) })
+}

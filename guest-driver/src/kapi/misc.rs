@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Small calls that need no file of their own.
+
+use crate::sys;
+
+/// Whether the caller has `CAP_SYS_ADMIN`.
+pub(crate) fn is_admin() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_admin() }
+}
+
+/// Lets others run if it is their turn; the caller may sleep.
+pub(crate) fn cond_resched() {
+    // SAFETY: The caller may sleep, as documented.
+    unsafe { sys::coax_cond_resched() }
+}
+
+/// Nanoseconds since boot.
+pub(crate) fn boottime_ns() -> u64 {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_boottime_ns() }
+}

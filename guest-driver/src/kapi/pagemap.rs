@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device memory with struct pages.
+//!
+//! C header: [`include/linux/memremap.h`](srctree/include/linux/memremap.h)
+
+use crate::{
+    kapi::{
+        migrate::Fault,
+        page::{LockedPage, PagePtr},
+    },
+    sys,
+};
+use core::ptr::NonNull;
+use kernel::{
+    bindings, container_of,
+    error::from_err_ptr,
+    ffi::{c_uint, c_void},
+    prelude::*,
+    str::CStr,
+    types::Opaque,
+};
+
+/// Where the struct pages of device memory are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `MEMORY_DEVICE_PRIVATE`: at addresses that the CPU cannot use; a CPU access faults.
+    Private,
+    /// `MEMORY_DEVICE_COHERENT`: at the memory's own physical address.
+    Coherent {
+        /// Physical address.
+        start: u64,
+    },
+}
+
+/// What happens to the pages.
+pub(crate) trait PagemapOps: Send + Sync + Sized {
+    /// The last reference of page `index` is gone. May be called with spinlocks held.
+    fn page_free(&self, index: usize);
+
+    /// A CPU touched the private page in `fault`: bring it back.
+    fn migrate_to_ram(map: &Pagemap<Self>, fault: &Fault<'_>) -> Result<(), FaultError>;
+}
+
+/// How a CPU fault ends that could not be resolved.
+pub(crate) enum FaultError {
+    /// No memory: the kernel's out-of-memory handling decides.
+    NoMemory,
+    /// The data cannot be had: the process gets `SIGBUS`.
+    Lost,
+}
+
+/// Device memory of `pages` pages; unmapped, after all pages are free, when dropped.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Pagemap<T: PagemapOps> {
+    #[pin]
+    raw: Opaque<bindings::dev_pagemap>,
+    region: NonNull<bindings::resource>,
+    first_pfn: u64,
+    pages: usize,
+    #[pin]
+    data: T,
+}
+
+// SAFETY: The mapping may be used and removed from any thread; `T` is `Send`.
+unsafe impl<T: PagemapOps> Send for Pagemap<T> {}
+// SAFETY: Page initialisation is for pages that the caller alone has; `T` is `Sync`.
+unsafe impl<T: PagemapOps> Sync for Pagemap<T> {}
+
+impl<T: PagemapOps> Pagemap<T> {
+    const OPS: bindings::dev_pagemap_ops = bindings::dev_pagemap_ops {
+        folio_free: Some(Self::folio_free),
+        migrate_to_ram: Some(Self::migrate_to_ram),
+        memory_failure: None,
+        folio_split: None,
+    };
+
+    /// Makes struct pages for `pages` pages.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: the physical range is taken. `ENOMEM`, `ERANGE`: no room for it.
+    pub(crate) fn new(
+        kind: Kind,
+        pages: usize,
+        name: &'static CStr,
+        data: impl PinInit<T>,
+    ) -> Result<Pin<KBox<Self>>> {
+        let bytes = pages as u64 * 4096;
+        let name = name.as_ptr().cast();
+        let region = match kind {
+            // SAFETY: `name` lives for ever.
+            Kind::Private => from_err_ptr(unsafe { sys::coax_request_free_region(bytes as usize, name) })?,
+            // SAFETY: As above.
+            Kind::Coherent { start } => unsafe { sys::coax_request_region(start, bytes, name) },
+        };
+        let region = NonNull::new(region).ok_or(EBUSY)?;
+        // SAFETY: The resource is ours until it is released.
+        let start = unsafe { region.as_ref().start };
+        let map = KBox::pin_init(
+            pin_init!(Self {
+                raw <- Opaque::ffi_init(|slot: *mut bindings::dev_pagemap| {
+                    // SAFETY: `slot` is valid for a write; all-zero is a valid `dev_pagemap`.
+                    unsafe { core::ptr::write_bytes(slot, 0, 1) }
+                }),
+                region,
+                first_pfn: start / 4096,
+                pages,
+                data <- data,
+            }),
+            GFP_KERNEL,
+        );
+        let map = match map {
+            Ok(map) => map,
+            Err(error) => {
+                // SAFETY: The region was taken above.
+                unsafe { sys::coax_release_region(region.as_ptr()) };
+                return Err(error);
+            }
+        };
+        let raw = map.raw.get();
+        // SAFETY: Nobody else knows `raw` yet. The fields are what `memremap_pages` asks for; the
+        // operations are constant.
+        unsafe {
+            (*raw).type_ = match kind {
+                Kind::Private => bindings::memory_type_MEMORY_DEVICE_PRIVATE,
+                Kind::Coherent { .. } => bindings::memory_type_MEMORY_DEVICE_COHERENT,
+            };
+            (*raw).ops = &Self::OPS;
+            (*raw).owner = raw.cast();
+            (*raw).nr_range = 1;
+            *(*raw).__bindgen_anon_1.range.as_mut() =
+                bindings::range { start, end: start + bytes - 1 };
+        }
+        // SAFETY: `raw` is filled in and pinned.
+        let mapped = from_err_ptr(unsafe { bindings::memremap_pages(raw, bindings::NUMA_NO_NODE) });
+        if let Err(error) = mapped {
+            // SAFETY: The region was taken above. The object must not unmap what is not mapped.
+            unsafe { sys::coax_release_region(region.as_ptr()) };
+            // SAFETY: Nothing else refers to the object; it is freed without its destructor,
+            // which is for a mapping that exists.
+            let leaked = unsafe { KBox::into_raw(Pin::into_inner_unchecked(map)) };
+            // SAFETY: `data` is initialised and not used again.
+            unsafe { core::ptr::drop_in_place(&raw mut (*leaked).data) };
+            // SAFETY: `MaybeUninit` has the layout of the object and no destructor.
+            drop(unsafe { KBox::<core::mem::MaybeUninit<Self>>::from_raw(leaked.cast()) });
+            return Err(error);
+        }
+        Ok(map)
+    }
+
+    /// The data.
+    pub(crate) fn data(&self) -> &T {
+        &self.data
+    }
+
+    /// Number of pages.
+    pub(crate) fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Page frame number of page 0.
+    pub(crate) fn first_pfn(&self) -> u64 {
+        self.first_pfn
+    }
+
+    /// The owner that `migrate` and `hmm` calls know these pages by.
+    pub(crate) fn owner(&self) -> *mut c_void {
+        self.raw.get().cast()
+    }
+
+    /// Index of `page` if it is one of these.
+    pub(crate) fn index_of(&self, page: PagePtr) -> Option<usize> {
+        let index = page.pfn().checked_sub(self.first_pfn)? as usize;
+        (index < self.pages).then_some(index)
+    }
+
+    /// Readies page `index`, which must be free, for use: locked, with one reference.
+    pub(crate) fn init_page(&self, index: usize) -> Option<LockedPage> {
+        if index >= self.pages {
+            return None;
+        }
+        // SAFETY: The page frame is in the mapping, which has struct pages.
+        let page = unsafe { sys::coax_pfn_to_page((self.first_pfn as usize) + index) };
+        // SAFETY: The page belongs to the mapping and is free, as documented.
+        unsafe { bindings::zone_device_page_init(page, self.raw.get(), 0) };
+        // SAFETY: The struct page stays while the mapping does, which waits for the reference.
+        let page = unsafe { PagePtr::from_raw(page) }?;
+        // SAFETY: `zone_device_page_init` leaves the page locked and with one reference.
+        Some(unsafe { LockedPage::from_raw(page) })
+    }
+
+    /// # Safety
+    ///
+    /// `raw` is the `dev_pagemap` of a `Self` that is alive.
+    unsafe fn from_raw<'a>(raw: *mut bindings::dev_pagemap) -> &'a Self {
+        let raw: *mut Opaque<bindings::dev_pagemap> = raw.cast();
+        // SAFETY: By the contract.
+        unsafe { &*container_of!(raw, Self, raw) }
+    }
+
+    unsafe extern "C" fn folio_free(folio: *mut bindings::folio) {
+        // SAFETY: The kernel calls with a folio of a mapping that has these operations; the
+        // mapping waits in `drop` until all pages are free.
+        let this = unsafe { Self::from_raw(sys::coax_folio_pgmap(folio)) };
+        // SAFETY: `folio` is valid during the call.
+        let pfn = unsafe { sys::coax_folio_pfn(folio) } as u64;
+        this.data.page_free((pfn - this.first_pfn) as usize);
+    }
+
+    unsafe extern "C" fn migrate_to_ram(vmf: *mut bindings::vm_fault) -> c_uint {
+        // SAFETY: The kernel calls with a fault on a page of a mapping that has these operations,
+        // and holds a reference of the page, so that the mapping is alive.
+        let this = unsafe { Self::from_raw(sys::coax_page_pgmap((*vmf).page)) };
+        // SAFETY: `vmf` is valid during the call and its mmap or VMA lock is held.
+        let fault = unsafe { Fault::from_raw(vmf) };
+        match T::migrate_to_ram(this, &fault) {
+            Ok(()) => 0,
+            Err(FaultError::NoMemory) => bindings::vm_fault_reason_VM_FAULT_OOM,
+            Err(FaultError::Lost) => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+        }
+    }
+}
+
+#[pinned_drop]
+impl<T: PagemapOps> PinnedDrop for Pagemap<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Mapped by `new`; waits until all pages are free.
+        unsafe { bindings::memunmap_pages(self.raw.get()) };
+        // SAFETY: Taken by `new`.
+        unsafe { sys::coax_release_region(self.region.as_ptr()) };
+    }
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtio devices and drivers.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+use crate::{kapi::virtqueue::RawQueue, sys};
+use core::{marker::PhantomData, ptr::NonNull};
+use kernel::{
+    bindings,
+    device::Device,
+    error::to_result,
+    ffi::{c_char, c_int},
+    prelude::*,
+    str::CStr,
+    sync::{Arc, ArcBorrow},
+    types::{ForeignOwnable, Opaque},
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A device on the virtio bus.
+#[repr(transparent)]
+pub(crate) struct VirtioDevice(Opaque<sys::virtio_device>);
+
+impl VirtioDevice {
+    /// # Safety
+    ///
+    /// `raw` is a device of the virtio bus that stays for `'a`.
+    unsafe fn from_raw<'a>(raw: *mut sys::virtio_device) -> &'a Self {
+        // SAFETY: By the contract; the type is a transparent wrapper.
+        unsafe { &*raw.cast() }
+    }
+
+    fn raw(&self) -> *mut sys::virtio_device {
+        self.0.get()
+    }
+
+    /// Number of the device on the bus.
+    pub(crate) fn index(&self) -> u32 {
+        // SAFETY: `self` is a device.
+        unsafe { sys::coax_virtio_index(self.raw()) as u32 }
+    }
+
+    /// The transport's device, for messages that name the PCI function.
+    pub(crate) fn parent(&self) -> &Device {
+        // SAFETY: A virtio device has a parent that outlives it.
+        unsafe { Device::from_raw(sys::coax_virtio_parent(self.raw())) }
+    }
+
+    /// Reads the configuration space from its start.
+    pub(crate) fn read_config<T: FromBytes + IntoBytes>(&self) -> T {
+        let mut value = T::new_zeroed();
+        let bytes = value.as_mut_bytes();
+        // SAFETY: `bytes` is valid for writes of its length.
+        unsafe {
+            sys::coax_virtio_read_config(self.raw(), 0, bytes.as_mut_ptr().cast(), bytes.len() as u32)
+        };
+        value
+    }
+
+    /// Address and length of a shared memory region (VirtIO 1.3 §2.10).
+    pub(crate) fn shm_region(&self, id: u8) -> Option<(u64, u64)> {
+        let (mut addr, mut len) = (0, 0);
+        // SAFETY: `addr` and `len` are valid for writes.
+        unsafe { sys::coax_virtio_get_shm(self.raw(), id, &mut addr, &mut len) }
+            .then_some((addr, len))
+    }
+
+    /// Sets up one virtqueue for each name; all report to [`Driver::interrupt`].
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; whatever the transport says, `ENOENT` where the device has fewer queues.
+    pub(crate) fn find_queues<T: Driver>(&self, names: &[&'static CStr]) -> Result<KVec<RawQueue>> {
+        let mut raw_names: KVec<*const c_char> = KVec::with_capacity(names.len(), GFP_KERNEL)?;
+        for name in names {
+            raw_names.push(name.as_ptr().cast(), GFP_KERNEL)?;
+        }
+        let mut raw: KVec<*mut sys::virtqueue> = KVec::new();
+        raw.resize(names.len(), core::ptr::null_mut(), GFP_KERNEL)?;
+        let mut queues = KVec::with_capacity(names.len(), GFP_KERNEL)?;
+        // SAFETY:
+        // - Both arrays have `names.len()` elements; the names live for ever.
+        // - The callback is for devices of a `Registration<T>`, which is who calls this.
+        to_result(unsafe {
+            sys::coax_virtio_find_vqs(
+                self.raw(),
+                names.len() as u32,
+                raw.as_mut_ptr(),
+                raw_names.as_ptr(),
+                Some(Registration::<T>::queue_callback),
+            )
+        })?;
+        for vq in raw {
+            queues.push(RawQueue(NonNull::new(vq).ok_or(ENOENT)?), GFP_KERNEL)?;
+        }
+        Ok(queues)
+    }
+
+    /// Whether the device has set DEVICE_NEEDS_RESET (VirtIO 1.3 §2.1). With the PCI transport,
+    /// where this is one register read, callable from interrupts.
+    pub(crate) fn needs_reset(&self) -> bool {
+        // SAFETY: `self` is a device.
+        unsafe { sys::coax_virtio_needs_reset(self.raw()) }
+    }
+}
+
+/// A driver for one virtio device type.
+pub(crate) trait Driver: Send + Sync + Sized + 'static {
+    /// Name of the driver on the bus.
+    const NAME: &'static CStr;
+    /// Device type.
+    const ID: u32;
+
+    /// Finds the queues and builds the driver's object; nothing may be sent to the device yet.
+    fn probe(device: &VirtioDevice) -> Result<Arc<Self>>;
+
+    /// The device is live: queues work, interrupts come.
+    fn start(this: ArcBorrow<'_, Self>, device: &VirtioDevice) -> Result;
+
+    /// The device is about to go; queues still work. May sleep.
+    fn stop(&self);
+
+    /// The device is reset and silent: takes all messages out of the queues and closes them.
+    fn drain(&self);
+
+    /// A queue has answered messages. Interrupt context.
+    fn interrupt(&self, queue: u16);
+
+    /// The configuration or the device's status has changed. Interrupt context.
+    fn config_changed(&self, device: &VirtioDevice);
+}
+
+/// A registered driver; devices are taken from it when it is dropped.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Registration<T: Driver> {
+    #[pin]
+    driver: Opaque<sys::virtio_driver>,
+    // Terminated by an all-zero entry.
+    ids: KBox<[sys::virtio_device_id; 2]>,
+    _driver: PhantomData<T>,
+}
+
+// SAFETY: Registration and removal are serialised by the driver core.
+unsafe impl<T: Driver> Send for Registration<T> {}
+// SAFETY: Nothing can be done through a shared reference.
+unsafe impl<T: Driver> Sync for Registration<T> {}
+
+/// `VIRTIO_DEV_ANY_ID` of `include/linux/mod_devicetable.h`.
+const ANY_VENDOR: u32 = 0xffff_ffff;
+
+impl<T: Driver> Registration<T> {
+    /// Registers the driver.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; what the driver core says.
+    pub(crate) fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            ids: KBox::new(
+                [
+                    sys::virtio_device_id { device: T::ID, vendor: ANY_VENDOR },
+                    sys::virtio_device_id { device: 0, vendor: 0 },
+                ],
+                GFP_KERNEL,
+            )?,
+            driver <- Opaque::try_ffi_init(|slot: *mut sys::virtio_driver| {
+                let driver = sys::virtio_driver {
+                    driver: bindings::device_driver {
+                        name: T::NAME.as_ptr().cast(),
+                        ..pin_init::zeroed()
+                    },
+                    id_table: ids.as_ptr(),
+                    probe: Some(Self::probe),
+                    remove: Some(Self::remove),
+                    config_changed: Some(Self::config_changed),
+                    ..pin_init::zeroed()
+                };
+                // SAFETY: `slot` is valid for a write and stays where it is.
+                unsafe { slot.write(driver) };
+                // SAFETY: The driver structure, its name and its table live until `drop`.
+                to_result(unsafe { sys::__register_virtio_driver(slot, module.as_ptr()) })
+            }),
+            _driver: PhantomData,
+        })
+    }
+
+    /// The driver's object of a device that `probe` took.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` belongs to this driver.
+    unsafe fn object<'a>(vdev: *mut sys::virtio_device) -> Option<ArcBorrow<'a, T>> {
+        // SAFETY: By the contract.
+        let data = unsafe { sys::coax_virtio_get_drvdata(vdev) };
+        // SAFETY: `probe` stored an `Arc<T>`, `remove` takes it after the last callback.
+        (!data.is_null()).then(|| unsafe { <Arc<T> as ForeignOwnable>::borrow(data) })
+    }
+
+    unsafe extern "C" fn probe(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls with a device that stays during the call.
+        let device = unsafe { VirtioDevice::from_raw(vdev) };
+        let object = match T::probe(device) {
+            Ok(object) => object,
+            Err(error) => {
+                // SAFETY: The device is not live; queues that were found go with this.
+                unsafe { sys::coax_virtio_del_vqs(vdev) };
+                return error.to_errno();
+            }
+        };
+        // SAFETY: `vdev` is this driver's from here to `remove`.
+        unsafe { sys::coax_virtio_set_drvdata(vdev, object.clone().into_foreign()) };
+        // SAFETY: Queues are set up and callbacks have their object.
+        unsafe { sys::coax_virtio_device_ready(vdev) };
+        if let Err(error) = T::start(object.as_arc_borrow(), device) {
+            // SAFETY: The device was taken above.
+            unsafe { Self::release(vdev, &object) };
+            return error.to_errno();
+        }
+        0
+    }
+
+    unsafe extern "C" fn remove(vdev: *mut sys::virtio_device) {
+        // SAFETY: `probe` took the device.
+        if let Some(object) = unsafe { Self::object(vdev) } {
+            let object: Arc<T> = object.into();
+            object.stop();
+            // SAFETY: As above.
+            unsafe { Self::release(vdev, &object) };
+        }
+    }
+
+    unsafe extern "C" fn config_changed(vdev: *mut sys::virtio_device) {
+        // SAFETY: The bus calls for devices of this driver only.
+        if let Some(object) = unsafe { Self::object(vdev) } {
+            // SAFETY: As above.
+            object.config_changed(unsafe { VirtioDevice::from_raw(vdev) });
+        }
+    }
+
+    /// Teardown in order: reset (no interrupt after it), drain, queues, object.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` was taken by `probe`, and this is called once.
+    unsafe fn release(vdev: *mut sys::virtio_device, object: &T) {
+        // SAFETY: The device is this driver's.
+        unsafe { sys::virtio_reset_device(vdev) };
+        // SAFETY: As above.
+        unsafe { sys::coax_virtio_synchronize_cbs(vdev) };
+        object.drain();
+        // SAFETY: As above; the object closed its queues.
+        unsafe { sys::coax_virtio_del_vqs(vdev) };
+        // SAFETY: As above.
+        let data = unsafe { sys::coax_virtio_get_drvdata(vdev) };
+        // SAFETY: As above.
+        unsafe { sys::coax_virtio_set_drvdata(vdev, core::ptr::null_mut()) };
+        // SAFETY: `probe` stored the `Arc`, and no callback can borrow it any more.
+        drop(unsafe { <Arc<T> as ForeignOwnable>::from_foreign(data) });
+    }
+
+    pub(super) unsafe extern "C" fn queue_callback(vq: *mut sys::virtqueue) {
+        // SAFETY: The transport calls with a virtqueue of a device of this driver.
+        let (vdev, index) = unsafe { ((*vq).vdev, (*vq).index) };
+        // SAFETY: As above.
+        if let Some(object) = unsafe { Self::object(vdev) } {
+            object.interrupt(index as u16);
+        }
+    }
+}
+
+#[pinned_drop]
+impl<T: Driver> PinnedDrop for Registration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Registered by `new`.
+        unsafe { sys::unregister_virtio_driver(self.driver.get()) }
+    }
+}

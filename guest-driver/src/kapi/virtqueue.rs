@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtqueues that own the buffers they carry.
+//!
+//! A [`Request`] is handed to the queue as a whole and comes back as a whole, so that its memory
+//! cannot go while the device may still read or write it.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+use crate::{kapi::irqlock::IrqSpinLock, sys};
+use core::{marker::PhantomData, ptr::NonNull};
+use kernel::{error::to_result, ffi::c_void, prelude::*, str::CStr, sync::LockClassKey};
+
+/// A message: `readable` bytes for the device to read, then bytes for it to write, and `data`
+/// that stays with the driver.
+pub(crate) struct Request<T> {
+    // Kmalloc memory: physically contiguous, as a descriptor needs it.
+    buffer: KVec<u8>,
+    readable: usize,
+    // Bytes of the readable part that are sent.
+    sent: usize,
+    /// The driver's own part.
+    pub(crate) data: T,
+}
+
+impl<T> Request<T> {
+    /// A zeroed message.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(crate) fn new(readable: usize, writable: usize, data: T, flags: kernel::alloc::Flags) -> Result<KBox<Self>> {
+        let mut buffer = KVec::new();
+        buffer.resize(readable + writable, 0, flags)?;
+        Ok(KBox::new(Request { buffer, readable, sent: readable, data }, flags)?)
+    }
+
+    /// What the device reads.
+    pub(crate) fn readable_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[..self.readable]
+    }
+
+    /// What the device wrote; to be trusted in nothing.
+    pub(crate) fn writable(&self) -> &[u8] {
+        &self.buffer[self.readable..]
+    }
+
+    /// Clears what the device wrote, before the message is used again.
+    pub(crate) fn clear_writable(&mut self) {
+        self.buffer[self.readable..].fill(0);
+    }
+
+    /// Leaves only the first `bytes` of the readable part to the device.
+    pub(crate) fn limit_readable(&mut self, bytes: usize) {
+        self.sent = bytes.min(self.readable);
+    }
+}
+
+struct State {
+    // None after `close`.
+    vq: Option<NonNull<sys::virtqueue>>,
+}
+
+// SAFETY: The pointer is used under the lock around `State` only, or as `Queue::notify` says.
+unsafe impl Send for State {}
+
+/// A virtqueue whose messages carry a `T`.
+///
+/// # Invariants
+///
+/// Every token in the ring is a `KBox<Request<T>>` turned into a pointer.
+#[pin_data]
+pub(crate) struct Queue<T> {
+    #[pin]
+    state: IrqSpinLock<State>,
+    _messages: PhantomData<KBox<Request<T>>>,
+}
+
+// SAFETY: The messages move between threads, hence `T: Send`; the ring is under a lock.
+unsafe impl<T: Send> Sync for Queue<T> {}
+// SAFETY: As above.
+unsafe impl<T: Send> Send for Queue<T> {}
+
+/// A virtqueue as `find_queues` returns it, not yet typed.
+pub(crate) struct RawQueue(pub(super) NonNull<sys::virtqueue>);
+
+impl<T: Send> Queue<T> {
+    /// Takes over `raw`.
+    pub(crate) fn new(
+        raw: RawQueue,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            state <- IrqSpinLock::new(State { vq: Some(raw.0) }, name, key),
+            _messages: PhantomData,
+        })
+    }
+
+    /// Puts `request` into the ring and tells the device; callable from interrupts.
+    ///
+    /// # Errors
+    ///
+    /// The message comes back with `ENOSPC` (ring full), `EIO` (device broken), `ENODEV` (queue
+    /// closed) or `ENOMEM`.
+    pub(crate) fn send(&self, request: KBox<Request<T>>) -> Result<(), (Error, KBox<Request<T>>)> {
+        let state = self.state.lock();
+        let Some(vq) = state.vq else {
+            return Err((ENODEV, request));
+        };
+        let (readable, out_len) = (request.readable, request.sent);
+        let in_len = request.buffer.len() - readable;
+        let token = KBox::into_raw(request);
+        // SAFETY: `token` was a box until this line.
+        let buffer = unsafe { (*token).buffer.as_mut_ptr() };
+        // SAFETY:
+        // - `vq` is open, as the state says, and used under its lock.
+        // - `buffer` has `readable + in_len` bytes of kmalloc memory, `out_len` is at most
+        //   `readable`, and all stay until the token is popped.
+        let ret = unsafe {
+            sys::coax_virtqueue_add(
+                vq.as_ptr(),
+                buffer.cast(),
+                out_len as u32,
+                buffer.add(readable).cast(),
+                in_len as u32,
+                token.cast(),
+            )
+        };
+        if let Err(error) = to_result(ret) {
+            // SAFETY: The ring did not take the token, so the box is still ours.
+            return Err((error, unsafe { KBox::from_raw(token) }));
+        }
+        // SAFETY: `vq` is open and used under its lock.
+        if unsafe { sys::virtqueue_kick_prepare(vq.as_ptr()) } {
+            // The doorbell stays under the lock: `close` must not pass between the two.
+            // SAFETY: As above.
+            unsafe { sys::virtqueue_notify(vq.as_ptr()) };
+        }
+        Ok(())
+    }
+
+    /// Takes a message that the device has answered, with the bytes it says it wrote; callable
+    /// from interrupts.
+    pub(crate) fn pop(&self) -> Option<(KBox<Request<T>>, usize)> {
+        let state = self.state.lock();
+        let vq = state.vq?;
+        let mut len = 0;
+        // SAFETY: `vq` is open and used under its lock; `len` is valid for a write.
+        let token = unsafe { sys::virtqueue_get_buf(vq.as_ptr(), &mut len) };
+        // SAFETY: By the type's invariant.
+        unsafe { Self::message(token) }.map(|request| (request, len as usize))
+    }
+
+    /// Closes the queue and returns one message after the other that the device never answered.
+    ///
+    /// The device must have been reset, and no callback may be running.
+    pub(crate) fn detach_unused(&self) -> Option<KBox<Request<T>>> {
+        let state = self.state.lock();
+        let vq = state.vq?;
+        // SAFETY: `vq` is open and used under its lock, the device is reset.
+        let token = unsafe { sys::virtqueue_detach_unused_buf(vq.as_ptr()) };
+        // SAFETY: By the type's invariant.
+        unsafe { Self::message(token) }
+    }
+
+    /// After this, sending fails with `ENODEV`; the ring may be deleted.
+    pub(crate) fn close(&self) {
+        self.state.lock().vq = None;
+    }
+
+    /// # Safety
+    ///
+    /// `token` is null or was made by `send` and is out of the ring.
+    unsafe fn message(token: *mut c_void) -> Option<KBox<Request<T>>> {
+        let token = NonNull::new(token.cast::<Request<T>>())?;
+        // SAFETY: By the contract it is a box turned into a pointer that nobody else has.
+        Some(unsafe { KBox::from_raw(token.as_ptr()) })
+    }
+}
+
+/// Initialises a [`Queue`] with a lock class of its own.
+#[macro_export]
+macro_rules! new_queue {
+    ($raw:expr, $name:literal) => {
+        $crate::kapi::virtqueue::Queue::new(
+            $raw,
+            kernel::c_str!($name),
+            kernel::static_lock_class!(),
+        )
+    };
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Own workqueues, and work that is cancelled when it is dropped.
+//!
+//! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
+
+use crate::sys;
+use core::ptr::NonNull;
+use kernel::{bindings, container_of, prelude::*, types::Opaque};
+
+/// An unbound workqueue of high priority; destroyed, after its work is done, when dropped.
+pub(crate) struct Workqueue(NonNull<bindings::workqueue_struct>);
+
+// SAFETY: A workqueue may be used and destroyed from any thread.
+unsafe impl Send for Workqueue {}
+// SAFETY: Queueing is serialised by the workqueue itself.
+unsafe impl Sync for Workqueue {}
+
+impl Workqueue {
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: No preconditions.
+        NonNull::new(unsafe { sys::coax_alloc_workqueue() }).map(Self).ok_or(ENOMEM)
+    }
+}
+
+impl Drop for Workqueue {
+    fn drop(&mut self) {
+        // SAFETY: The pointer is from `alloc_workqueue` and given up here.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) }
+    }
+}
+
+/// What a [`Worker`] does each time it runs.
+pub(crate) trait Work: Send + Sync {
+    /// Runs in process context; never twice at a time for the same worker.
+    fn run(&self);
+}
+
+/// A work item with its data. Dropping it waits for a run in progress, so it must not be dropped
+/// by its own [`Work::run`].
+#[pin_data(PinnedDrop)]
+pub(crate) struct Worker<T: Work> {
+    #[pin]
+    work: Opaque<bindings::work_struct>,
+    #[pin]
+    data: T,
+}
+
+// SAFETY: The work item is serialised by the workqueue, `T` is `Send` by `Work`.
+unsafe impl<T: Work> Send for Worker<T> {}
+// SAFETY: As above; `T` is `Sync` by `Work`.
+unsafe impl<T: Work> Sync for Worker<T> {}
+
+impl<T: Work> Worker<T> {
+    /// A worker that is not queued.
+    pub(crate) fn new(data: impl PinInit<T, Error>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            work <- Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writes and pinned.
+                unsafe { sys::coax_init_work(slot, Some(Self::trampoline)) }
+            }),
+            data <- data,
+        }? Error)
+    }
+
+    /// Has it run once more after now; callable from interrupts.
+    pub(crate) fn queue(&self, on: &Workqueue) {
+        // SAFETY: The item is initialised and lives until its cancellation in `drop`.
+        unsafe { sys::coax_queue_work(on.0.as_ptr(), self.work.get()) };
+    }
+
+    /// The data.
+    pub(crate) fn data(&self) -> &T {
+        &self.data
+    }
+
+    /// Waits for a run in progress and takes the item off its queue.
+    pub(crate) fn cancel(&self) {
+        // SAFETY: The item is initialised; the caller may sleep (process context).
+        unsafe { bindings::cancel_work_sync(self.work.get()) };
+    }
+
+    unsafe extern "C" fn trampoline(work: *mut bindings::work_struct) {
+        let work: *mut Opaque<bindings::work_struct> = work.cast();
+        // SAFETY: Only `new` sets this function, for the `work` of a `Self`.
+        let this = unsafe { container_of!(work, Self, work) };
+        // SAFETY: `drop` waits for this call, so that the object is alive during it.
+        unsafe { &*this }.data.run();
+    }
+}
+
+#[pinned_drop]
+impl<T: Work> PinnedDrop for Worker<T> {
+    fn drop(self: Pin<&mut Self>) {
+        self.cancel();
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the device may have cached of one process, kept true while its mappings change.
+//!
+//! The rules that keep it correct:
+//!
+//! 1. Completions, responses and invalidations go through one ordered queue and are posted under
+//!    [`Mirror::lock`], which the notifier takes too. A stale completion can therefore never
+//!    follow its invalidation: either it is posted before, and the invalidation removes it, or
+//!    the look at the page table that it rests on is found outdated.
+//! 2. An invalidation waits for the device to finish accesses in progress, outside the lock. The
+//!    device answers it without waiting for any fault, command, copy or lock of ours.
+//!
+//! Lock order: mmap lock (and what the memory manager holds around notifiers: rmap and folio
+//! locks) → `Mirror::lock` → queue locks. Under `Mirror::lock` no memory is allocated in a way that
+//! reclaims, because reclaim calls the notifier.
+
+use crate::{
+    kapi::{
+        notifier::{Invalidate, Invalidation},
+        trace,
+    },
+    link::{new_message, put, CallRequest, Link},
+    range_set::RangeSet,
+    stats::ContextStats,
+    wire,
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{lock::mutex::MutexGuard, Arc, Mutex},
+    time::{delay::fsleep, Delta},
+};
+
+/// Pause before an invalidation tries again to get memory for its message.
+const NO_MEMORY_PAUSE: Delta = Delta::from_millis(1);
+
+/// One context's mirror.
+#[pin_data]
+pub(crate) struct Mirror {
+    link: Arc<Link>,
+    context: u32,
+    /// Counters of the context.
+    pub(crate) stats: ContextStats,
+    #[pin]
+    cached: Mutex<RangeSet>,
+}
+
+/// The mirror held still: no invalidation passes.
+pub(crate) struct Held<'a> {
+    mirror: &'a Mirror,
+    cached: MutexGuard<'a, RangeSet>,
+}
+
+impl Mirror {
+    /// A mirror of which the device has cached nothing.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(crate) fn new(link: Arc<Link>, context: u32) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                link,
+                context,
+                stats: ContextStats::new(),
+                cached <- new_mutex!(RangeSet::new(), "coax_mirror"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Number of the context.
+    pub(crate) fn context(&self) -> u32 {
+        self.context
+    }
+
+    /// Keeps invalidations out while the result is alive.
+    pub(crate) fn lock(&self) -> Held<'_> {
+        Held { mirror: self, cached: self.cached.lock() }
+    }
+
+    fn message(&self, start: u64, end: u64) -> Result<KBox<CallRequest>> {
+        let mut message = new_message(
+            size_of::<wire::TranslationMessage>(),
+            size_of::<wire::InvalidateReply>(),
+            GFP_ATOMIC,
+        )?;
+        let first = start & !(wire::PAGE_SIZE - 1);
+        put(&mut message, 0, &wire::TranslationMessage {
+            kind: wire::MSG_INVALIDATE.into(),
+            context: self.context.into(),
+            tag: 0.into(),
+            code: 0.into(),
+            va: first.into(),
+            npages: (end - first).div_ceil(wire::PAGE_SIZE).into(),
+            count: 0.into(),
+            reserved: 0.into(),
+        })?;
+        Ok(message)
+    }
+}
+
+impl Held<'_> {
+    /// Posts an answer whose entries speak of `start` … `end`.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`: the device is broken.
+    pub(crate) fn post(&mut self, message: KBox<CallRequest>, start: u64, end: u64) -> Result {
+        self.cached.insert(start, end);
+        self.mirror.link.post_translation(message)
+    }
+}
+
+impl Invalidate for Mirror {
+    fn invalidate(&self, range: &Invalidation<'_>) -> bool {
+        let (start, end) = (range.start(), range.end());
+        let mut cached = if range.may_block() {
+            self.cached.lock()
+        } else {
+            match self.cached.try_lock() {
+                Some(cached) => cached,
+                None => return false,
+            }
+        };
+        let concerned = cached.overlaps(start, end) && !self.link.is_broken();
+        if concerned && !range.may_block() {
+            // The answer of the device must be waited for.
+            return false;
+        }
+        range.begin();
+        if !concerned {
+            return true;
+        }
+        let pending = loop {
+            match self.message(start, end).and_then(|m| self.link.begin_invalidation(m)) {
+                Err(error) if error == ENOMEM => fsleep(NO_MEMORY_PAUSE),
+                result => break result,
+            }
+        };
+        cached.remove(start, end);
+        drop(cached);
+        trace::invalidate(self.context, start, end);
+        self.stats.invalidations.add(1);
+        self.link.stats.invalidations.add(1);
+        if let Ok(pending) = pending {
+            // A device that does not answer is broken, and nothing more can be done about it here.
+            let _ = self.link.finish_invalidation(pending);
+        }
+        true
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which pages of the device memory are in use: a bitmap that hands out runs.
+//!
+//! Pages are numbered from 0. Allocation goes round the memory from where it last stopped, so
+//! that pages freed in one migration are not the first to be taken in the next and runs stay
+//! long. No kernel imports: `make test` runs the tests below on the host.
+
+use core::ops::DerefMut;
+
+/// The bitmap over storage `S`, one bit a page, set where in use.
+pub(crate) struct PageMap<S> {
+    words: S,
+    pages: usize,
+    free: usize,
+    cursor: usize,
+}
+
+/// Words of storage for a number of pages.
+pub(crate) const fn words_for(pages: usize) -> usize {
+    pages.div_ceil(64)
+}
+
+impl<S: DerefMut<Target = [u64]>> PageMap<S> {
+    /// A map of `pages` free pages; `words` must have [`words_for`] zeroed words.
+    pub(crate) fn new(words: S, pages: usize) -> Self {
+        debug_assert!(words.len() >= words_for(pages));
+        PageMap { words, pages, free: pages, cursor: 0 }
+    }
+
+    /// Pages not in use.
+    pub(crate) fn free(&self) -> usize {
+        self.free
+    }
+
+    /// Whether `page` is in use.
+    pub(crate) fn is_used(&self, page: usize) -> bool {
+        self.words.get(page / 64).is_some_and(|w| w >> (page % 64) & 1 == 1)
+    }
+
+    /// Takes up to `want` consecutive pages; returns the first and how many, or `None` when
+    /// nothing is free or nothing is wanted.
+    pub(crate) fn take(&mut self, want: usize) -> Option<(usize, usize)> {
+        if self.free == 0 || want == 0 {
+            return None;
+        }
+        let first = self.next_free(self.cursor).or_else(|| self.next_free(0))?;
+        let mut count = 0;
+        while count < want && first + count < self.pages && !self.is_used(first + count) {
+            self.words[(first + count) / 64] |= 1 << ((first + count) % 64);
+            count += 1;
+        }
+        self.free -= count;
+        self.cursor = first + count;
+        Some((first, count))
+    }
+
+    /// Gives `page` back; false if it was not in use.
+    pub(crate) fn give(&mut self, page: usize) -> bool {
+        if !self.is_used(page) {
+            return false;
+        }
+        self.words[page / 64] &= !(1 << (page % 64));
+        self.free += 1;
+        true
+    }
+
+    /// First free page at or after `from`.
+    fn next_free(&self, from: usize) -> Option<usize> {
+        let mut page = from;
+        while page < self.pages {
+            let free = !self.words[page / 64] >> (page % 64);
+            if free != 0 {
+                page += free.trailing_zeros() as usize;
+                return (page < self.pages).then_some(page);
+            }
+            page = (page / 64 + 1) * 64;
+        }
+        None
+    }
+
+    /// First page in use at or after `from`, and how many in use follow without a gap, at most
+    /// `most`.
+    pub(crate) fn used_run(&self, from: usize, most: usize) -> Option<(usize, usize)> {
+        let mut page = from;
+        while page < self.pages {
+            let used = self.words[page / 64] >> (page % 64);
+            if used != 0 {
+                page += used.trailing_zeros() as usize;
+                let count = (page..self.pages).take(most).take_while(|&p| self.is_used(p)).count();
+                return (count > 0).then_some((page, count));
+            }
+            page = (page / 64 + 1) * 64;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pages: usize) -> PageMap<Vec<u64>> {
+        PageMap::new(vec![0; words_for(pages)], pages)
+    }
+
+    #[test]
+    fn hands_out_every_page_once() {
+        let mut m = map(130);
+        let mut seen = vec![false; 130];
+        while let Some((first, count)) = m.take(7) {
+            for p in first..first + count {
+                assert!(!seen[p]);
+                seen[p] = true;
+            }
+        }
+        assert!(seen.iter().all(|&s| s) && m.free() == 0);
+    }
+
+    #[test]
+    fn runs_end_at_used_pages() {
+        let mut m = map(256);
+        assert_eq!(m.take(256), Some((0, 256)));
+        for p in [3, 4, 5, 100] {
+            assert!(m.give(p));
+        }
+        assert_eq!(m.take(10), Some((3, 3)));
+        assert_eq!(m.take(10), Some((100, 1)));
+        assert_eq!(m.take(1), None);
+    }
+
+    #[test]
+    fn giving_twice_is_refused() {
+        let mut m = map(10);
+        assert_eq!(m.take(1), Some((0, 1)));
+        assert!(m.give(0) && !m.give(0) && !m.give(9) && !m.give(10_000));
+        assert_eq!(m.free(), 10);
+    }
+
+    #[test]
+    fn used_runs_are_found_in_order() {
+        let mut m = map(200);
+        m.take(150);
+        for p in 10..140 {
+            m.give(p);
+        }
+        assert_eq!(m.used_run(0, 512), Some((0, 10)));
+        assert_eq!(m.used_run(10, 4), Some((140, 4)));
+        assert_eq!(m.used_run(150, 4), None);
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters of the driver; each says in its name what was counted, and none goes back.
+
+use kernel::{
+    fmt,
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+/// One counter.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    const fn new() -> Self {
+        Counter(Atomic::new(0))
+    }
+
+    /// Adds `n`.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Sets the value if it is still zero.
+    pub(crate) fn set_once(&self, value: u64) {
+        let _ = self.0.cmpxchg(0, value, Relaxed);
+    }
+
+    /// The value.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        pub(crate) struct $name {
+            $($(#[$field_doc])* pub(crate) $field: Counter,)*
+        }
+
+        impl $name {
+            /// All zero.
+            pub(crate) const fn new() -> Self {
+                $name { $($field: Counter::new(),)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(f.write_fmt(fmt!("{} {}\n", stringify!($field), self.$field.get()))?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+counters! {
+    /// What one device's driver did; the fields are those of the ioctl's `Stats`.
+    Stats {
+        /// Page requests taken from the device.
+        page_requests,
+        /// Translation requests taken from the device.
+        translation_requests,
+        /// Groups answered with Success.
+        responses_success,
+        /// Groups answered with Invalid Request.
+        responses_invalid,
+        /// Groups answered with Response Failure.
+        responses_failure,
+        /// Invalidations sent.
+        invalidations,
+        /// Pages moved because the device touched them.
+        to_device_fault,
+        /// Pages moved on request.
+        to_device_request,
+        /// Pages brought back because a CPU touched them.
+        to_system_fault,
+        /// Pages brought back on request.
+        to_system_request,
+        /// Pages brought back by reset or removal.
+        to_system_evict,
+        /// Pages that stayed because device memory was full.
+        device_full,
+        /// Messages of the device that made no sense.
+        device_errors,
+        /// When the first page moved, in nanoseconds since boot.
+        first_migration_ns,
+    }
+}
+
+counters! {
+    /// What was done for one context.
+    ContextStats {
+        /// Page requests taken.
+        page_requests,
+        /// Pages moved to device memory.
+        to_device,
+        /// Commands submitted.
+        commands,
+        /// Invalidations sent.
+        invalidations,
+    }
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Inline functions and macros of the kernel as functions that Rust can call. */
+#include "shim.h"
+
+#include <linux/capability.h>
+#include <linux/highmem.h>
+#include <linux/ioport.h>
+#include <linux/pid.h>
+#include <linux/sched/mm.h>
+#include <linux/scatterlist.h>
+#include <linux/shmem_fs.h>
+#include <linux/timekeeping.h>
+
+unsigned long coax_spin_lock_irqsave(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+int coax_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags)
+{
+	unsigned long f;
+
+	if (!spin_trylock_irqsave(lock, f))
+		return 0;
+	*flags = f;
+	return 1;
+}
+
+void coax_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}
+
+void coax_init_completion(struct completion *done)
+{
+	init_completion(done);
+}
+
+unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int ms)
+{
+	return wait_for_completion_timeout(done, msecs_to_jiffies(ms));
+}
+
+void coax_init_work(struct work_struct *work, work_func_t func)
+{
+	INIT_WORK(work, func);
+}
+
+struct workqueue_struct *coax_alloc_workqueue(void)
+{
+	return alloc_workqueue("coax", WQ_UNBOUND | WQ_HIGHPRI, 0);
+}
+
+bool coax_queue_work(struct workqueue_struct *wq, struct work_struct *work)
+{
+	return queue_work(wq, work);
+}
+
+int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
+			 const char *const *names, void (*callback)(struct virtqueue *vq))
+{
+	struct virtqueue_info *info;
+	unsigned int i;
+	int ret;
+
+	info = kcalloc(count, sizeof(*info), GFP_KERNEL);
+	if (!info)
+		return -ENOMEM;
+	for (i = 0; i < count; i++) {
+		info[i].name = names[i];
+		info[i].callback = callback;
+	}
+	ret = virtio_find_vqs(vdev, count, vqs, info, NULL);
+	kfree(info);
+	return ret;
+}
+
+void coax_virtio_del_vqs(struct virtio_device *vdev)
+{
+	vdev->config->del_vqs(vdev);
+}
+
+void coax_virtio_device_ready(struct virtio_device *vdev)
+{
+	virtio_device_ready(vdev);
+}
+
+void coax_virtio_synchronize_cbs(struct virtio_device *vdev)
+{
+	virtio_synchronize_cbs(vdev);
+}
+
+void coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len)
+{
+	vdev->config->get(vdev, offset, buf, len);
+}
+
+bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len)
+{
+	struct virtio_shm_region region;
+
+	if (!virtio_get_shm_region(vdev, &region, id))
+		return false;
+	*addr = region.addr;
+	*len = region.len;
+	return true;
+}
+
+bool coax_virtio_needs_reset(struct virtio_device *vdev)
+{
+	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
+}
+
+void *coax_virtio_get_drvdata(struct virtio_device *vdev)
+{
+	return READ_ONCE(vdev->priv);
+}
+
+void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data)
+{
+	WRITE_ONCE(vdev->priv, data);
+}
+
+int coax_virtio_index(struct virtio_device *vdev)
+{
+	return vdev->index;
+}
+
+struct device *coax_virtio_parent(struct virtio_device *vdev)
+{
+	return vdev->dev.parent;
+}
+
+int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
+		       void *in_buf, unsigned int in_len, void *token)
+{
+	struct scatterlist out, in, *sgs[2];
+	unsigned int num = 0, outs = 0, ins = 0;
+
+	if (out_len) {
+		sg_init_one(&out, out_buf, out_len);
+		sgs[num++] = &out;
+		outs++;
+	}
+	if (in_len) {
+		sg_init_one(&in, in_buf, in_len);
+		sgs[num++] = &in;
+		ins++;
+	}
+	return virtqueue_add_sgs(vq, sgs, outs, ins, token, GFP_ATOMIC);
+}
+
+struct page *coax_pfn_to_page(unsigned long pfn)
+{
+	return pfn_to_page(pfn);
+}
+
+unsigned long coax_page_to_pfn(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+unsigned long coax_folio_pfn(struct folio *folio)
+{
+	return folio_pfn(folio);
+}
+
+struct dev_pagemap *coax_folio_pgmap(struct folio *folio)
+{
+	return folio->pgmap;
+}
+
+bool coax_is_zone_device(struct page *page)
+{
+	return is_zone_device_page(page);
+}
+
+struct dev_pagemap *coax_page_pgmap(struct page *page)
+{
+	return page_pgmap(page);
+}
+
+struct page *coax_alloc_page_vma(struct vm_area_struct *vma, unsigned long addr)
+{
+	return alloc_page_vma(GFP_HIGHUSER_MOVABLE, vma, addr);
+}
+
+struct page *coax_alloc_page(void)
+{
+	return alloc_page(GFP_HIGHUSER_MOVABLE);
+}
+
+void coax_lock_page(struct page *page)
+{
+	lock_page(page);
+}
+
+void coax_unlock_put_page(struct page *page)
+{
+	unlock_page(page);
+	put_page(page);
+}
+
+bool coax_page_is_anon(struct page *page)
+{
+	return folio_test_anon(page_folio(page));
+}
+
+bool coax_page_is_zero(struct page *page)
+{
+	/* The huge zero folio is not exported; it has no mapping, as nothing else user-visible. */
+	return is_zero_pfn(page_to_pfn(page)) || !page_folio(page)->mapping;
+}
+
+void coax_mark_written(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+	/*
+	 * The device writes without setting the page table's dirty bit. Other file systems than
+	 * shmem write-protect clean pages and so have seen a write fault already.
+	 */
+	if (folio_test_anon(folio) || (folio->mapping && shmem_mapping(folio->mapping)))
+		folio_mark_dirty(folio);
+}
+
+struct resource *coax_request_free_region(unsigned long size, const char *name)
+{
+	return request_free_mem_region(&iomem_resource, size, name);
+}
+
+struct resource *coax_request_region(u64 start, u64 len, const char *name)
+{
+	return request_mem_region(start, len, name);
+}
+
+void coax_release_region(struct resource *res)
+{
+	release_mem_region(res->start, resource_size(res));
+}
+
+bool coax_notifier_blockable(const struct mmu_notifier_range *range)
+{
+	return mmu_notifier_range_blockable(range);
+}
+
+void coax_notifier_set_seq(struct mmu_interval_notifier *sub, unsigned long seq)
+{
+	mmu_interval_set_seq(sub, seq);
+}
+
+bool coax_notifier_retry(struct mmu_interval_notifier *sub, unsigned long seq)
+{
+	return mmu_interval_read_retry(sub, seq);
+}
+
+unsigned long coax_notifier_start(const struct mmu_notifier_range *range)
+{
+	return range->start;
+}
+
+unsigned long coax_notifier_end(const struct mmu_notifier_range *range)
+{
+	return range->end;
+}
+
+struct mm_struct *coax_current_mm(void)
+{
+	return current->mm;
+}
+
+struct mm_struct *coax_get_mm_of_pid(int nr)
+{
+	struct pid *pid = find_get_pid(nr);
+	struct task_struct *task = get_pid_task(pid, PIDTYPE_PID);
+	struct mm_struct *mm = NULL;
+
+	put_pid(pid);
+	if (task) {
+		mm = get_task_mm(task);
+		put_task_struct(task);
+	}
+	return mm;
+}
+
+unsigned long coax_task_size(struct mm_struct *mm)
+{
+	return mm->task_size;
+}
+
+bool coax_vma_is_anonymous(struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma);
+}
+
+struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr)
+{
+	return find_vma(mm, addr);
+}
+
+bool coax_mm_is_current(struct mm_struct *mm)
+{
+	return current->mm == mm;
+}
+
+bool coax_admin(void)
+{
+	return capable(CAP_SYS_ADMIN);
+}
+
+void coax_cond_resched(void)
+{
+	cond_resched();
+}
+
+u64 coax_boottime_ns(void)
+{
+	return ktime_get_boottime_ns();
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * One C function for each inline function or macro that the driver needs. bindgen reads this
+ * file, so that the C and the Rust side cannot differ.
+ */
+#ifndef COAX_SHIM_H
+#define COAX_SHIM_H
+
+#include <linux/hmm.h>
+#include <linux/memremap.h>
+#include <linux/migrate.h>
+#include <linux/miscdevice.h>
+#include <linux/mmu_notifier.h>
+#include <linux/poll.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/workqueue.h>
+
+/* Spinlock with interrupts disabled. */
+unsigned long coax_spin_lock_irqsave(spinlock_t *lock);
+int coax_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
+void coax_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
+
+/* Completion. */
+void coax_init_completion(struct completion *done);
+unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int ms);
+
+/* Workqueue. */
+void coax_init_work(struct work_struct *work, work_func_t func);
+struct workqueue_struct *coax_alloc_workqueue(void);
+bool coax_queue_work(struct workqueue_struct *wq, struct work_struct *work);
+
+/* Virtio. */
+int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
+			 const char *const *names, void (*callback)(struct virtqueue *vq));
+void coax_virtio_del_vqs(struct virtio_device *vdev);
+void coax_virtio_device_ready(struct virtio_device *vdev);
+void coax_virtio_synchronize_cbs(struct virtio_device *vdev);
+void coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len);
+bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len);
+bool coax_virtio_needs_reset(struct virtio_device *vdev);
+void *coax_virtio_get_drvdata(struct virtio_device *vdev);
+void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data);
+int coax_virtio_index(struct virtio_device *vdev);
+struct device *coax_virtio_parent(struct virtio_device *vdev);
+int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
+		       void *in_buf, unsigned int in_len, void *token);
+
+/* Struct pages. */
+struct page *coax_pfn_to_page(unsigned long pfn);
+unsigned long coax_page_to_pfn(struct page *page);
+unsigned long coax_folio_pfn(struct folio *folio);
+struct dev_pagemap *coax_folio_pgmap(struct folio *folio);
+bool coax_is_zone_device(struct page *page);
+struct dev_pagemap *coax_page_pgmap(struct page *page);
+struct page *coax_alloc_page_vma(struct vm_area_struct *vma, unsigned long addr);
+struct page *coax_alloc_page(void);
+void coax_lock_page(struct page *page);
+void coax_unlock_put_page(struct page *page);
+bool coax_page_is_anon(struct page *page);
+bool coax_page_is_zero(struct page *page);
+void coax_mark_written(struct page *page);
+struct resource *coax_request_free_region(unsigned long size, const char *name);
+struct resource *coax_request_region(u64 start, u64 len, const char *name);
+void coax_release_region(struct resource *res);
+
+/* Memory management. */
+bool coax_notifier_blockable(const struct mmu_notifier_range *range);
+void coax_notifier_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
+bool coax_notifier_retry(struct mmu_interval_notifier *sub, unsigned long seq);
+unsigned long coax_notifier_start(const struct mmu_notifier_range *range);
+unsigned long coax_notifier_end(const struct mmu_notifier_range *range);
+struct mm_struct *coax_current_mm(void);
+struct mm_struct *coax_get_mm_of_pid(int pid);
+unsigned long coax_task_size(struct mm_struct *mm);
+bool coax_vma_is_anonymous(struct vm_area_struct *vma);
+struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr);
+bool coax_mm_is_current(struct mm_struct *mm);
+bool coax_admin(void);
+void coax_cond_resched(void);
+u64 coax_boottime_ns(void);
+
+/* Tracepoints (src/trace.h). */
+void coax_trace_page_request(u32 context, u64 va, u32 npages, u32 flags);
+void coax_trace_group_response(u32 context, u32 tag, u32 code);
+void coax_trace_to_device(u32 context, u64 va, u64 pages);
+void coax_trace_to_system(u64 va, u64 pages, u32 cause);
+void coax_trace_invalidate(u32 context, u64 start, u64 end);
+void coax_trace_command(u32 context, u32 opcode, u64 id);
+void coax_trace_command_done(u32 context, u64 id, u32 status);
+
+#endif
