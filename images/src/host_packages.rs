@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Packages of the host that builds need: names those that are missing, and installs them.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, Context, Result};
+
+use crate::tool;
+
+/// What a package is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Building the guest kernel and its modules.
+    Kernel,
+    /// Building QEMU.
+    Qemu,
+    /// Building the guest's root file system.
+    Guest,
+}
+
+impl Group {
+    /// All of them.
+    pub const ALL: [Group; 3] = [Group::Kernel, Group::Qemu, Group::Guest];
+}
+
+/// A package with its purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// Its name on Debian.
+    pub name: &'static str,
+    /// What for.
+    pub purpose: &'static str,
+    group: Group,
+}
+
+const fn package(group: Group, name: &'static str, purpose: &'static str) -> Package {
+    Package {
+        name,
+        purpose,
+        group,
+    }
+}
+
+/// Needed on every Debian.
+const COMMON: &[Package] = &[
+    package(Group::Kernel, "build-essential", "C compiler and make"),
+    package(Group::Kernel, "bc", "constants of the kernel's timers"),
+    package(
+        Group::Kernel,
+        "bison",
+        "parsers of the kernel's configuration",
+    ),
+    package(
+        Group::Kernel,
+        "flex",
+        "scanners of the kernel's configuration",
+    ),
+    package(Group::Kernel, "libelf-dev", "the kernel's object checker"),
+    package(
+        Group::Kernel,
+        "libssl-dev",
+        "the kernel's certificate tools",
+    ),
+    package(Group::Kernel, "kmod", "the kernel's module tools"),
+    package(Group::Kernel, "xz-utils", "unpacking sources"),
+    package(Group::Qemu, "build-essential", "C compiler and make"),
+    package(Group::Qemu, "bison", "QEMU's parsers"),
+    package(Group::Qemu, "flex", "QEMU's scanners"),
+    package(Group::Qemu, "ninja-build", "QEMU's build"),
+    package(Group::Qemu, "pkg-config", "QEMU's look for libraries"),
+    package(
+        Group::Qemu,
+        "python3-venv",
+        "QEMU's build system, in a folder of its own",
+    ),
+    package(Group::Qemu, "libglib2.0-dev", "QEMU's main loop"),
+    package(Group::Qemu, "libpixman-1-dev", "QEMU's pixels"),
+    package(Group::Qemu, "libfdt-dev", "QEMU's device trees"),
+    package(Group::Qemu, "seabios", "the virtual machine's BIOS"),
+    package(
+        Group::Qemu,
+        "qemu-system-data",
+        "the option ROM that loads the kernel",
+    ),
+    package(Group::Qemu, "xz-utils", "unpacking sources"),
+    package(
+        Group::Guest,
+        "busybox-static",
+        "the guest's shell and tools",
+    ),
+];
+
+/// Debian 12's own Rust is too old for the kernel; its `-web` packages are not.
+const RUST_12: &[Package] = &[
+    package(Group::Kernel, "rustc-web", "compiler of the kernel's Rust"),
+    package(
+        Group::Kernel,
+        "rust-web-src",
+        "Rust's core library, which the kernel builds",
+    ),
+    package(
+        Group::Kernel,
+        "libclang-19-dev",
+        "bindings between C and Rust in the kernel",
+    ),
+];
+
+const RUST: &[Package] = &[
+    package(Group::Kernel, "rustc", "compiler of the kernel's Rust"),
+    package(
+        Group::Kernel,
+        "rust-src",
+        "Rust's core library, which the kernel builds",
+    ),
+    package(
+        Group::Kernel,
+        "bindgen",
+        "bindings between C and Rust in the kernel",
+    ),
+    package(
+        Group::Kernel,
+        "libclang-dev",
+        "the C parser behind those bindings",
+    ),
+];
+
+/// Whether this is Debian 12, whose Rust needs other packages.
+pub fn is_debian_12() -> bool {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let has = |line| release.lines().any(|other| other == line);
+    has("ID=debian") && has("VERSION_ID=\"12\"")
+}
+
+/// The packages that a group needs on this machine.
+pub fn needed(groups: &[Group]) -> Vec<Package> {
+    let rust = if is_debian_12() { RUST_12 } else { RUST };
+    let mut packages: Vec<Package> = Vec::new();
+    for package in COMMON
+        .iter()
+        .chain(rust)
+        .filter(|package| groups.contains(&package.group))
+    {
+        if !packages.iter().any(|other| other.name == package.name) {
+            packages.push(*package);
+        }
+    }
+    packages
+}
+
+/// Those of `needed` that are not installed.
+///
+/// # Errors
+///
+/// This is no Debian: there is no dpkg to ask.
+pub fn missing(groups: &[Group]) -> Result<Vec<Package>> {
+    let needed = needed(groups);
+    if tool::find("dpkg-query").is_none() {
+        bail!(
+            "This is no Debian: install what the packages {} hold by other means",
+            names(&needed).join(" ")
+        );
+    }
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status} ${Package}\n"])
+        .args(names(&needed))
+        .stdin(Stdio::null())
+        .output()
+        .context("Cannot start dpkg-query")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let installed: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed "))
+        .collect();
+    Ok(needed
+        .into_iter()
+        .filter(|package| !installed.contains(&package.name))
+        .collect())
+}
+
+fn names(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().map(|package| package.name).collect()
+}
+
+/// A list for people: a package and its purpose a line.
+pub fn describe(packages: &[Package]) -> String {
+    let width = packages
+        .iter()
+        .map(|package| package.name.len())
+        .max()
+        .unwrap_or(0);
+    packages
+        .iter()
+        .map(|package| format!("  {:width$}  {}", package.name, package.purpose))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Sees to it that the packages of `groups` are there.
+///
+/// # Errors
+///
+/// Some are missing and must not (`install` is false) or cannot be installed.
+pub fn ensure(groups: &[Group], install: bool) -> Result<()> {
+    let missing = missing(groups)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = describe(&missing);
+    let by_hand = format!(
+        "apt-get install --no-install-recommends {}",
+        names(&missing).join(" ")
+    );
+    if !install {
+        bail!("These packages are missing:\n{list}\nTo install them: {by_hand}");
+    }
+    let Some(mut root) = as_root("env") else {
+        bail!(
+            "These packages are missing, and neither are you root nor does sudo work without a \
+             password:\n{list}\nTo install them: {by_hand}"
+        );
+    };
+    eprintln!("Installing packages that are missing:\n{list}");
+    let status = root
+        .args([
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "install",
+            "--yes",
+        ])
+        .args(["--quiet", "--no-install-recommends"])
+        .args(names(&missing))
+        .stdin(Stdio::null())
+        // Standard output is for what was asked for.
+        .stdout(std::io::stderr())
+        .status()
+        .context("Cannot start apt-get")?;
+    if !status.success() {
+        bail!(
+            "apt-get ended with {status}. If it did not find packages, run apt-get update, then \
+             this again"
+        );
+    }
+    Ok(())
+}
+
+/// A command that runs `program` as root, if that is possible without asking.
+fn as_root(program: &str) -> Option<Command> {
+    if nix::unistd::geteuid().is_root() {
+        return Some(Command::new(program));
+    }
+    let works = Command::new("sudo")
+        .args(["-n", "true"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    let mut command = Command::new("sudo");
+    command.args(["-n", program]);
+    works.then_some(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_of_several_groups_are_named_once() {
+        let all = needed(&Group::ALL);
+        let essential = all
+            .iter()
+            .filter(|package| package.name == "build-essential")
+            .count();
+        assert_eq!(essential, 1);
+        assert!(all.iter().any(|package| package.name == "busybox-static"));
+    }
+
+    #[test]
+    fn one_group_brings_only_its_own_packages() {
+        assert_eq!(names(&needed(&[Group::Guest])), ["busybox-static"]);
+    }
+
+    #[test]
+    fn every_package_is_listed_with_its_purpose() {
+        let list = describe(COMMON);
+        assert!(list
+            .lines()
+            .all(|line| line.split_whitespace().count() >= 2));
+        assert_eq!(list.lines().count(), COMMON.len());
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The finished images that a VM is started from.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::{guest, kernel, qemu};
+
+/// Paths of everything a VM needs.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// Bootable kernel.
+    pub kernel: PathBuf,
+    /// Version of the kernel, as `uname -r` shows it.
+    pub kernel_version: String,
+    /// QEMU with the device.
+    pub qemu: PathBuf,
+    /// Version of QEMU.
+    pub qemu_version: String,
+    /// Folders with the firmware that QEMU loads.
+    pub firmware: Vec<PathBuf>,
+    /// Root file system, without a job.
+    pub initramfs: PathBuf,
+    /// The back end.
+    pub device: PathBuf,
+}
+
+impl Images {
+    /// The images of this checkout, which must have been built.
+    ///
+    /// # Errors
+    ///
+    /// Says which image is missing and how to build it.
+    pub fn built() -> Result<Self> {
+        Self::join(kernel::built()?, qemu::built()?, guest::built()?)
+    }
+
+    /// Builds what is missing; packages of the host are installed if `install` says so.
+    ///
+    /// # Errors
+    ///
+    /// Those of the builds, each with the place of its log.
+    pub fn build(install: bool) -> Result<Self> {
+        let kernel = kernel::build(install)?;
+        let qemu = qemu::build(install)?;
+        let guest = guest::build(&kernel, install)?;
+        Self::join(kernel, qemu, guest)
+    }
+
+    fn join(kernel: kernel::Kernel, qemu: qemu::Qemu, guest: guest::Guest) -> Result<Self> {
+        Ok(Images {
+            kernel: kernel.image,
+            kernel_version: kernel.version,
+            qemu: qemu.program,
+            qemu_version: qemu.version,
+            firmware: qemu.firmware,
+            initramfs: guest.initramfs,
+            device: guest.device,
+        })
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The guest's root file system: a base that is kept, and a small part for each VM.
+//!
+//! The kernel unpacks archives that follow each other in one file, later entries over earlier
+//! ones, so a VM's job is appended to a copy of the base.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+
+use crate::job::{JobFile, JOB_PATH};
+use crate::launch::GuestFile;
+use crate::newc::Archive;
+
+/// A host file that goes into the base.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Path in the guest.
+    pub guest_path: String,
+    /// File on the host.
+    pub host_path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Folders that init mounts on, or that programs expect.
+const FOLDERS: &[&str] = &[
+    "proc", "sys", "dev", "tmp", "run", "root", "mnt", "etc", "var",
+];
+
+/// Writes the base: `members`, and `applets`, links to the busybox among them.
+///
+/// # Errors
+///
+/// Names the file that could not be read or written.
+pub fn write_base(path: &Path, members: &[Member], applets: &[String]) -> io::Result<()> {
+    let mut archive = Archive::new(BufWriter::new(File::create(path)?));
+    for folder in FOLDERS {
+        archive.directory(folder)?;
+    }
+    // The kernel opens it for init before anything is mounted.
+    archive.character("dev/console", 0o600, (5, 1))?;
+    archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+    archive.file("etc/group", 0o644, b"root:x:0:\n")?;
+    archive.file("etc/profile", 0o644, b"export PS1='coax# '\n")?;
+    for applet in applets {
+        archive.symlink(&format!("bin/{applet}"), "/bin/busybox")?;
+    }
+    for member in members {
+        let contents = fs::read(&member.host_path).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("{}: {error}", member.host_path.display()),
+            )
+        })?;
+        archive.file(&member.guest_path, member.mode, &contents)?;
+    }
+    archive.finish()?.into_inner()?.sync_all()
+}
+
+/// Copies `base` to `path` and appends a VM's own part.
+///
+/// # Errors
+///
+/// Those of reading the base and of writing the copy.
+pub fn with_job(base: &Path, path: &Path, job: &JobFile, files: &[GuestFile]) -> io::Result<()> {
+    fs::copy(base, path)?;
+    let mut archive = Archive::new(BufWriter::new(OpenOptions::new().append(true).open(path)?));
+    archive.file(JOB_PATH, 0o644, &serde_json::to_vec(job)?)?;
+    for file in files {
+        archive.file(&file.path, file.mode, &file.contents)?;
+    }
+    archive.finish()?;
+    Ok(())
+}

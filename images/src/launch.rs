@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Starts a VM with the accelerator, runs one job in it and says how that ended.
+//!
+//! ```no_run
+//! use coax_images::{images::Images, job::{Job, Mode}, launch::{Vm, VmConfig}};
+//!
+//! let images = Images::built()?;
+//! let config = VmConfig { mode: Mode::Coherent, ..VmConfig::default() };
+//! let outcome = Vm::start(&images, &config, &Job::new(["coaxctl", "info"]))?.wait()?;
+//! assert!(outcome.exit.success());
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+//!
+//! A VM is three things in one process group each: the back end, QEMU, and the job inside. All
+//! end with [`Vm`], however it ends. [`Vm::wait`] returns an [`Outcome`] only when the guest
+//! told how its job ended, the kernel did not complain, and back end and QEMU ended well;
+//! everything else is a [`LaunchError`] that shows the evidence.
+
+mod channel;
+mod config;
+mod console;
+mod evidence;
+mod process;
+mod qemu_args;
+mod terminal;
+mod vm;
+
+pub use config::{Bytes, GuestFile, Output, VmConfig};
+pub use console::complaint;
+pub use evidence::{Evidence, Failure, LaunchError, Outcome};
+pub use process::end_children_on_signals;
+pub use terminal::{current_size, is_interactive};
+pub use vm::{Action, Vm};

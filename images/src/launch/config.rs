@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a VM is made of.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::accel::Choice;
+use crate::job::Mode;
+
+/// A size in bytes, read from and written with the binary suffixes `K`, `M` and `G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+impl Bytes {
+    /// `count` MiB.
+    pub const fn mib(count: u64) -> Self {
+        Bytes(count << 20)
+    }
+
+    /// `count` GiB.
+    pub const fn gib(count: u64) -> Self {
+        Bytes(count << 30)
+    }
+}
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fits = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
+        match self.0 {
+            bytes if fits(30) => write!(f, "{}G", bytes >> 30),
+            bytes if fits(20) => write!(f, "{}M", bytes >> 20),
+            bytes if fits(10) => write!(f, "{}K", bytes >> 10),
+            bytes => write!(f, "{bytes}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refuse = || format!("{text:?} is no size: a number with an optional K, M or G");
+        let (digits, shift) = match text.as_bytes().last() {
+            Some(b'K') => (&text[..text.len() - 1], 10),
+            Some(b'M') => (&text[..text.len() - 1], 20),
+            Some(b'G') => (&text[..text.len() - 1], 30),
+            _ => (text, 0),
+        };
+        let count: u64 = digits
+            .parse()
+            .map_err(|error| format!("{}: {error}", refuse()))?;
+        count.checked_mul(1 << shift).map(Bytes).ok_or_else(refuse)
+    }
+}
+
+/// What happens to the job's output besides being kept in [`super::Outcome`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// Nothing.
+    #[default]
+    Capture,
+    /// It is copied to standard output and error as it comes.
+    Live,
+    /// As `Live`, but not kept, and standard input goes to the job; on a terminal, key by key.
+    Interactive,
+}
+
+/// A file put into this VM's root file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestFile {
+    /// Absolute path in the guest; missing folders are made.
+    pub path: String,
+    /// Contents.
+    pub contents: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// A VM's parts; the defaults are those of `./coax run`.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// How the driver uses device memory.
+    pub mode: Mode,
+    /// Load the driver before the job starts, and wait for its device.
+    pub load_driver: bool,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// System memory.
+    pub memory: Bytes,
+    /// Device memory.
+    pub device_memory: Bytes,
+    /// Engines of the device, each with a command queue.
+    pub engines: u16,
+    /// Contexts the device can hold.
+    pub contexts: u32,
+    /// Page requests the device can have outstanding.
+    pub page_requests: u32,
+    /// Words added to the kernel command line.
+    pub kernel_args: Vec<String>,
+    /// KVM, TCG, or what works.
+    pub accel: Choice,
+    /// Longest life of the VM; `None` for no limit.
+    pub timeout: Option<Duration>,
+    /// Files added to the root file system.
+    pub files: Vec<GuestFile>,
+    /// Where output goes.
+    pub output: Output,
+    /// The back end to run instead of the built one, as for one instrumented by a test.
+    pub device_program: Option<PathBuf>,
+}
+
+impl Default for VmConfig {
+    fn default() -> Self {
+        VmConfig {
+            mode: Mode::Private,
+            load_driver: true,
+            cpus: 2,
+            memory: Bytes::gib(2),
+            device_memory: Bytes::mib(512),
+            engines: 2,
+            contexts: 256,
+            page_requests: 64,
+            kernel_args: Vec::new(),
+            accel: Choice::Auto,
+            // Under TCG a boot takes 3 s and the longest test a minute.
+            timeout: Some(Duration::from_secs(180)),
+            files: Vec::new(),
+            output: Output::Capture,
+            device_program: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written_with_binary_suffixes() {
+        for (text, bytes) in [
+            ("512M", 512 << 20),
+            ("2G", 2 << 30),
+            ("4K", 4096),
+            ("17", 17),
+        ] {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)));
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn bad_sizes_are_refused() {
+        for text in ["", "M", "-1G", "1.5G", "16Q", "99999999999G"] {
+            assert!(text.parse::<Bytes>().is_err(), "{text:?} was taken");
+        }
+    }
+}

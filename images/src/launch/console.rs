@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Finds the kernel's complaints among its console lines.
+
+/// What the kernel writes when something is wrong in it, and never otherwise.
+const COMPLAINTS: &[&str] = &[
+    // WARN_ON, and every report of lockdep.
+    "WARNING:",
+    // BUG_ON, page and list corruption, soft lockups, sleeping in atomic context.
+    "BUG:",
+    "kernel BUG at",
+    "Oops:",
+    "general protection fault",
+    "Kernel panic",
+    // Rust code in the kernel.
+    "panicked at",
+    // Hung tasks and stalls.
+    "blocked for more than",
+    "detected stalls",
+    "self-detected stall",
+    "hard LOCKUP",
+    // Sanitizers.
+    "UBSAN:",
+    "KASAN:",
+    "kmemleak:",
+];
+
+/// Complaints after which the guest ends itself or never comes back.
+const FATAL: &[&str] = &[
+    "Kernel panic",
+    "kernel BUG at",
+    "Oops:",
+    "general protection fault",
+];
+
+/// Whether the kernel complains on this console line.
+pub fn complaint(line: &str) -> bool {
+    COMPLAINTS.iter().any(|pattern| line.contains(pattern))
+}
+
+/// Whether nothing more can be hoped for after this console line.
+pub fn fatal(line: &str) -> bool {
+    FATAL.iter().any(|pattern| line.contains(pattern))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_of_the_kernel_are_found() {
+        for line in [
+            "[    3.14] WARNING: CPU: 1 PID: 77 at mm/migrate_device.c:1 x+0x1/0x2",
+            "[    3.14] WARNING: possible circular locking dependency detected",
+            "[    3.14] BUG: unable to handle page fault for address: ffff",
+            "[    3.14] Oops: Oops: 0000 [#1] SMP",
+            "[    3.14] Kernel panic - not syncing: Attempted to kill init!",
+            "[   61.00] INFO: task coax-demo:77 blocked for more than 60 seconds.",
+            "[    3.14] rust_kernel: panicked at src/context.rs:1:1:",
+            "[   30.00] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+        ] {
+            assert!(complaint(line), "missed: {line}");
+        }
+    }
+
+    #[test]
+    fn ordinary_lines_are_no_complaints() {
+        for line in [
+            "[    0.00] ACPI: SLIT table looks invalid",
+            "[    1.50] coax: loading out-of-tree module taints kernel.",
+            "[    1.60] coax virtio1: a warning about nothing",
+            "[    1.60] debugfs: bugs are elsewhere",
+        ] {
+            assert!(!complaint(line), "taken for a complaint: {line}");
+        }
+    }
+
+    #[test]
+    fn a_warning_is_not_fatal() {
+        assert!(!fatal("WARNING: CPU: 1 PID: 77 at mm/migrate_device.c:1"));
+        assert!(fatal("Oops: Oops: 0000 [#1] SMP"));
+    }
+}

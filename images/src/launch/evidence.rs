@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How a VM ended, and what is shown when it did not end well.
+
+use std::fmt;
+use std::io;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use crate::job::Exit;
+
+/// Lines of the guest's console shown with a failure: an oops with its trace has about 60.
+const CONSOLE_LINES: usize = 80;
+/// Lines of the back end's and QEMU's log shown with a failure.
+const LOG_LINES: usize = 30;
+
+/// What was recorded of a VM.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The guest kernel's console.
+    pub console: String,
+    /// The back end's log.
+    pub device_log: String,
+    /// What QEMU wrote.
+    pub qemu_log: String,
+    /// QEMU's command line, ready for a shell.
+    pub command_line: String,
+    /// The back end's command line, ready for a shell.
+    pub device_command_line: String,
+    /// What the job wrote to standard error, unless it went to the terminal.
+    pub stderr: String,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut part = |title: &str, text: &str, most: usize| {
+            let lines: Vec<&str> = text.trim_end().lines().collect();
+            if lines.is_empty() {
+                return writeln!(f, "--- {title}: empty");
+            }
+            let left_out = lines.len().saturating_sub(most);
+            match left_out {
+                0 => writeln!(f, "--- {title}:")?,
+                _ => writeln!(f, "--- {title} (last {most} of {} lines):", lines.len())?,
+            }
+            lines
+                .iter()
+                .skip(left_out)
+                .try_for_each(|line| writeln!(f, "{line}"))
+        };
+        part("standard error of the job", &self.stderr, LOG_LINES)?;
+        part("guest console", &self.console, CONSOLE_LINES)?;
+        part("device log", &self.device_log, LOG_LINES)?;
+        part("QEMU", &self.qemu_log, LOG_LINES)?;
+        part("device command line", &self.device_command_line, LOG_LINES)?;
+        part("QEMU command line", &self.command_line, LOG_LINES)
+    }
+}
+
+/// A job that ended, in a VM that ended well.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How the job ended: a code or a signal.
+    pub exit: Exit,
+    /// Its standard output, unless it went to the terminal.
+    pub stdout: Vec<u8>,
+    /// Its standard error, unless it went to the terminal.
+    pub stderr: Vec<u8>,
+    /// What was recorded.
+    pub evidence: Evidence,
+    /// From the start of the back end until everything had ended.
+    pub duration: Duration,
+    /// From the start of QEMU until the job started.
+    pub boot: Duration,
+    /// KVM or TCG.
+    pub accel: &'static str,
+}
+
+impl Outcome {
+    /// Standard output as text; bytes that are none are replaced.
+    pub fn stdout_text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard error as text; bytes that are none are replaced.
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
+
+/// Why a VM's run is not to be trusted, whatever its job says.
+#[derive(Debug)]
+pub enum Failure {
+    /// It lived longer than its limit.
+    TimedOut(Duration),
+    /// The kernel complained; this is its first line.
+    KernelComplaint(String),
+    /// The guest could not start the job.
+    NotStarted(String),
+    /// The machine ended before the job's end was known.
+    NoVerdict,
+    /// QEMU ended badly.
+    Qemu(ExitStatus),
+    /// The back end ended badly.
+    Device(ExitStatus),
+    /// The back end was still running this long after QEMU had ended.
+    DeviceStayed(Duration),
+    /// The channel to the guest broke.
+    Channel(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::TimedOut(limit) => write!(f, "the VM was not done after {limit:?}"),
+            Failure::KernelComplaint(line) => write!(f, "the guest kernel complained: {line}"),
+            Failure::NotStarted(reason) => write!(f, "the job was not started: {reason}"),
+            Failure::NoVerdict => f.write_str("the VM ended without a verdict of its job"),
+            Failure::Qemu(status) => write!(f, "QEMU ended with {status}"),
+            Failure::Device(status) => write!(f, "the back end ended with {status}"),
+            Failure::DeviceStayed(limit) => {
+                write!(
+                    f,
+                    "the back end was still running {limit:?} after QEMU had ended"
+                )
+            }
+            Failure::Channel(error) => write!(f, "the channel to the guest broke: {error}"),
+        }
+    }
+}
+
+/// Why there is no [`Outcome`].
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// KVM was asked for and does not work.
+    #[error("KVM does not work here: {0}")]
+    NoKvm(String),
+    /// A folder, a file or a socket of the VM could not be made.
+    #[error("Cannot prepare {what}")]
+    Prepare {
+        /// What it was.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The back end or QEMU could not be started.
+    #[error("Cannot start {program}")]
+    Start {
+        /// Its path.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It ran and failed.
+    #[error("{failure}\n{evidence}")]
+    Failed {
+        /// In a word.
+        failure: Failure,
+        /// What was recorded.
+        evidence: Box<Evidence>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_shows_the_end_of_a_long_console() {
+        let console: String = (0..200).map(|i| format!("line {i}\n")).collect();
+        let text = Evidence {
+            console,
+            ..Evidence::default()
+        }
+        .to_string();
+        assert!(text.contains("line 199"));
+        assert!(!text.contains("line 100\n"));
+        assert!(text.contains("of 200 lines"));
+        assert!(text.contains("QEMU command line: empty"));
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Children in process groups of their own, none of which outlives its owner.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{killpg, Signal};
+use nix::unistd::Pid;
+
+/// Process groups alive, for [`end_children_on_signals`].
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// How often an end is looked for where the system offers no event to wait for.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A child that leads a process group; dropping it kills the group.
+#[derive(Debug)]
+pub struct Group {
+    child: Child,
+    pid: Pid,
+    ended: Option<ExitStatus>,
+}
+
+impl Group {
+    /// Starts `command` in a group of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of the start.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let child = command.process_group(0).spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+        GROUPS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(pid);
+        Ok(Group {
+            child,
+            pid,
+            ended: None,
+        })
+    }
+
+    /// The child, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits until the child has ended, at most `limit`; `None` when it has not.
+    ///
+    /// # Errors
+    ///
+    /// Those of `waitpid(2)`.
+    pub fn wait_at_most(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        loop {
+            if self.ended.is_none() {
+                self.ended = self.child.try_wait()?;
+            }
+            if self.ended.is_some() || start.elapsed() >= limit {
+                return Ok(self.ended);
+            }
+            thread::sleep(CHECK_INTERVAL);
+        }
+    }
+
+    /// Sends `signal` to the whole group; nothing happens when it has ended.
+    pub fn signal(&self, signal: Signal) {
+        if self.ended.is_none() {
+            // Fails only when the group has ended in between, which is what was wanted.
+            let _ = killpg(self.pid, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        // A killed child ends; no zombie is left.
+        let _ = self.child.wait();
+        GROUPS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|pid| *pid != self.pid);
+    }
+}
+
+/// Lets SIGINT, SIGTERM and SIGHUP end this program with all its VMs: they live in process
+/// groups of their own, which a terminal's Ctrl-C does not reach.
+///
+/// # Errors
+///
+/// Those of `sigaction(2)`.
+pub fn end_children_on_signals() -> io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                for pid in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    let _ = killpg(*pid, Signal::SIGKILL);
+                }
+                super::terminal::restore();
+                std::process::exit(128 + signal);
+            }
+        })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropping_a_group_ends_a_child_that_would_stay() {
+        let group = Group::start(Command::new("sleep").arg("1000")).expect("sleep is everywhere");
+        let pid = group.pid;
+        drop(group);
+        assert_eq!(killpg(pid, None), Err(nix::errno::Errno::ESRCH));
+    }
+
+    #[test]
+    fn wait_gives_up_at_its_limit_and_later_gives_the_status() {
+        let mut group = Group::start(Command::new("sleep").arg("1000")).expect("sleep exists");
+        let early = group
+            .wait_at_most(Duration::from_millis(10))
+            .expect("it is our child");
+        assert_eq!(early, None);
+        group.signal(Signal::SIGTERM);
+        let status = group
+            .wait_at_most(Duration::from_secs(10))
+            .expect("it is our child");
+        assert!(status.is_some_and(|status| !status.success()));
+    }
+}

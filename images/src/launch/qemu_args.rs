@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command lines of QEMU and of the back end.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use super::config::VmConfig;
+use crate::accel::Accel;
+use crate::images::Images;
+use crate::job::PORT_NAME;
+
+/// What the kernel is always told.
+///
+/// - `panic=-1 oops=panic`: a broken kernel resets, and `-no-reboot` makes that QEMU's end.
+/// - `loglevel=6`: complaints reach the console, the hundreds of lines about a healthy boot,
+///   each character of which is an exit to QEMU, do not.
+const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 oops=panic loglevel=6";
+
+/// Paths in a VM's folder.
+pub struct Sockets<'a> {
+    /// vhost-user.
+    pub device: &'a Path,
+    /// Frames.
+    pub job: &'a Path,
+    /// The whole initramfs, job included.
+    pub initramfs: &'a Path,
+}
+
+/// QEMU's arguments.
+pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -> Vec<OsString> {
+    let mut args = Words::default();
+    args.add(&[
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    // The thread that starts a VM waits for it, so this holds QEMU to this program's life.
+    args.add(&["-run-with", "exit-with-parent=on"]);
+    args.add(&["-machine", "q35,memory-backend=mem"]);
+    match accel {
+        Accel::Kvm => args.add(&["-accel", "kvm", "-cpu", "host"]),
+        // Five-level page tables lengthen every walk and bring nothing here.
+        Accel::Tcg => args.add(&["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]),
+    }
+    args.add(&[
+        "-smp",
+        &config.cpus.to_string(),
+        "-m",
+        &config.memory.to_string(),
+    ]);
+    // The back end maps the guest's memory, so it must be shared.
+    let memory = format!(
+        "memory-backend-memfd,id=mem,size={},share=on",
+        config.memory
+    );
+    args.add(&["-object", &memory]);
+    for folder in &images.firmware {
+        args.pair("-L", folder);
+    }
+
+    args.pair("-kernel", &images.kernel);
+    args.pair("-initrd", paths.initramfs);
+    let append: Vec<&str> = std::iter::once(KERNEL_ARGS)
+        .chain(config.kernel_args.iter().map(String::as_str))
+        .collect();
+    args.add(&["-append", &append.join(" ")]);
+
+    args.add(&[
+        "-chardev",
+        "stdio,id=console,signal=off",
+        "-serial",
+        "chardev:console",
+    ]);
+    args.add(&["-device", "virtio-serial-pci,max_ports=2"]);
+    args.add(&["-chardev", &socket_chardev("job", paths.job)]);
+    args.add(&[
+        "-device",
+        &format!("virtserialport,chardev=job,name={PORT_NAME}"),
+    ]);
+
+    let memory = format!(
+        "memory-backend-memfd,id=devmem,size={},share=on",
+        config.device_memory
+    );
+    args.add(&["-object", &memory]);
+    args.add(&["-chardev", &socket_chardev("coax0", paths.device)]);
+    // A PCI Express function needs a port to have ATS and its relatives.
+    args.add(&["-device", "pcie-root-port,id=rp0,chassis=1"]);
+    let device = format!(
+        "vhost-user-coax-pci,chardev=coax0,memdev=devmem,bus=rp0,command-queues={}",
+        config.engines
+    );
+    args.add(&["-device", &device]);
+    args.0
+}
+
+/// A command line under construction.
+#[derive(Default)]
+struct Words(Vec<OsString>);
+
+impl Words {
+    fn add(&mut self, words: &[&str]) {
+        self.0.extend(words.iter().map(OsString::from));
+    }
+
+    fn pair(&mut self, option: &str, path: &Path) {
+        self.0.extend([option.into(), path.into()]);
+    }
+}
+
+/// The back end's arguments; its listening socket is its standard input.
+pub fn device(config: &VmConfig) -> Vec<OsString> {
+    [
+        ("--fd", "0".to_owned()),
+        ("--contexts", config.contexts.to_string()),
+        ("--engines", config.engines.to_string()),
+        ("--page-requests", config.page_requests.to_string()),
+    ]
+    .into_iter()
+    .flat_map(|(option, value)| [option.into(), value.into()])
+    .collect()
+}
+
+/// A socket to which QEMU connects. A comma in a value is written twice.
+fn socket_chardev(id: &str, path: &Path) -> String {
+    let path = path.to_string_lossy().replace(',', ",,");
+    format!("socket,id={id},path={path}")
+}
+
+/// A command line that a shell takes as it is.
+pub fn shell_line(program: &Path, args: &[OsString]) -> String {
+    std::iter::once(program.as_os_str())
+        .chain(args.iter().map(OsString::as_os_str))
+        .map(shell_word)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn shell_word(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:+%@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shell_line_quotes_what_a_shell_would_take_apart() {
+        let args = ["-append".into(), "a=1 b='2'".into(), "".into()];
+        assert_eq!(
+            shell_line(Path::new("/bin/qemu"), &args),
+            r"/bin/qemu -append 'a=1 b='\''2'\''' ''"
+        );
+    }
+
+    #[test]
+    fn commas_in_a_socket_path_do_not_end_it() {
+        assert_eq!(
+            socket_chardev("job", Path::new("/a,b")),
+            "socket,id=job,path=/a,,b"
+        );
+    }
+}

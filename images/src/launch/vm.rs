@@ -1,0 +1,540 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One VM from its start to its verdict.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::channel::{self, Event};
+use super::config::{Output, VmConfig};
+use super::console::{complaint, fatal};
+use super::evidence::{Evidence, Failure, LaunchError, Outcome};
+use super::process::Group;
+use super::qemu_args::{self, Sockets};
+use super::terminal::RawMode;
+use crate::accel::{self, Accel};
+use crate::frames::{write_frame, Frame, Kind};
+use crate::images::Images;
+use crate::initramfs;
+use crate::job::{Exit, Job, JobFile};
+
+/// From a fatal console line to the end of the VM: time for the trace that follows it.
+const FATAL_LIMIT: Duration = Duration::from_secs(5);
+/// From the job's end to QEMU's: unloading and powering off takes a second under TCG.
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
+/// From the end of QEMU, or of the back end, to that of the other.
+const PEER_END_LIMIT: Duration = Duration::from_secs(5);
+/// How often a back end that ended too early is noticed.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A running VM; dropping it kills it. The thread that started it must live as long.
+#[derive(Debug)]
+pub struct Vm {
+    // Dropped in this order: QEMU first, so that the back end sees its front end leave.
+    qemu: Group,
+    device: Group,
+    folder: TempDir,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+    output: Output,
+    terminal: bool,
+    raw_mode: Option<RawMode>,
+    accel: Accel,
+    started: Instant,
+    deadline: Option<Instant>,
+    timeout: Option<Duration>,
+    record: Record,
+}
+
+/// What can be done to a running VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Kill the back end, as a crash would. Its end is then no failure.
+    KillDevice,
+}
+
+/// What has been seen of the VM.
+#[derive(Debug, Default)]
+struct Record {
+    evidence: Evidence,
+    guest: Option<UnixStream>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    boot: Option<Duration>,
+    exit: Option<Exit>,
+    complaint: Option<String>,
+    channel_error: Option<io::Error>,
+    console_ended: bool,
+    channel_ended: bool,
+    device_status: Option<ExitStatus>,
+    device_killed: bool,
+    timed_out: bool,
+    escaped: bool,
+    /// Bytes of `stdout` that a watcher has seen.
+    watched: usize,
+}
+
+impl Record {
+    /// The next complete line of standard output that no watcher has seen.
+    fn next_line(&mut self) -> Option<String> {
+        let rest = self.stdout.get(self.watched..)?;
+        let length = rest.iter().position(|byte| *byte == b'\n')?;
+        let line = String::from_utf8_lossy(rest.get(..length)?).into_owned();
+        self.watched += length + 1;
+        Some(line)
+    }
+}
+
+impl Vm {
+    /// Starts back end and QEMU, which runs `job`.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError::NoKvm`], [`LaunchError::Prepare`], [`LaunchError::Start`].
+    pub fn start(images: &Images, config: &VmConfig, job: &Job) -> Result<Self, LaunchError> {
+        let accel = accel::decide(config.accel)
+            .map_err(LaunchError::NoKvm)?
+            .accel;
+        let folder = prepare("a folder", || {
+            tempfile::Builder::new().prefix("coax-").tempdir()
+        })?;
+        let path = |name: &str| folder.path().join(name);
+        let (device_socket, job_socket) = (path("device.sock"), path("job.sock"));
+        let initramfs_path = path("initramfs.cpio");
+
+        let file = JobFile {
+            job: job.clone(),
+            driver: config.load_driver.then_some(config.mode),
+        };
+        prepare("the initramfs", || {
+            initramfs::with_job(&images.initramfs, &initramfs_path, &file, &config.files)
+        })?;
+        let device_listener =
+            prepare("the device's socket", || UnixListener::bind(&device_socket))?;
+        let job_listener = prepare("the job's socket", || UnixListener::bind(&job_socket))?;
+        let device_log = prepare("the device's log", || File::create(path("device.log")))?;
+        let qemu_log = prepare("QEMU's log", || File::create(path("qemu.log")))?;
+
+        let started = Instant::now();
+        let program = config.device_program.as_ref().unwrap_or(&images.device);
+        let args = qemu_args::device(config);
+        let device_command_line = qemu_args::shell_line(program, &args);
+        let device = start(
+            program,
+            Command::new(program)
+                .args(&args)
+                .stdin(OwnedFd::from(device_listener))
+                .stdout(Stdio::null())
+                .stderr(device_log),
+        )?;
+
+        let sockets = Sockets {
+            device: &device_socket,
+            job: &job_socket,
+            initramfs: &initramfs_path,
+        };
+        let args = qemu_args::qemu(images, config, accel, &sockets);
+        let command_line = qemu_args::shell_line(&images.qemu, &args);
+        let mut qemu = start(
+            &images.qemu,
+            Command::new(&images.qemu)
+                .args(&args)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(qemu_log),
+        )?;
+
+        let (sender, events) = mpsc::channel();
+        if let Some(console) = qemu.child().stdout.take() {
+            prepare("a thread", || {
+                channel::watch_console(console, sender.clone())
+            })?;
+        }
+        prepare("a thread", || {
+            channel::watch_frames(job_listener, sender.clone())
+        })?;
+
+        let terminal = job.terminal.is_some();
+        let raw_mode = match (config.output, terminal) {
+            (Output::Interactive, true) => prepare("the terminal", RawMode::enter)?,
+            _ => None,
+        };
+        let evidence = Evidence {
+            command_line,
+            device_command_line,
+            ..Evidence::default()
+        };
+        Ok(Vm {
+            qemu,
+            device,
+            folder,
+            events,
+            sender,
+            output: config.output,
+            terminal,
+            raw_mode,
+            accel,
+            started,
+            deadline: config.timeout.map(|limit| started + limit),
+            timeout: config.timeout,
+            record: Record {
+                evidence,
+                ..Record::default()
+            },
+        })
+    }
+
+    /// Waits until everything has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError::Failed`] when the VM did not end well, whatever its job did.
+    pub fn wait(self) -> Result<Outcome, LaunchError> {
+        self.wait_watching(|_| None)
+    }
+
+    /// As [`Vm::wait`], and `watch` sees each line of standard output as it comes and may have
+    /// something done.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Vm::wait`].
+    pub fn wait_watching(
+        mut self,
+        mut watch: impl FnMut(&str) -> Option<Action>,
+    ) -> Result<Outcome, LaunchError> {
+        while !(self.record.console_ended && self.record.channel_ended) {
+            let now = Instant::now();
+            let left = self
+                .deadline
+                .map_or(CHECK_INTERVAL, |end| end.duration_since(now));
+            if left.is_zero() {
+                self.record.timed_out = self.record.complaint.is_none();
+                break;
+            }
+            match self.events.recv_timeout(left.min(CHECK_INTERVAL)) {
+                Ok(event) => {
+                    self.handle(event);
+                    while let Some(action) = self.record.next_line().map(|line| watch(&line)) {
+                        self.act(action);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.record.escaped {
+                break;
+            }
+            self.check_device();
+        }
+        self.raw_mode = None;
+        self.finish()
+    }
+
+    /// Takes note of one event.
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Console(line) => self.console_line(&line),
+            Event::ConsoleEnd => {
+                self.record.console_ended = true;
+                // A QEMU that never connected leaves a thread in accept(2).
+                let _ = UnixStream::connect(self.folder.path().join("job.sock"));
+            }
+            Event::Connected(stream) => self.record.guest = Some(stream),
+            Event::Frame(frame) => self.frame(frame),
+            Event::ChannelEnd(error) => {
+                self.record.channel_ended = true;
+                self.record.channel_error = error;
+            }
+            Event::Escape => self.record.escaped = true,
+        }
+    }
+
+    fn console_line(&mut self, line: &str) {
+        self.record.evidence.console.push_str(line);
+        self.record.evidence.console.push('\n');
+        if complaint(line) && self.record.complaint.is_none() {
+            self.record.complaint = Some(line.to_owned());
+        }
+        if fatal(line) {
+            self.end_within(FATAL_LIMIT);
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        let live = self.output != Output::Capture;
+        match frame.kind {
+            Kind::Start => {
+                self.record.boot = Some(self.started.elapsed());
+                self.start_input();
+            }
+            Kind::Stderr if live => show(io::stderr().lock(), &frame.payload),
+            Kind::Stdout => {
+                if live {
+                    show(io::stdout().lock(), &frame.payload);
+                }
+                // A session of hours would only fill the memory.
+                if self.output != Output::Interactive {
+                    self.record.stdout.extend(frame.payload);
+                }
+            }
+            Kind::Stderr => self.record.stderr.extend(frame.payload),
+            Kind::Exit => {
+                match serde_json::from_slice(&frame.payload) {
+                    Ok(exit) => self.record.exit = Some(exit),
+                    Err(error) => self.record.channel_error = Some(error.into()),
+                }
+                self.send(Kind::Done);
+                self.end_within(POWER_OFF_LIMIT);
+            }
+            // Host to guest only; a guest that sends them is not ours.
+            Kind::Stdin | Kind::StdinEnd | Kind::Done => {
+                let text = format!("the guest sent a {:?} frame", frame.kind);
+                self.record.channel_error = Some(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+    }
+
+    fn act(&mut self, action: Option<Action>) {
+        if action == Some(Action::KillDevice) {
+            self.record.device_killed = true;
+            self.device.signal(Signal::SIGKILL);
+        }
+    }
+
+    /// Connects standard input, or closes the job's.
+    fn start_input(&mut self) {
+        if self.output != Output::Interactive {
+            return self.send(Kind::StdinEnd);
+        }
+        let Some(guest) = &self.record.guest else {
+            return;
+        };
+        let escape = self.terminal && self.raw_mode.is_some();
+        let started = guest
+            .try_clone()
+            .and_then(|guest| channel::forward_input(guest, escape, self.sender.clone()));
+        if let Err(error) = started {
+            self.record.channel_error = Some(error);
+        }
+    }
+
+    fn send(&mut self, kind: Kind) {
+        if let Some(guest) = &mut self.record.guest {
+            // A guest that has gone is seen at the other end of the stream.
+            let _ = write_frame(guest, kind, b"");
+        }
+    }
+
+    /// Brings the deadline forward.
+    fn end_within(&mut self, limit: Duration) {
+        let end = Instant::now() + limit;
+        self.deadline = Some(self.deadline.map_or(end, |deadline| deadline.min(end)));
+    }
+
+    /// A VM whose back end has gone is given time to say so, then ended.
+    fn check_device(&mut self) {
+        if self.record.device_status.is_none() {
+            if let Ok(Some(status)) = self.device.wait_at_most(Duration::ZERO) {
+                self.record.device_status = Some(status);
+                if !self.record.device_killed {
+                    self.end_within(PEER_END_LIMIT);
+                }
+            }
+        }
+    }
+
+    /// Ends what still runs, and judges.
+    fn finish(mut self) -> Result<Outcome, LaunchError> {
+        if self.record.timed_out || self.record.escaped {
+            self.qemu.signal(Signal::SIGKILL);
+        }
+        let prepare_wait = |source| LaunchError::Prepare {
+            what: "waiting".into(),
+            source,
+        };
+        let qemu_status = self
+            .qemu
+            .wait_at_most(PEER_END_LIMIT)
+            .map_err(prepare_wait)?;
+        if qemu_status.is_none() {
+            self.qemu.signal(Signal::SIGKILL);
+        }
+        let device_status = self
+            .device
+            .wait_at_most(PEER_END_LIMIT)
+            .map_err(prepare_wait)?;
+        // What came while the others ended: the console's last lines above all.
+        while let Ok(event) = self.events.try_recv() {
+            self.handle(event);
+        }
+
+        let log = |name: &str| {
+            let bytes = fs::read(self.folder.path().join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let (device_log, qemu_log) = (log("device.log"), log("qemu.log"));
+        let mut record = self.record;
+        record.evidence.device_log = device_log;
+        record.evidence.qemu_log = qemu_log;
+        record.evidence.stderr = String::from_utf8_lossy(&record.stderr).into_owned();
+        if record.escaped {
+            record.exit = Some(Exit::Signal(nix::libc::SIGHUP));
+        }
+
+        let failure = judge(&mut record, self.timeout, qemu_status, device_status);
+        match (failure, record.exit) {
+            (None, Some(exit)) => Ok(Outcome {
+                exit,
+                stdout: record.stdout,
+                stderr: record.stderr,
+                evidence: record.evidence,
+                duration: self.started.elapsed(),
+                boot: record.boot.unwrap_or_default(),
+                accel: self.accel.name(),
+            }),
+            (failure, _) => Err(LaunchError::Failed {
+                failure: failure.unwrap_or(Failure::NoVerdict),
+                evidence: Box::new(record.evidence),
+            }),
+        }
+    }
+}
+
+/// The most telling reason to distrust the run, if there is one.
+fn judge(
+    record: &mut Record,
+    timeout: Option<Duration>,
+    qemu: Option<ExitStatus>,
+    device: Option<ExitStatus>,
+) -> Option<Failure> {
+    if let Some(line) = record.complaint.take() {
+        return Some(Failure::KernelComplaint(line));
+    }
+    if let Some(Exit::NotStarted(reason)) = &record.exit {
+        return Some(Failure::NotStarted(reason.clone()));
+    }
+    if record.escaped {
+        return None;
+    }
+    match device {
+        _ if record.device_killed => {}
+        Some(status) if !status.success() => return Some(Failure::Device(status)),
+        // It left while the machine still ran.
+        Some(status) if record.device_status.is_some() && record.exit.is_none() => {
+            return Some(Failure::Device(status))
+        }
+        _ => {}
+    }
+    if record.timed_out {
+        // After the verdict, only the power-off can have run out of time.
+        let limit = if record.exit.is_some() {
+            Some(POWER_OFF_LIMIT)
+        } else {
+            timeout
+        };
+        return Some(Failure::TimedOut(limit.unwrap_or(POWER_OFF_LIMIT)));
+    }
+    match qemu {
+        Some(status) if !status.success() => return Some(Failure::Qemu(status)),
+        _ => {}
+    }
+    if let Some(error) = record.channel_error.take() {
+        return Some(Failure::Channel(error));
+    }
+    if record.exit.is_none() {
+        return Some(Failure::NoVerdict);
+    }
+    (device.is_none() && !record.device_killed).then_some(Failure::DeviceStayed(PEER_END_LIMIT))
+}
+
+/// Output that nobody reads any more is no reason to fail.
+fn show(mut stream: impl Write, bytes: &[u8]) {
+    let _ = stream.write_all(bytes).and_then(|()| stream.flush());
+}
+
+fn prepare<T>(what: &str, make: impl FnOnce() -> io::Result<T>) -> Result<T, LaunchError> {
+    make().map_err(|source| LaunchError::Prepare {
+        what: what.to_owned(),
+        source,
+    })
+}
+
+fn start(program: &Path, command: &mut Command) -> Result<Group, LaunchError> {
+    Group::start(command).map_err(|source| LaunchError::Start {
+        program: program.display().to_string(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    fn ended(code: i32) -> Option<ExitStatus> {
+        Some(ExitStatus::from_raw(code << 8))
+    }
+
+    fn judged(
+        mut record: Record,
+        qemu: Option<ExitStatus>,
+        device: Option<ExitStatus>,
+    ) -> Option<Failure> {
+        judge(&mut record, Some(Duration::from_secs(180)), qemu, device)
+    }
+
+    #[test]
+    fn a_told_exit_and_clean_ends_are_no_failure() {
+        let record = Record {
+            exit: Some(Exit::Code(3)),
+            ..Record::default()
+        };
+        assert!(judged(record, ended(0), ended(0)).is_none());
+    }
+
+    #[test]
+    fn a_missing_verdict_is_a_failure() {
+        assert!(matches!(
+            judged(Record::default(), ended(0), ended(0)),
+            Some(Failure::NoVerdict)
+        ));
+    }
+
+    #[test]
+    fn a_kernel_complaint_outweighs_success() {
+        let record = Record {
+            exit: Some(Exit::Code(0)),
+            complaint: Some("WARNING: x".into()),
+            ..Record::default()
+        };
+        assert!(matches!(
+            judged(record, ended(0), ended(0)),
+            Some(Failure::KernelComplaint(_))
+        ));
+    }
+
+    #[test]
+    fn a_back_end_that_crashed_or_stayed_is_a_failure() {
+        let record = || Record {
+            exit: Some(Exit::Code(0)),
+            ..Record::default()
+        };
+        assert!(matches!(
+            judged(record(), ended(0), ended(1)),
+            Some(Failure::Device(_))
+        ));
+        assert!(matches!(
+            judged(record(), ended(0), None),
+            Some(Failure::DeviceStayed(_))
+        ));
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Builds kernel, QEMU and guest, and launches VMs with the coax accelerator.
+//!
+//! [`job`] and [`frames`] are shared with the guest's init, which is built without the feature
+//! `host`. On the host, [`images`] joins the builds ([`kernel`], [`qemu`], [`guest`]), which
+//! rest on [`artifacts`] (what is fetched), [`cache`] (what is kept) and [`tool`] (how programs
+//! are run), and [`launch`] starts VMs. [`accel`] decides between KVM and TCG.
+
+pub mod frames;
+pub mod job;
+
+#[cfg(feature = "host")]
+pub mod accel;
+#[cfg(feature = "host")]
+pub mod artifacts;
+#[cfg(feature = "host")]
+pub mod cache;
+#[cfg(feature = "host")]
+pub mod fetch;
+#[cfg(feature = "host")]
+pub mod guest;
+#[cfg(feature = "host")]
+pub mod host_packages;
+#[cfg(feature = "host")]
+pub mod images;
+#[cfg(feature = "host")]
+pub mod initramfs;
+#[cfg(feature = "host")]
+pub mod kernel;
+#[cfg(feature = "host")]
+pub mod launch;
+#[cfg(feature = "host")]
+pub mod newc;
+#[cfg(feature = "host")]
+pub mod progress;
+#[cfg(feature = "host")]
+pub mod qemu;
+#[cfg(feature = "host")]
+pub mod rust_for_kernel;
+#[cfg(feature = "host")]
+pub mod tool;

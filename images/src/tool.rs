@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs the programs that builds are made of.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, Context, Result};
+
+/// Lines of a failed step's log that are shown.
+const SHOWN_LINES: usize = 20;
+
+/// Runs `command`, appends what it writes to `log`, and hands each line to `watch`.
+///
+/// # Errors
+///
+/// The command cannot be started or fails; the text names the log and shows its end.
+pub fn run_logged(
+    command: &mut Command,
+    title: &str,
+    log: &Path,
+    mut watch: impl FnMut(&str),
+) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("Cannot write the log {}", log.display()))?;
+    let (reader, writer) = nix::unistd::pipe().map_err(io::Error::from)?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .spawn()
+        .with_context(|| format!("Cannot start {program} for: {title}"))?;
+    // The command holds the pipe's writing end, without which reading would not end.
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+
+    let mut reader = BufReader::new(fs::File::from(reader));
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        file.write_all(&line)
+            .with_context(|| format!("Cannot write {}", log.display()))?;
+        watch(String::from_utf8_lossy(&line).trim_end());
+        line.clear();
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!(
+            "{title} failed: {program} ended with {status}\nlog: {}\n{}",
+            log.display(),
+            last_lines(log)
+        );
+    }
+    Ok(())
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+}
+
+/// Runs `command` and returns what it writes to standard output, without the last line's end.
+///
+/// # Errors
+///
+/// The command cannot be started or fails; the text shows its standard error.
+pub fn output_of(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("Cannot start {program}"))?;
+    if !output.status.success() {
+        bail!(
+            "{program} ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned())
+}
+
+/// First line of what `program --version` says.
+///
+/// # Errors
+///
+/// Those of [`output_of`].
+pub fn version_of(program: &Path) -> Result<String> {
+    let text = output_of(Command::new(program).arg("--version"))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Where `program` is in `PATH`.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Programs to run at once: one for each processor.
+pub fn jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failure_names_the_log_and_shows_its_end() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = folder.path().join("log");
+        let mut lines = Vec::new();
+        let error = run_logged(
+            Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
+            "a step",
+            &log,
+            |line| lines.push(line.to_owned()),
+        )
+        .expect_err("it exits with 3");
+        let text = error.to_string();
+        assert!(text.contains("a step failed"), "{text}");
+        assert!(text.contains("exit status: 3"), "{text}");
+        assert!(text.contains("log") && text.ends_with("out\nerr"), "{text}");
+        assert_eq!(lines, ["out", "err"]);
+    }
+
+    #[test]
+    fn output_is_returned_and_errors_are_quoted() {
+        let text = output_of(Command::new("sh").args(["-c", "echo a b"])).expect("it succeeds");
+        assert_eq!(text, "a b");
+        let error = output_of(Command::new("sh").args(["-c", "echo why >&2; exit 1"]))
+            .expect_err("it fails");
+        assert!(error.to_string().contains("why"));
+    }
+}
