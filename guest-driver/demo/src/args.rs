@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Show and measure ordinary memory moving to the coax accelerator and back.
+///
+/// JSON, one line for each scenario or measurement, goes to the file of --json; progress goes to
+/// standard error.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit status: 0 all passed, 1 something failed, 2 wrong usage."
+)]
+pub struct Cli {
+    /// Device file.
+    #[arg(long, global = true, default_value = coax::DEFAULT_DEVICE, value_name = "FILE")]
+    pub device: PathBuf,
+    /// Where JSON goes; - is standard output.
+    #[arg(long, global = true, default_value = "-", value_name = "FILE")]
+    pub json: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Run all four scenarios.
+    All(Input),
+    /// The device hashes malloc'ed memory.
+    Hash(Input),
+    /// The device walks a list and a tree of malloc'ed nodes.
+    Structures(Input),
+    /// The device multiplies matrices in malloc'ed memory.
+    Gemm(Input),
+    /// The device reads a shared file mapping in place.
+    File(Input),
+    /// Measure.
+    Bench(Bench),
+}
+
+/// What the scenarios work on.
+#[derive(Args, Clone, Debug)]
+pub struct Input {
+    /// File to hash and map.
+    #[arg(long, default_value = "/vmlinux", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Rows and columns of the matrices.
+    #[arg(long, default_value_t = 1024, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub size: u32,
+    /// Nodes of the list and keys of the tree.
+    #[arg(long, default_value_t = 20_000, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub nodes: u32,
+}
+
+/// What to measure.
+#[derive(Args, Clone, Debug)]
+pub struct Bench {
+    /// Only open that many contexts and work in all of them at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub contexts: Option<u32>,
+    /// How long the contexts work.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", requires = "contexts",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
