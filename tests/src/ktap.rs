@@ -97,6 +97,11 @@ impl Parser {
         &self.results
     }
 
+    /// Whether the document has begun.
+    pub fn has_plan(&self) -> bool {
+        self.planned.is_some()
+    }
+
     /// Whether every planned test has its result.
     pub fn is_complete(&self) -> bool {
         self.bailed.is_none() && self.planned == Some(self.results.len())

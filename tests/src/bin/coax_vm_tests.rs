@@ -33,8 +33,8 @@ struct Args {
     /// Also write the results as KTAP.
     #[arg(long, value_name = "FILE")]
     ktap: Option<PathBuf>,
-    /// How the VMs are accelerated: auto, kvm or tcg.
-    #[arg(long, default_value = "auto")]
+    /// How the VMs are accelerated.
+    #[arg(long, value_enum, default_value_t)]
     accel: Choice,
 }
 

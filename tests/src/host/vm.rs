@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{self, Job};
-use coax_images::launch::{Bytes, LaunchError, Reaction, Vm as Machine, VmConfig};
+use coax_images::launch::{Action, Bytes, LaunchError, Vm as Machine, VmConfig};
 
 use super::plan::Group;
 use super::report::{Named, Report};
@@ -50,12 +50,12 @@ fn run_vm(
     let mut output = Output::new(group, report);
     let outcome = Machine::start(images, &config(group, entries, accel), &Job::new(argv))
         .with_context(|| format!("Starting a VM for {group}"))?
-        .wait_watching(&mut |bytes| output.take(bytes));
+        .wait_watching(|line| output.take(line));
 
     let Output {
         parser, mut shown, ..
     } = output;
-    let complete = parser.is_complete();
+    let (started, complete) = (parser.has_plan(), parser.is_complete());
     let bail_out = parser.bail_out().map(str::to_owned);
     let (_, last_words) = parser.finish();
 
@@ -67,7 +67,7 @@ fn run_vm(
         }
         Err(error) => return Err(error).with_context(|| format!("Running a VM for {group}")),
     }
-    if !complete {
+    if started && !complete {
         // The case that was running when the output stopped.
         if let Some(entry) = entries.get(shown) {
             let mut said = last_words;
@@ -80,6 +80,11 @@ fn run_vm(
             });
             shown += 1;
         }
+    }
+    if !started {
+        // Another VM would not do better.
+        diagnostics.push(format!("{} cases were not run", entries.len()));
+        shown = entries.len();
     }
     // A result of its own, so that a complaint of the kernel fails the run even if every case
     // passed.
@@ -94,8 +99,7 @@ fn run_vm(
         outcome,
         diagnostics,
     });
-    // Without a single result a second try would end the same way.
-    Ok(if shown == 0 { entries.len() } else { shown })
+    Ok(shown)
 }
 
 /// Reads the guest's output as it comes.
@@ -105,8 +109,6 @@ struct Output<'a> {
     parser: Parser,
     /// Results shown.
     shown: usize,
-    /// Start of a line whose end has not come.
-    partial: Vec<u8>,
 }
 
 impl<'a> Output<'a> {
@@ -116,20 +118,13 @@ impl<'a> Output<'a> {
             report,
             parser: Parser::default(),
             shown: 0,
-            partial: Vec::new(),
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Reaction {
-        let mut reaction = Reaction::None;
-        self.partial.extend(bytes);
-        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.partial.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            match Request::find(&line) {
-                Some(Request::KillDevice) => reaction = Reaction::KillDevice,
-                None => self.parser.line(&line),
-            }
+    fn take(&mut self, line: &str) -> Option<Action> {
+        match Request::find(line) {
+            Some(Request::KillDevice) => return Some(Action::KillDevice),
+            None => self.parser.line(line),
         }
         for result in &self.parser.results()[self.shown..] {
             self.report.add(Named {
@@ -139,7 +134,7 @@ impl<'a> Output<'a> {
             });
         }
         self.shown = self.parser.results().len();
-        reaction
+        None
     }
 }
 
