@@ -31,7 +31,7 @@ use kernel::{
     prelude::*,
     str::{CStr, CString},
     sync::{
-        atomic::{Atomic, Relaxed},
+        atomic::{Atomic, Full, Relaxed},
         Arc, ArcBorrow, Mutex,
     },
 };
@@ -46,11 +46,44 @@ const COMMAND_QUEUE_NAMES: [&CStr; MAX_COMMAND_QUEUES as usize] = [c"command"; 1
 /// command of an earlier context with the same number matches none.
 const COMMAND_IDS_PER_CONTEXT: u64 = 1 << 40;
 
-/// What exists only while the device is in service.
+/// Numbers of the devices in service, one bit each; at most 64 have a `/dev/coaxN`.
+static NUMBERS: Atomic<u64> = Atomic::new(0);
+
+/// A device number, given back when dropped.
+struct Number(u32);
+
+impl Number {
+    /// The lowest free number.
+    fn take() -> Result<Self> {
+        loop {
+            let taken = NUMBERS.load(Relaxed);
+            let free = taken.trailing_ones();
+            if free == u64::BITS {
+                return Err(ENOSPC);
+            }
+            if NUMBERS.cmpxchg(taken, taken | 1 << free, Full).is_ok() {
+                return Ok(Number(free));
+            }
+        }
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        let mut taken = NUMBERS.load(Relaxed);
+        while let Err(now) = NUMBERS.cmpxchg(taken, taken & !(1 << self.0), Full) {
+            taken = now;
+        }
+    }
+}
+
+/// What exists only while the device is in service. Fields are dropped in order: the number is
+/// free when its names are.
 #[derive(Default)]
 struct Service {
     chardev: Option<Pin<KBox<chardev::Registration<Context>>>>,
     debugfs: Option<(debugfs::Dir, Pin<KBox<debugfs::File<Arc<Link>>>>)>,
+    number: Option<Number>,
 }
 
 /// An accelerator.
@@ -134,7 +167,9 @@ impl Device {
         f.write_fmt(fmt!("contexts {}\n{}", link.contexts.count(), link.stats))
     }
 
-    fn into_service(this: &Arc<Self>, name: CString) -> Result {
+    fn into_service(this: &Arc<Self>) -> Result {
+        let number = Number::take()?;
+        let name = CString::try_from_fmt(fmt!("coax{}", number.0))?;
         let dir = debugfs::Dir::new(c"coax").subdir(&name);
         let file = KBox::pin_init(
             dir.read_callback_file(c"stats", this.link.clone(), &Self::show),
@@ -144,6 +179,7 @@ impl Device {
         let mut service = this.service.lock();
         service.debugfs = Some((dir, file));
         service.chardev = Some(chardev);
+        service.number = Some(number);
         Ok(())
     }
 }
@@ -242,8 +278,7 @@ impl Driver for Device {
             0,
             &mut [],
         )?;
-        let name = CString::try_from_fmt(fmt!("coax{}", vdev.index()))?;
-        Self::into_service(&this, name)?;
+        Self::into_service(&this)?;
         let kind = if this.mode == uapi::MODE_COHERENT { "coherent" } else { "private" };
         dev_info!(
             vdev.parent(),

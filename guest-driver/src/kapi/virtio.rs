@@ -35,19 +35,13 @@ impl VirtioDevice {
         self.0.get()
     }
 
-    /// Number of the device on the bus.
-    pub(crate) fn index(&self) -> u32 {
-        // SAFETY: `self` is a device.
-        unsafe { sys::coax_virtio_index(self.raw()) as u32 }
-    }
-
     /// The transport's device, for messages that name the PCI function.
     pub(crate) fn parent(&self) -> &Device {
         // SAFETY: A virtio device has a parent that outlives it.
         unsafe { Device::from_raw(sys::coax_virtio_parent(self.raw())) }
     }
 
-    /// Reads the configuration space from its start.
+    /// Reads the configuration space, made of 32-bit fields, from its start.
     pub(crate) fn read_config<T: FromBytes + IntoBytes>(&self) -> T {
         let mut value = T::new_zeroed();
         let bytes = value.as_mut_bytes();

@@ -95,7 +95,9 @@ void coax_virtio_synchronize_cbs(struct virtio_device *vdev)
 
 void coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len)
 {
-	vdev->config->get(vdev, offset, buf, len);
+	/* All fields are 32 bits wide, and each is to be read by one access (VirtIO 1.3 §4.1.3.1). */
+	for (; len >= 4; offset += 4, buf += 4, len -= 4)
+		vdev->config->get(vdev, offset, buf, 4);
 }
 
 bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len)
@@ -122,11 +124,6 @@ void *coax_virtio_get_drvdata(struct virtio_device *vdev)
 void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data)
 {
 	WRITE_ONCE(vdev->priv, data);
-}
-
-int coax_virtio_index(struct virtio_device *vdev)
-{
-	return vdev->index;
 }
 
 struct device *coax_virtio_parent(struct virtio_device *vdev)

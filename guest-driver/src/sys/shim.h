@@ -41,7 +41,6 @@ bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len)
 bool coax_virtio_needs_reset(struct virtio_device *vdev);
 void *coax_virtio_get_drvdata(struct virtio_device *vdev);
 void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data);
-int coax_virtio_index(struct virtio_device *vdev);
 struct device *coax_virtio_parent(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
