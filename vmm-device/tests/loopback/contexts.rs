@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Opening, closing, resetting.
+
+use coax_abi::wire::*;
+
+use crate::front_end::{linear, Guest, CONFIG, PAGES, VA};
+
+const RW: u32 = ACCESS_READ | ACCESS_WRITE;
+
+#[test]
+fn configuration_space_tells_the_sizes() {
+    let mut guest = Guest::new();
+    let config = guest.config_space();
+    assert_eq!(config.magic, MAGIC);
+    assert_eq!(config.abi_version, ABI_VERSION);
+    assert_eq!(config.max_contexts, CONFIG.contexts);
+    assert_eq!(config.command_queues, u32::from(CONFIG.engines));
+    assert_eq!(config.page_request_capacity, CONFIG.page_requests);
+    assert_eq!(config.services, SERVICE_VIRTQUEUE);
+}
+
+#[test]
+fn context_numbers_are_checked() {
+    let mut guest = Guest::new();
+    guest.open(63);
+    for (opcode, context) in [
+        (CONTROL_CONTEXT_OPEN, 63),
+        (CONTROL_CONTEXT_OPEN, 64),
+        (CONTROL_CONTEXT_OPEN, u32::MAX),
+        (CONTROL_CONTEXT_CLOSE, 0),
+        (CONTROL_CONTEXT_CLOSE, 64),
+    ] {
+        assert_eq!(guest.control(opcode, context, 0, 0), STATUS_BAD_CONTEXT);
+    }
+    guest.submit(0, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply(0).status, STATUS_BAD_CONTEXT);
+}
+
+#[test]
+fn close_aborts_a_parked_command_and_late_answers_are_ignored() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let first = guest.request();
+    guest.submit(0, 0, OP_FILL, &[VA + PAGE_SIZE, 8, 7]);
+    let second = guest.request();
+    guest.complete(&second, &[]);
+    let group = guest.request();
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    // The driver had these answers under way: no mistake, and no effect on the next owner.
+    guest.open(0);
+    guest.complete(&first, &[(VA, PAGES, 1, RW)]);
+    guest.respond(&group, RESPONSE_SUCCESS, &[(VA, PAGES, 1, RW)]);
+    assert_eq!(guest.stats().guest_errors, 0);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    assert_eq!(guest.request().kind, REQUEST_TRANSLATION);
+}
+
+#[test]
+fn close_gives_back_the_allocation_of_its_requests() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.open(1);
+    guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 1, 0);
+    for context in [0, 1] {
+        guest.submit(0, context, OP_FILL, &[VA, 8, 7]);
+    }
+    for request in [guest.request(), guest.request()] {
+        guest.complete(&request, &[]);
+    }
+    assert_eq!(guest.request().context, 0);
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    assert_eq!(guest.request().context, 1);
+}
+
+#[test]
+fn close_ends_a_walk_of_a_circular_list() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.write(PAGES, &VA.to_le_bytes());
+    guest.submit(0, 0, OP_LIST_SUM, &[VA, 0, 8, u64::MAX]);
+    let request = guest.request();
+    guest.complete(&request, &[(VA, PAGES, 1, RW)]);
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+}
+
+#[test]
+fn nothing_is_written_for_a_closed_context() {
+    let mut guest = Guest::new();
+    for _ in 0..20 {
+        guest.open(0);
+        guest.submit(0, 0, OP_FILL, &[VA, 16 << 20, u64::MAX]);
+        for _ in 0..3 {
+            let request = guest.request();
+            guest.serve(&request, &linear);
+        }
+        assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+        guest.write(PAGES, &vec![0; 16 << 20]);
+        while guest.poll_request().is_some() {}
+        assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+        assert!(guest.read(PAGES, 16 << 20).iter().all(|&b| b == 0));
+    }
+}
+
+#[test]
+fn reset_aborts_all_commands_and_keeps_contexts_open() {
+    let mut guest = Guest::new();
+    for context in [0, 1] {
+        guest.open(context);
+        let reply = guest.run(context, OP_FILL, &[VA, 8, 1], &linear);
+        assert_eq!(reply.status, STATUS_OK);
+        guest.submit(0, context, OP_FILL, &[VA + PAGE_SIZE, 8, 7]);
+        guest.request();
+    }
+    assert_eq!(guest.control(CONTROL_RESET, 0, 0, 0), STATUS_OK);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    // The translations are gone as well.
+    guest.submit(0, 1, OP_FILL, &[VA, 8, 1]);
+    let request = guest.request();
+    assert_eq!((request.context.get(), request.va.get()), (1, VA));
+    guest.serve(&request, &linear);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+}
+
+#[test]
+fn sixty_four_contexts_with_the_same_addresses_do_not_mix() {
+    let mut guest = Guest::new();
+    for context in 0..64 {
+        guest.open(context);
+        guest.submit(
+            (context % 2) as u16,
+            context,
+            OP_FILL,
+            &[VA, PAGE_SIZE, u64::from(context)],
+        );
+    }
+    // Each context's page lies elsewhere.
+    for _ in 0..64 {
+        let request = guest.request();
+        let place = PAGES + u64::from(request.context.get()) * PAGE_SIZE;
+        guest.complete(&request, &[(VA, place, 1, RW)]);
+    }
+    for n in 0..64 {
+        assert_eq!(guest.reply(n % 2).status, STATUS_OK);
+    }
+    for context in 0..64u64 {
+        let bytes = guest.read(PAGES + context * PAGE_SIZE, 4096);
+        assert!(bytes.chunks(8).all(|word| word == context.to_le_bytes()));
+    }
+}

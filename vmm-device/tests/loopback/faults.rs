@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Missing translations: what is asked, what each answer does.
+
+use coax_abi::wire::*;
+
+use crate::front_end::{linear, Guest, PAGES, VA};
+
+const RW: u32 = ACCESS_READ | ACCESS_WRITE;
+
+#[test]
+fn resident_pages_need_a_translation_request_only() {
+    let mut guest = Guest::new();
+    guest.open(5);
+    guest.write(PAGES, b"abc");
+    guest.submit(0, 5, OP_SHA256, &[VA + 8, 5000]);
+    let request = guest.request();
+    assert_eq!(request.kind, REQUEST_TRANSLATION);
+    assert_eq!(request.context, 5);
+    assert_eq!(request.va, VA);
+    // 5008 bytes from the page's start on.
+    assert_eq!(request.npages, 2);
+    assert_eq!(request.flags, ACCESS_READ);
+    guest.complete(&request, &[(VA, PAGES, 2, ACCESS_READ)]);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_OK);
+    assert_eq!(reply.page_requests, 0);
+}
+
+#[test]
+fn translated_pages_are_not_asked_for_again() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let reply = guest.run(0, OP_SHA256, &[VA, 4096], &linear);
+    assert_eq!(reply.status, STATUS_OK);
+    guest.submit(0, 0, OP_SHA256, &[VA + 1, 4000]);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+    assert!(guest.poll_request().is_none());
+    let stats = guest.stats();
+    assert_eq!(stats.translation_requests, 1);
+    assert_eq!(stats.commands_parked, 1);
+}
+
+#[test]
+fn absent_page_is_requested_and_success_with_entries_resumes_at_once() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA + 0x10, 0x3000, 7]);
+    let request = guest.request();
+    assert_eq!(request.kind, REQUEST_TRANSLATION);
+    guest.complete(&request, &[]);
+    let request = guest.request();
+    assert_eq!(request.kind, REQUEST_PAGE);
+    assert_eq!(request.flags, ACCESS_WRITE | REQUEST_LAST);
+    assert_eq!((request.va.get(), request.npages.get()), (VA, 4));
+    guest.respond(&request, RESPONSE_SUCCESS, &[(VA, PAGES, 4, RW)]);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_OK);
+    assert_eq!(reply.page_requests, 1);
+    let stats = guest.stats();
+    assert_eq!(stats.translation_requests, 1);
+    assert_eq!(stats.page_requests, 1);
+    assert_eq!(stats.responses_success, 1);
+    assert_ne!(stats.fault_median_ns, 0);
+}
+
+#[test]
+fn success_without_entries_makes_the_device_ask_for_the_translation_again() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let request = guest.request();
+    guest.complete(&request, &[]);
+    let request = guest.request();
+    guest.respond(&request, RESPONSE_SUCCESS, &[]);
+    let request = guest.request();
+    assert_eq!(request.kind, REQUEST_TRANSLATION);
+    guest.complete(&request, &[(VA, PAGES, 1, RW)]);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+}
+
+#[test]
+fn success_that_never_leads_to_a_translation_ends_in_failure() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA + 3, 8, 7]);
+    let reply = loop {
+        if let Some(reply) = guest.poll_reply() {
+            break reply;
+        }
+        match guest.poll_request() {
+            Some(request) if request.kind == REQUEST_PAGE => {
+                guest.respond(&request, RESPONSE_SUCCESS, &[]);
+            }
+            Some(request) => guest.complete(&request, &[]),
+            None => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(reply.status, STATUS_RESPONSE_FAILURE);
+    assert_eq!(reply.fault_va, VA + 3);
+    assert_eq!(reply.bytes_done, 0);
+}
+
+#[test]
+fn read_only_page_is_requested_for_writing() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let request = guest.request();
+    guest.complete(&request, &[(VA, PAGES, 1, ACCESS_READ)]);
+    let request = guest.request();
+    assert_eq!(request.kind, REQUEST_PAGE);
+    guest.respond(&request, RESPONSE_INVALID, &[]);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_FAULT);
+    assert_eq!(reply.fault_va, VA);
+    assert_eq!(reply.fault_access, ACCESS_WRITE);
+    assert_eq!(guest.stats().responses_invalid, 1);
+}
+
+#[test]
+fn invalid_request_reports_the_byte_and_keeps_what_was_done() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // Three pages are there, the fourth is not.
+    let end = VA + 3 * PAGE_SIZE;
+    let reply = guest.run(0, OP_FILL, &[VA + 100, 0x10_0000, u64::MAX], &|va| {
+        linear(va).filter(|_| va < end)
+    });
+    assert_eq!(reply.status, STATUS_FAULT);
+    assert_eq!(reply.fault_va, end);
+    assert_eq!(reply.fault_access, ACCESS_WRITE);
+    assert_eq!(reply.bytes_done, 3 * PAGE_SIZE - 100);
+    let bytes = guest.read(PAGES, 4 * 4096);
+    assert!(bytes[..100].iter().all(|&b| b == 0));
+    assert!(bytes[100..3 * 4096].iter().all(|&b| b == 0xff));
+    assert!(bytes[3 * 4096..].iter().all(|&b| b == 0));
+}
+
+#[test]
+fn kernel_and_non_canonical_addresses_are_asked_for_as_any_other() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    for va in [
+        0xffff_8880_0000_0123,
+        0x0080_0000_0000_0123,
+        0x123,
+        u64::MAX - 1,
+    ] {
+        let reply = guest.run(0, OP_FILL, &[va, 1, 0], &linear);
+        assert_eq!(reply.status, STATUS_FAULT);
+        assert_eq!(reply.fault_va, va);
+    }
+}
+
+#[test]
+fn response_failure_stops_the_requests_of_the_context_until_reset() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.open(1);
+    let fill = |guest: &mut Guest, context| {
+        guest.submit(0, context, OP_FILL, &[VA + 9, 8, 7]);
+        let request = guest.request();
+        guest.complete(&request, &[]);
+    };
+    fill(&mut guest, 0);
+    let request = guest.request();
+    guest.respond(&request, RESPONSE_FAILURE, &[]);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_RESPONSE_FAILURE);
+    assert_eq!(reply.fault_va, VA + 9);
+    assert_eq!(guest.stats().responses_failure, 1);
+    // No page request any more in this context, …
+    fill(&mut guest, 0);
+    assert_eq!(guest.reply(0).status, STATUS_RESPONSE_FAILURE);
+    // … as before in another one, …
+    fill(&mut guest, 1);
+    let request = guest.request();
+    assert_eq!(request.kind, REQUEST_PAGE);
+    guest.respond(&request, RESPONSE_INVALID, &[]);
+    assert_eq!(guest.reply(0).status, STATUS_FAULT);
+    // … and again after a reset.
+    assert_eq!(guest.control(CONTROL_RESET, 0, 0, 0), STATUS_OK);
+    fill(&mut guest, 0);
+    let request = guest.request();
+    guest.respond(&request, RESPONSE_INVALID, &[]);
+    assert_eq!(guest.reply(0).status, STATUS_FAULT);
+}
+
+#[test]
+fn copy_that_misses_twice_sends_one_group_of_two() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let (dst, src) = (VA + 0x20_0000, VA);
+    guest.submit(0, 0, OP_COPY, &[dst, src, 100]);
+    for _ in 0..2 {
+        let request = guest.request();
+        guest.complete(&request, &[]);
+    }
+    let first = guest.request();
+    let second = guest.request();
+    assert_eq!(first.tag, second.tag);
+    assert_eq!(first.flags, ACCESS_READ);
+    assert_eq!(second.flags, ACCESS_WRITE | REQUEST_LAST);
+    assert_eq!((first.va.get(), second.va.get()), (src, dst));
+    let runs = [(src, PAGES, 1, RW), (dst, PAGES + 0x1000, 1, RW)];
+    guest.respond(&second, RESPONSE_SUCCESS, &runs);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_OK);
+    assert_eq!(reply.page_requests, 2);
+}
+
+#[test]
+fn invalid_group_of_two_is_asked_singly_to_find_the_address() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let (dst, src) = (VA + 0x20_0000, VA);
+    // The source is there, the destination is not.
+    let reply = guest.run(0, OP_COPY, &[dst + 5, src, 100], &|va| {
+        linear(va).filter(|_| va < dst)
+    });
+    assert_eq!(reply.status, STATUS_FAULT);
+    assert_eq!(reply.fault_va, dst + 5);
+    assert_eq!(reply.fault_access, ACCESS_WRITE);
+
+    // Neither is there, the driver only learns of it by the group.
+    guest.submit(0, 0, OP_COPY, &[dst + 5, src + 0x1000, 100]);
+    for _ in 0..2 {
+        let request = guest.request();
+        guest.complete(&request, &[]);
+    }
+    guest.request();
+    let last = guest.request();
+    guest.respond(&last, RESPONSE_INVALID, &[]);
+    let single = guest.request();
+    assert_eq!(single.flags, ACCESS_READ | REQUEST_LAST);
+    guest.respond(&single, RESPONSE_SUCCESS, &[]);
+    let single = guest.request();
+    assert_eq!(single.flags, ACCESS_WRITE | REQUEST_LAST);
+    guest.respond(&single, RESPONSE_INVALID, &[]);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_FAULT);
+    assert_eq!(reply.fault_va, dst + 5);
+}
+
+#[test]
+fn translation_to_no_memory_ends_the_command() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let reply = guest.run(0, OP_FILL, &[VA + 1, 8, 7], &|_| Some((1 << 45, RW)));
+    assert_eq!(reply.status, STATUS_BAD_GPA);
+    assert_eq!(reply.fault_va, VA + 1);
+}
+
+#[test]
+fn parked_command_does_not_hold_up_others_of_its_engine() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let parked = guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let request = guest.request();
+    let other = guest.submit(0, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply_with_head(0).0, other);
+    guest.complete(&request, &[(VA, PAGES, 1, RW)]);
+    assert_eq!(guest.reply_with_head(0).0, parked);
+}
+
+#[test]
+fn endless_command_does_not_hold_up_others_of_its_engine() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.open(1);
+    // A list of one node that is its own successor.
+    guest.write(PAGES, &VA.to_le_bytes());
+    guest.submit(0, 0, OP_LIST_SUM, &[VA, 0, 8, u64::MAX]);
+    let request = guest.request();
+    guest.complete(&request, &[(VA, PAGES, 1, RW)]);
+    let other = guest.submit(0, 1, OP_NOP, &[]);
+    assert_eq!(guest.reply_with_head(0).0, other);
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+}

@@ -1,0 +1,459 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A vhost-user front end with guest memory, and the driver's half of the device ABI.
+//!
+//! The device runs in a thread of this process through the same `server` as in the program.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use coax_abi::wire::{self, *};
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost_device_coax::device::Config;
+use vhost_device_coax::server;
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::vring::{Vring, QUEUE_BYTES, SIZE};
+
+/// Longest wait for anything that the device has to do; generous, for loaded machines.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Engines of the test device.
+pub const ENGINES: u16 = 2;
+const QUEUES: usize = 6;
+/// Where pages for the tests begin, behind rings and buffers.
+pub const PAGES: u64 = 32 << 20;
+const RAM: usize = 96 << 20;
+/// Where device memory lies.
+pub const DEVICE_MEMORY: u64 = 4 << 30;
+const DEVICE_MEMORY_BYTES: usize = 16 << 20;
+
+/// Sizes of the test device.
+pub const CONFIG: Config = Config {
+    contexts: 64,
+    engines: ENGINES,
+    page_requests: 8,
+};
+
+/// A guest.
+pub struct Guest {
+    pub mem: GuestMemoryMmap,
+    files: Vec<File>,
+    pub front_end: Option<Frontend>,
+    pub queues: Vec<Vring>,
+    server: Option<JoinHandle<Result<(), server::Error>>>,
+    stop: UnixStream,
+    pub directory: tempfile::TempDir,
+    /// Request buffers that are not in the request queue.
+    withheld: usize,
+}
+
+impl Guest {
+    /// A guest whose driver has set up the queues and filled the request queue.
+    pub fn new() -> Self {
+        Self::with(CONFIG)
+    }
+
+    pub fn with(config: Config) -> Self {
+        let mut guest = Self::cold(config);
+        guest.start();
+        guest.offer_request_buffers(usize::from(SIZE));
+        guest
+    }
+
+    /// A guest whose device is connected but not set up.
+    pub fn cold(config: Config) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = server::listen(&path).unwrap();
+        let (stop, other) = UnixStream::pair().unwrap();
+        let server = std::thread::spawn(move || server::serve(config, listener, other));
+        let ranges = [(0, RAM), (DEVICE_MEMORY, DEVICE_MEMORY_BYTES)];
+        let files: Vec<File> = ranges
+            .iter()
+            .map(|&(_, len)| {
+                let file = tempfile::tempfile_in("/dev/shm").unwrap();
+                file.set_len(len as u64).unwrap();
+                file
+            })
+            .collect();
+        let mem = GuestMemoryMmap::from_ranges_with_files(ranges.iter().zip(&files).map(
+            |(&(start, len), file)| {
+                let file = FileOffset::new(file.try_clone().unwrap(), 0);
+                (GuestAddress(start), len, Some(file))
+            },
+        ))
+        .unwrap();
+        let front_end = Frontend::connect(&path, QUEUES as u64).unwrap();
+        front_end.set_owner().unwrap();
+        Self {
+            mem,
+            files,
+            front_end: Some(front_end),
+            queues: Vec::new(),
+            server: Some(server),
+            stop,
+            directory,
+            withheld: 0,
+        }
+    }
+
+    fn front_end(&mut self) -> &mut Frontend {
+        self.front_end.as_mut().unwrap()
+    }
+
+    /// Negotiates and starts all queues, as QEMU does when the driver is ready.
+    pub fn start(&mut self) {
+        let offered = self.front_end().get_features().unwrap();
+        let wanted = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 30;
+        assert_eq!(offered & wanted, wanted);
+        let protocol = self.front_end().get_protocol_features().unwrap();
+        assert!(protocol.contains(VhostUserProtocolFeatures::CONFIG));
+        self.front_end().set_protocol_features(protocol).unwrap();
+        self.front_end().set_features(wanted).unwrap();
+        assert_eq!(self.front_end().get_queue_num().unwrap(), QUEUES as u64);
+        self.send_memory_table();
+        self.start_queues();
+    }
+
+    pub fn send_memory_table(&mut self) {
+        let regions: Vec<_> = self
+            .mem
+            .iter()
+            .zip(&self.files)
+            .map(|(region, file)| VhostUserMemoryRegionInfo {
+                guest_phys_addr: region.start_addr().0,
+                memory_size: region.len(),
+                userspace_addr: user_address(region.start_addr().0),
+                mmap_offset: 0,
+                mmap_handle: file.as_raw_fd(),
+            })
+            .collect();
+        self.front_end().set_mem_table(&regions).unwrap();
+    }
+
+    pub fn start_queues(&mut self) {
+        self.queues = (0..QUEUES as u64)
+            .map(|n| Vring::new(self.mem.clone(), n * QUEUE_BYTES))
+            .collect();
+        self.withheld = SIZE.into();
+        let front_end = self.front_end.as_mut().unwrap();
+        for (n, queue) in self.queues.iter().enumerate() {
+            front_end.set_vring_num(n, SIZE).unwrap();
+            front_end.set_vring_base(n, 0).unwrap();
+            let config = VringConfigData {
+                queue_max_size: SIZE,
+                queue_size: SIZE,
+                flags: 0,
+                desc_table_addr: user_address(queue.desc_table()),
+                used_ring_addr: user_address(queue.used()),
+                avail_ring_addr: user_address(queue.avail()),
+                log_addr: None,
+            };
+            front_end.set_vring_addr(n, &config).unwrap();
+            front_end.set_vring_call(n, &queue.call).unwrap();
+            front_end.set_vring_kick(n, &queue.kick).unwrap();
+            front_end.set_vring_enable(n, true).unwrap();
+        }
+    }
+
+    /// Stops all queues, as QEMU does when the driver resets the device.
+    pub fn stop_queues(&mut self) {
+        for n in 0..QUEUES {
+            self.front_end().set_vring_enable(n, false).unwrap();
+            self.front_end().get_vring_base(n).unwrap();
+        }
+    }
+
+    pub fn config_space(&mut self) -> wire::Config {
+        let size = size_of::<wire::Config>();
+        let (_, bytes) = self
+            .front_end()
+            .get_config(
+                0,
+                size as u32,
+                VhostUserConfigFlags::WRITABLE,
+                &vec![0; size],
+            )
+            .unwrap();
+        wire::Config::read_from_bytes(&bytes).unwrap()
+    }
+
+    /// Puts more buffers into the request queue.
+    pub fn offer_request_buffers(&mut self, count: usize) {
+        assert!(count <= self.withheld);
+        self.withheld -= count;
+        for _ in 0..count {
+            self.queues[usize::from(QUEUE_REQUEST)].add(&[], size_of::<DeviceRequest>() as u32);
+        }
+    }
+
+    /// Waits until `queue` has a used chain.
+    pub fn expect(&mut self, queue: u16) -> (u16, Vec<u8>) {
+        let deadline = Instant::now() + LIMIT;
+        let queue = &mut self.queues[usize::from(queue)];
+        loop {
+            if let Some(used) = queue.poll() {
+                return used;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(queue.wait(left), "no used chain within {LIMIT:?}");
+        }
+    }
+
+    /// The next request of the device. Its buffer is given back.
+    pub fn request(&mut self) -> DeviceRequest {
+        let request = self.request_keeping_buffer();
+        self.offer_request_buffers(1);
+        request
+    }
+
+    /// The next request of the device. Its buffer is withheld.
+    pub fn request_keeping_buffer(&mut self) -> DeviceRequest {
+        let (_, bytes) = self.expect(QUEUE_REQUEST);
+        self.withheld += 1;
+        DeviceRequest::read_from_bytes(&bytes).unwrap()
+    }
+
+    /// A request that is there already.
+    pub fn poll_request(&mut self) -> Option<DeviceRequest> {
+        let (_, bytes) = self.queues[usize::from(QUEUE_REQUEST)].poll()?;
+        self.withheld += 1;
+        self.offer_request_buffers(1);
+        Some(DeviceRequest::read_from_bytes(&bytes).unwrap())
+    }
+
+    pub fn control(&mut self, opcode: u32, context: u32, arg0: u64, arg1: u64) -> u32 {
+        let (status, _) = self.control_with(opcode, context, arg0, arg1, 8);
+        status
+    }
+
+    pub fn control_with(
+        &mut self,
+        opcode: u32,
+        context: u32,
+        arg0: u64,
+        arg1: u64,
+        room: usize,
+    ) -> (u32, Vec<u8>) {
+        self.start_control(opcode, context, arg0, arg1, room);
+        let (_, bytes) = self.expect(QUEUE_CONTROL);
+        let (reply, rest) = ControlReply::read_from_prefix(&bytes).unwrap();
+        (reply.status.get(), rest.to_vec())
+    }
+
+    /// Sends a control message without waiting for the answer.
+    pub fn start_control(&mut self, opcode: u32, context: u32, arg0: u64, arg1: u64, room: usize) {
+        let message = ControlRequest {
+            opcode: opcode.into(),
+            context: context.into(),
+            arg0: arg0.into(),
+            arg1: arg1.into(),
+        };
+        self.queues[usize::from(QUEUE_CONTROL)].add(message.as_bytes(), room as u32);
+    }
+
+    pub fn open(&mut self, context: u32) {
+        assert_eq!(self.control(CONTROL_CONTEXT_OPEN, context, 0, 0), STATUS_OK);
+    }
+
+    pub fn stats(&mut self) -> DeviceStats {
+        let room = size_of::<ControlReply>() + size_of::<DeviceStats>();
+        let (status, rest) = self.control_with(CONTROL_STATS, 0, 0, 0, room);
+        assert_eq!(status, STATUS_OK);
+        DeviceStats::read_from_bytes(&rest).unwrap()
+    }
+
+    /// Sends a command to an engine without waiting for the answer.
+    pub fn submit(&mut self, engine: u16, context: u32, opcode: u32, args: &[u64]) -> u16 {
+        let mut arg = [0u64; COMMAND_ARGS];
+        arg[..args.len()].copy_from_slice(args);
+        let message = Command {
+            opcode: opcode.into(),
+            context: context.into(),
+            arg: arg.map(Into::into),
+        };
+        self.queues[usize::from(QUEUE_COMMAND + engine)]
+            .add(message.as_bytes(), size_of::<CommandReply>() as u32)
+    }
+
+    /// The next command that an engine has answered.
+    pub fn reply(&mut self, engine: u16) -> CommandReply {
+        self.reply_with_head(engine).1
+    }
+
+    pub fn reply_with_head(&mut self, engine: u16) -> (u16, CommandReply) {
+        let (head, bytes) = self.expect(QUEUE_COMMAND + engine);
+        (head, CommandReply::read_from_bytes(&bytes).unwrap())
+    }
+
+    /// A command of the first engine that is answered already.
+    pub fn poll_reply(&mut self) -> Option<CommandReply> {
+        let (_, bytes) = self.queues[usize::from(QUEUE_COMMAND)].poll()?;
+        Some(CommandReply::read_from_bytes(&bytes).unwrap())
+    }
+
+    /// Answers a translation request with runs of (va, gpa, pages, access).
+    pub fn complete(&mut self, request: &DeviceRequest, runs: &[(u64, u64, u32, u32)]) {
+        assert_eq!(request.kind, REQUEST_TRANSLATION);
+        self.translations(MSG_TRANSLATION_COMPLETION, request, 0, runs);
+    }
+
+    /// Answers a page request group.
+    pub fn respond(&mut self, request: &DeviceRequest, code: u32, runs: &[(u64, u64, u32, u32)]) {
+        assert_eq!(request.kind, REQUEST_PAGE);
+        self.translations(MSG_GROUP_RESPONSE, request, code, runs);
+    }
+
+    fn translations(
+        &mut self,
+        kind: u32,
+        request: &DeviceRequest,
+        code: u32,
+        runs: &[(u64, u64, u32, u32)],
+    ) {
+        let head = TranslationMessage {
+            kind: kind.into(),
+            context: request.context,
+            tag: request.tag,
+            code: code.into(),
+            va: 0.into(),
+            npages: 0.into(),
+            count: (runs.len() as u32).into(),
+            reserved: 0.into(),
+        };
+        let mut message = head.as_bytes().to_vec();
+        for &(va, gpa, npages, access) in runs {
+            let entry = TranslationEntry {
+                va: va.into(),
+                gpa: gpa.into(),
+                npages: npages.into(),
+                access: access.into(),
+            };
+            message.extend_from_slice(entry.as_bytes());
+        }
+        self.queues[usize::from(QUEUE_TRANSLATION)].add(&message, 0);
+        let (_, written) = self.expect(QUEUE_TRANSLATION);
+        assert!(written.is_empty());
+    }
+
+    /// Invalidates pages and waits for the answer.
+    pub fn invalidate(&mut self, context: u32, va: u64, npages: u64) -> u32 {
+        let message = TranslationMessage {
+            kind: MSG_INVALIDATE.into(),
+            context: context.into(),
+            tag: 0.into(),
+            code: 0.into(),
+            va: va.into(),
+            npages: npages.into(),
+            count: 0.into(),
+            reserved: 0.into(),
+        };
+        self.queues[usize::from(QUEUE_TRANSLATION)].add(message.as_bytes(), 8);
+        let (_, bytes) = self.expect(QUEUE_TRANSLATION);
+        InvalidateReply::read_from_bytes(&bytes)
+            .unwrap()
+            .status
+            .get()
+    }
+
+    /// Runs a command on the first engine; the driver answers each request by `translate`,
+    /// which gives the page behind an address and the rights to it.
+    pub fn run(
+        &mut self,
+        context: u32,
+        opcode: u32,
+        args: &[u64],
+        translate: &dyn Fn(u64) -> Option<(u64, u32)>,
+    ) -> CommandReply {
+        self.submit(0, context, opcode, args);
+        self.serve_until_reply(translate)
+    }
+
+    /// Answers requests by `translate` until the first engine answers a command.
+    pub fn serve_until_reply(
+        &mut self,
+        translate: &dyn Fn(u64) -> Option<(u64, u32)>,
+    ) -> CommandReply {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(reply) = self.poll_reply() {
+                return reply;
+            }
+            match self.poll_request() {
+                Some(request) => self.serve(&request, translate),
+                None => std::thread::yield_now(),
+            }
+            assert!(Instant::now() < deadline, "no reply within {LIMIT:?}");
+        }
+    }
+
+    /// Answers one request, page by page.
+    pub fn serve(
+        &mut self,
+        request: &DeviceRequest,
+        translate: &dyn Fn(u64) -> Option<(u64, u32)>,
+    ) {
+        let va = request.va.get();
+        let wanted = request.flags.get() & (ACCESS_READ | ACCESS_WRITE);
+        if request.kind == REQUEST_TRANSLATION {
+            let runs: Vec<_> = (0..u64::from(request.npages.get()))
+                .map(|n| va + n * PAGE_SIZE)
+                .filter_map(|va| translate(va).map(|(gpa, access)| (va, gpa, 1, access)))
+                .collect();
+            self.complete(request, &runs);
+        } else {
+            let code = match translate(va) {
+                Some((_, access)) if access & wanted == wanted => RESPONSE_SUCCESS,
+                _ => RESPONSE_INVALID,
+            };
+            self.respond(request, code, &[]);
+        }
+    }
+
+    /// Writes bytes to guest memory.
+    pub fn write(&self, gpa: u64, bytes: &[u8]) {
+        self.mem.write_slice(bytes, GuestAddress(gpa)).unwrap();
+    }
+
+    /// Reads bytes of guest memory.
+    pub fn read(&self, gpa: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.mem.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
+        bytes
+    }
+
+    /// Disconnects and returns how the server ended.
+    pub fn disconnect(mut self) -> Result<(), server::Error> {
+        drop(self.front_end.take());
+        self.server.take().unwrap().join().unwrap()
+    }
+
+    /// Asks the server to stop, as a signal does, and returns how it ended.
+    pub fn stop_server(mut self) -> Result<(), server::Error> {
+        self.stop.write_all(&[0]).unwrap();
+        self.server.take().unwrap().join().unwrap()
+    }
+}
+
+/// Address of guest memory in the front end's process, which the protocol uses for rings.
+fn user_address(gpa: u64) -> u64 {
+    gpa + (1 << 40)
+}
+
+/// Virtual addresses of tests lie far from all guest physical ones.
+pub const VA: u64 = 0x7f00_0000_0000;
+
+/// The page at the same distance from [`PAGES`] as the address from [`VA`], all rights.
+pub fn linear(va: u64) -> Option<(u64, u32)> {
+    let offset = va.checked_sub(VA)?;
+    (offset < (32 << 20)).then_some((PAGES + offset, ACCESS_READ | ACCESS_WRITE))
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Bounds on outstanding requests.
+
+use coax_abi::wire::*;
+
+use crate::front_end::{linear, Guest, CONFIG, VA};
+
+const RW: u32 = ACCESS_READ | ACCESS_WRITE;
+
+/// Starts fills of pages far apart and answers their translation requests with nothing.
+fn start_fills(guest: &mut Guest, count: u64) {
+    for n in 0..count {
+        guest.submit(0, 0, OP_FILL, &[VA + (n << 21), 8, 7]);
+    }
+    let requests: Vec<_> = (0..count).map(|_| guest.request()).collect();
+    for request in requests {
+        assert_eq!(request.kind, REQUEST_TRANSLATION);
+        guest.complete(&request, &[]);
+    }
+}
+
+#[test]
+fn page_requests_stay_within_the_allocation() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let status = guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 2, 0);
+    assert_eq!(status, STATUS_OK);
+    start_fills(&mut guest, 5);
+    let mut outstanding = vec![guest.request(), guest.request()];
+    // The answer to a control message shows that the device had time for more.
+    assert_eq!(guest.stats().requests_deferred, 1);
+    assert!(guest.poll_request().is_none());
+    for answered in 0..5 {
+        let request = outstanding.remove(0);
+        guest.respond(&request, RESPONSE_INVALID, &[]);
+        assert_eq!(guest.reply(0).status, STATUS_FAULT);
+        if answered < 3 {
+            outstanding.push(guest.request());
+        }
+        assert!(guest.poll_request().is_none());
+    }
+    let stats = guest.stats();
+    assert_eq!(stats.page_requests, 5);
+    assert_eq!(stats.requests_deferred, 3);
+}
+
+#[test]
+fn larger_allocation_lets_waiting_requests_go() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 1, 0);
+    start_fills(&mut guest, 3);
+    guest.request();
+    assert!(guest.poll_request().is_none());
+    guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 3, 0);
+    guest.request();
+    guest.request();
+}
+
+#[test]
+fn group_of_two_is_split_when_only_one_request_is_allowed() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 1, 0);
+    guest.submit(0, 0, OP_COPY, &[VA + (1 << 21), VA, 8]);
+    for _ in 0..2 {
+        let request = guest.request();
+        guest.complete(&request, &[]);
+    }
+    let request = guest.request();
+    assert_eq!(request.flags, ACCESS_READ | REQUEST_LAST);
+    let reply = {
+        guest.respond(&request, RESPONSE_SUCCESS, &[]);
+        guest.serve_until_reply(&linear)
+    };
+    assert_eq!(reply.status, STATUS_OK);
+}
+
+#[test]
+fn allocation_out_of_range_is_refused() {
+    let mut guest = Guest::new();
+    for requests in [0, u64::from(CONFIG.page_requests) + 1, u64::MAX] {
+        let status = guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, requests, 0);
+        assert_eq!(status, STATUS_BAD_ARGUMENT);
+    }
+}
+
+#[test]
+fn requests_wait_for_buffers_and_go_when_there_are_some() {
+    let mut guest = Guest::cold(CONFIG);
+    guest.start();
+    guest.open(0);
+    guest.submit(0, 0, OP_COPY, &[VA + (1 << 21), VA, 8]);
+    let other = guest.submit(0, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply_with_head(0).0, other);
+    // One buffer at a time, two for the group of two.
+    for _ in 0..2 {
+        guest.offer_request_buffers(1);
+        let request = guest.request_keeping_buffer();
+        assert_eq!(request.kind, REQUEST_TRANSLATION);
+        guest.complete(&request, &[]);
+    }
+    guest.offer_request_buffers(1);
+    assert_eq!(guest.stats().page_requests, 0);
+    guest.offer_request_buffers(1);
+    guest.request_keeping_buffer();
+    let last = guest.request_keeping_buffer();
+    guest.respond(&last, RESPONSE_FAILURE, &[]);
+    assert_eq!(guest.reply(0).status, STATUS_RESPONSE_FAILURE);
+}
+
+#[test]
+fn answers_with_unknown_tags_are_counted_and_ignored() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let request = guest.request();
+    let errors = guest.stats().guest_errors.get();
+    for bad in [
+        DeviceRequest {
+            tag: (request.tag.get() + 1).into(),
+            ..request
+        },
+        DeviceRequest {
+            tag: u32::MAX.into(),
+            ..request
+        },
+        DeviceRequest {
+            context: 1.into(),
+            ..request
+        },
+    ] {
+        guest.complete(&bad, &[(VA, 0, 1, RW)]);
+    }
+    assert_eq!(guest.stats().guest_errors, errors + 3);
+    assert!(guest.poll_reply().is_none());
+    guest.serve(&request, &linear);
+    assert_eq!(guest.serve_until_reply(&linear).status, STATUS_OK);
+}
+
+#[test]
+fn more_parked_commands_than_tags_all_end() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // As many as the queue holds with two descriptors each.
+    for n in 0..128u64 {
+        guest.submit(0, 0, OP_FILL, &[VA + n * PAGE_SIZE, 8, n]);
+    }
+    for _ in 0..128 {
+        assert_eq!(guest.serve_until_reply(&linear).status, STATUS_OK);
+    }
+}
