@@ -19,7 +19,7 @@ use crate::{
     kapi::{
         chardev,
         pagemap::{Kind, Pagemap},
-        virtio::{Driver, VirtioDevice},
+        virtio::{Driver, ShmRegion, VirtioDevice},
         work::{Work, Worker},
     },
     link::Link,
@@ -98,7 +98,7 @@ pub(crate) struct Device {
     /// Contexts it can hold.
     pub(crate) max_contexts: u32,
     page_requests: u32,
-    bar: (u64, u64),
+    region: ShmRegion,
     alive: Atomic<bool>,
     next_command_base: Atomic<u64>,
     #[pin]
@@ -121,7 +121,8 @@ impl Work for Reaper {
         loop {
             let next = self.dead.lock().pop();
             match next {
-                Some(worker) => drop(worker),
+                // This waits, and not who drops the last reference.
+                Some(worker) => worker.cancel(),
                 None => return,
             }
         }
@@ -217,14 +218,14 @@ impl Driver for Device {
             dev_err!(dev, "coax: {}\n", why);
             return Err(EINVAL);
         }
-        let Some((base, bytes)) = vdev.shm_region(wire::SHM_DEVICE_MEMORY) else {
+        let Some(region) = vdev.shm_region(wire::SHM_DEVICE_MEMORY) else {
             dev_err!(dev, "coax: the device announces no device memory\n");
             return Err(ENODEV);
         };
         let mode = *crate::module_parameters::mode.value();
         let kind = match mode {
             uapi::MODE_PRIVATE => Kind::Private,
-            uapi::MODE_COHERENT => Kind::Coherent { start: base },
+            uapi::MODE_COHERENT => Kind::Coherent,
             other => {
                 dev_err!(dev, "coax: mode={} is not known; 0 is private, 1 coherent\n", other);
                 return Err(EINVAL);
@@ -240,10 +241,11 @@ impl Driver for Device {
         let queues = vdev.find_queues::<Self>(&names)?;
         let max_contexts = config.max_contexts.get();
         let link = Link::new(queues, max_contexts)?;
-        let pages = (bytes / wire::PAGE_SIZE) as usize;
-        let memory = Pagemap::new(kind, pages, c"coax", Memory::new(link.clone(), base, pages)?)
+        let pages = (region.len() / wire::PAGE_SIZE) as usize;
+        let memory = Pagemap::new(kind, region, c"coax", Memory::new(link.clone(), pages)?)
             .inspect_err(|error| {
-                dev_err!(dev, "coax: no struct pages for {} MiB at {:#x}: {:?}\n", bytes >> 20, base, error);
+                let (mib, at) = (region.len() >> 20, region.start());
+                dev_err!(dev, "coax: no struct pages for {} MiB at {:#x}: {:?}\n", mib, at, error);
             })?;
         Arc::pin_init(
             try_pin_init!(Self {
@@ -252,7 +254,7 @@ impl Driver for Device {
                 mode,
                 max_contexts,
                 page_requests: config.page_request_capacity.get(),
-                bar: (base, bytes),
+                region,
                 alive: Atomic::new(true),
                 next_command_base: Atomic::new(1),
                 service <- new_mutex!(Service::default(), "coax_service"),
@@ -269,7 +271,7 @@ impl Driver for Device {
         let this: Arc<Self> = this.into();
         // One buffer for each request that can be outstanding, of both kinds.
         this.link.post_request_buffers(wire::QUEUE_SIZE.into())?;
-        let (base, bytes) = this.bar;
+        let (base, bytes) = (this.region.start(), this.region.len());
         this.link.control(wire::CONTROL_SET_DEVICE_MEMORY, 0, base, bytes, &mut [])?;
         this.link.control(
             wire::CONTROL_SET_PAGE_REQUEST_ALLOCATION,

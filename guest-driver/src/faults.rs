@@ -23,7 +23,6 @@ use crate::{
         work::Work,
     },
     link::{new_message, put, CallRequest},
-    memory::gpa_of,
     migration::{self, WINDOW_PAGES},
     mirror::Mirror,
     new_irqlock, uapi, wire,
@@ -290,7 +289,7 @@ impl Faults {
                 page.mark_written();
             }
             let entry_va = va + i as u64 * PAGE_SIZE;
-            let gpa = gpa_of(memory, page);
+            let gpa = memory.address_of(page);
             match &mut last {
                 Some(e)
                     if e.access.get() == access

@@ -43,13 +43,13 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    fn new() -> Result<Arc<Self>> {
+    fn new(flags: Flags) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 done <- Completion::new(),
                 answer <- new_irqlock!(None, "coax_answer"),
             }),
-            GFP_ATOMIC,
+            flags,
         )
     }
 }
@@ -167,8 +167,9 @@ impl Link {
         &self,
         queue: &Queue<Option<Arc<Waiter>>>,
         mut message: KBox<CallRequest>,
+        flags: Flags,
     ) -> Result<Pending> {
-        let waiter = Waiter::new()?;
+        let waiter = Waiter::new(flags)?;
         message.data = Some(waiter.clone());
         self.send(queue, message)?;
         Ok(Pending(waiter))
@@ -196,7 +197,7 @@ impl Link {
             arg0: arg0.into(),
             arg1: arg1.into(),
         })?;
-        let pending = self.begin(&self.control, message)?;
+        let pending = self.begin(&self.control, message, GFP_KERNEL)?;
         let answer = self.finish(pending)?;
         let (status, rest) = wire::ControlReply::read_from_prefix(answer.writable()).map_err(|_| EIO)?;
         match status.status.get() {
@@ -215,7 +216,7 @@ impl Link {
     ///
     /// `EIO`: the device is broken or refused.
     pub(crate) fn copy(&self, message: KBox<CallRequest>) -> Result {
-        let pending = self.begin(&self.copy, message)?;
+        let pending = self.begin(&self.copy, message, GFP_KERNEL)?;
         let answer = self.finish(pending)?;
         let reply = wire::CopyReply::read_from_bytes(answer.writable()).map_err(|_| EIO)?;
         if reply.status.get() == wire::STATUS_OK { Ok(()) } else { Err(EIO) }
@@ -230,13 +231,13 @@ impl Link {
         self.send(&self.translation, message)
     }
 
-    /// Puts an invalidation into the translation queue.
+    /// Puts an invalidation into the translation queue; allocates without reclaim.
     ///
     /// # Errors
     ///
     /// `EIO`: the device is broken. `ENOMEM`.
     pub(crate) fn begin_invalidation(&self, message: KBox<CallRequest>) -> Result<Pending> {
-        self.begin(&self.translation, message)
+        self.begin(&self.translation, message, GFP_ATOMIC)
     }
 
     /// Waits until the device has dropped the range and finished its accesses.

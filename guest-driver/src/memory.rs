@@ -11,7 +11,6 @@ use crate::{
     kapi::{
         irqlock::IrqSpinLock,
         migrate::Fault,
-        page::PagePtr,
         pagemap::{FaultError, Pagemap, PagemapOps},
     },
     link::{new_message, put, CallRequest, Link},
@@ -35,33 +34,25 @@ pub(crate) type DeviceMemory = Pagemap<Memory>;
 pub(crate) struct Memory {
     /// The device.
     pub(crate) link: Arc<Link>,
-    /// Guest physical address of page 0: the BAR.
-    base: u64,
     #[pin]
     map: IrqSpinLock<PageMap<KVVec<u64>>>,
     accepting: Atomic<bool>,
 }
 
 impl Memory {
-    /// `pages` free pages at `base`.
+    /// `pages` free pages.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new(link: Arc<Link>, base: u64, pages: usize) -> Result<impl PinInit<Self>> {
+    pub(crate) fn new(link: Arc<Link>, pages: usize) -> Result<impl PinInit<Self>> {
         let mut words = KVVec::new();
         words.resize(words_for(pages), 0, GFP_KERNEL)?;
         Ok(pin_init!(Self {
             link,
-            base,
             map <- new_irqlock!(PageMap::new(words, pages), "coax_page_map"),
             accepting: Atomic::new(true),
         }))
-    }
-
-    /// Guest physical address of page `index`.
-    pub(crate) fn gpa(&self, index: usize) -> u64 {
-        self.base + index as u64 * wire::PAGE_SIZE
     }
 
     /// Pages not in use.
@@ -107,15 +98,6 @@ impl PagemapOps for Memory {
 
     fn migrate_to_ram(map: &DeviceMemory, fault: &Fault<'_>) -> Result<(), FaultError> {
         migration::on_cpu_fault(map, fault)
-    }
-}
-
-/// Guest physical address of a page: in the BAR if it is device memory, whose private struct pages
-/// have frame numbers that mean nothing to the device.
-pub(crate) fn gpa_of(memory: &DeviceMemory, page: PagePtr) -> u64 {
-    match memory.index_of(page) {
-        Some(index) => memory.data().gpa(index),
-        None => page.pfn() * wire::PAGE_SIZE,
     }
 }
 

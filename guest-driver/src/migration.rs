@@ -5,6 +5,9 @@
 //! Partial success is normal: pages that are pinned, shared in a way that the memory manager does
 //! not move, file-backed, or for which there is no memory, stay where they are and stay usable.
 //!
+//! The device copies. When it no longer answers, what is in its memory is brought back by the CPU,
+//! so that the loss of the back end loses no data.
+//!
 //! [`on_cpu_fault`] takes no lock of the driver but that of the page map and the queues', both
 //! leaves: a lock shared with the device's faults would livelock with them
 //! (`Documentation/gpu/rfc/gpusvm.rst`).
@@ -17,7 +20,7 @@ use crate::{
         pagemap::FaultError,
         trace,
     },
-    memory::{gpa_of, CopyBatch, DeviceMemory},
+    memory::{CopyBatch, DeviceMemory},
 };
 use core::ops::Range;
 use kernel::{
@@ -84,27 +87,22 @@ pub(crate) fn to_device(
         left -= 1;
         let from = match source {
             Source::Hole => None,
-            Source::Page(page) => Some(gpa_of(memory, page)),
+            Source::Page(page) => Some(memory.address_of(page)),
         };
-        batch.push(from, gpa_of(memory, page.page()))?;
+        batch.push(from, memory.address_of(page.page()))?;
         migration.set_destination(i, page);
     }
     for index in run {
         memory.data().give(index);
     }
-    finish(memory, migration, batch)
+    batch.run(&memory.data().link)?;
+    Ok(commit(migration))
 }
 
-/// Copies, commits and counts.
-fn finish(memory: &DeviceMemory, mut migration: Migration<'_>, batch: CopyBatch) -> Result<u64> {
-    if let Err(error) = batch.run(&memory.data().link) {
-        for i in 0..migration.len() {
-            migration.clear_destination(i);
-        }
-        return Err(error);
-    }
+/// Puts the pages in place, whose data is there, and returns how many moved.
+fn commit(mut migration: Migration<'_>) -> u64 {
     migration.commit();
-    Ok((0..migration.len()).filter(|&i| migration.moved(i)).count() as u64)
+    (0..migration.len()).filter(|&i| migration.moved(i)).count() as u64
 }
 
 /// Records that pages moved to device memory.
@@ -131,18 +129,21 @@ fn to_system(
             out_of_memory = true;
             continue;
         };
-        batch.push(Some(gpa_of(memory, source)), gpa_of(memory, page.page()))?;
+        batch.push(Some(memory.address_of(source)), memory.address_of(page.page()))?;
         migration.set_destination(i, page);
     }
-    Ok((finish(memory, migration, batch)?, out_of_memory))
+    if batch.run(&memory.data().link).is_err() {
+        // The device is gone, its memory is not.
+        migration.copy_by_cpu(memory)?;
+    }
+    Ok((commit(migration), out_of_memory))
 }
 
 /// Brings the device pages of `window` in `vma` back and returns how many moved.
 ///
 /// # Errors
 ///
-/// `EINVAL`: `window` is not in `vma`, or `vma` does not migrate. `ENOMEM`. `EIO`: the device is
-/// broken; nothing moved.
+/// `EINVAL`: `window` is not in `vma`, or `vma` does not migrate. `ENOMEM`.
 pub(crate) fn range_to_system(
     memory: &DeviceMemory,
     vma: &VmaRef,
@@ -198,7 +199,7 @@ pub(crate) fn on_cpu_fault(memory: &DeviceMemory, fault: &Fault<'_>) -> Result<(
 ///
 /// # Errors
 ///
-/// `ENOMEM`. `EIO`: the device is broken.
+/// `ENOMEM`: no memory.
 pub(crate) fn evict_all(memory: &DeviceMemory) -> Result<u64> {
     let mut arrays = PageArrays::new(WINDOW_PAGES)?;
     let began = Instant::<Monotonic>::now();

@@ -8,7 +8,9 @@
 //!    [`Mirror::lock`], which the notifier takes too. A stale completion can therefore never
 //!    follow its invalidation: either it is posted before, and the invalidation removes it, or
 //!    the look at the page table that it rests on is found outdated.
-//! 2. An invalidation waits for the device to finish accesses in progress, outside the lock. The
+//! 2. A range stays recorded until the device has answered its invalidation, so that a second
+//!    change of the same range does not pass while the device still finishes accesses.
+//! 3. An invalidation waits for the device to finish accesses in progress, outside the lock. The
 //!    device answers it without waiting for any fault, command, copy or lock of ours.
 //!
 //! Lock order: mmap lock (and what the memory manager holds around notifiers: rmap and folio
@@ -43,13 +45,21 @@ pub(crate) struct Mirror {
     /// Counters of the context.
     pub(crate) stats: ContextStats,
     #[pin]
-    cached: Mutex<RangeSet>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// What the device may have cached.
+    cached: RangeSet,
+    /// What is being invalidated: empty when nothing is in flight, else at least that.
+    leaving: RangeSet,
+    in_flight: u32,
 }
 
 /// The mirror held still: no invalidation passes.
 pub(crate) struct Held<'a> {
     mirror: &'a Mirror,
-    cached: MutexGuard<'a, RangeSet>,
+    state: MutexGuard<'a, State>,
 }
 
 impl Mirror {
@@ -64,7 +74,10 @@ impl Mirror {
                 link,
                 context,
                 stats: ContextStats::new(),
-                cached <- new_mutex!(RangeSet::new(), "coax_mirror"),
+                state <- new_mutex!(
+                    State { cached: RangeSet::new(), leaving: RangeSet::new(), in_flight: 0 },
+                    "coax_mirror"
+                ),
             }),
             GFP_KERNEL,
         )
@@ -77,7 +90,7 @@ impl Mirror {
 
     /// Keeps invalidations out while the result is alive.
     pub(crate) fn lock(&self) -> Held<'_> {
-        Held { mirror: self, cached: self.cached.lock() }
+        Held { mirror: self, state: self.state.lock() }
     }
 
     fn message(&self, start: u64, end: u64) -> Result<KBox<CallRequest>> {
@@ -108,7 +121,7 @@ impl Held<'_> {
     ///
     /// `EIO`: the device is broken.
     pub(crate) fn post(&mut self, message: KBox<CallRequest>, start: u64, end: u64) -> Result {
-        self.cached.insert(start, end);
+        self.state.cached.insert(start, end);
         self.mirror.link.post_translation(message)
     }
 }
@@ -116,15 +129,16 @@ impl Held<'_> {
 impl Invalidate for Mirror {
     fn invalidate(&self, range: &Invalidation<'_>) -> bool {
         let (start, end) = (range.start(), range.end());
-        let mut cached = if range.may_block() {
-            self.cached.lock()
+        let mut state = if range.may_block() {
+            self.state.lock()
         } else {
-            match self.cached.try_lock() {
-                Some(cached) => cached,
+            match self.state.try_lock() {
+                Some(state) => state,
                 None => return false,
             }
         };
-        let concerned = cached.overlaps(start, end) && !self.link.is_broken();
+        let concerned = (state.cached.overlaps(start, end) || state.leaving.overlaps(start, end))
+            && !self.link.is_broken();
         if concerned && !range.may_block() {
             // The answer of the device must be waited for.
             return false;
@@ -139,14 +153,21 @@ impl Invalidate for Mirror {
                 result => break result,
             }
         };
-        cached.remove(start, end);
-        drop(cached);
+        state.cached.remove(start, end);
+        state.leaving.insert(start, end);
+        state.in_flight += 1;
+        drop(state);
         trace::invalidate(self.context, start, end);
         self.stats.invalidations.add(1);
         self.link.stats.invalidations.add(1);
         if let Ok(pending) = pending {
             // A device that does not answer is broken, and nothing more can be done about it here.
             let _ = self.link.finish_invalidation(pending);
+        }
+        let mut state = self.state.lock();
+        state.in_flight -= 1;
+        if state.in_flight == 0 {
+            state.leaving.clear();
         }
         true
     }

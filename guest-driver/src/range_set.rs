@@ -36,6 +36,11 @@ impl RangeSet {
         RangeSet { ranges: [Range { start: 0, end: 0 }; MAX_RANGES], len: 0 }
     }
 
+    /// Makes the set empty.
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// Index of the first range that ends at or after `address`.
     fn first_ending_at_or_after(&self, address: u64) -> usize {
         self.ranges[..self.len].partition_point(|r| r.end < address)

@@ -9,7 +9,10 @@
 //! C header: [`include/linux/migrate.h`](srctree/include/linux/migrate.h)
 
 use crate::{
-    kapi::page::{LockedPage, PagePtr},
+    kapi::{
+        page::{LockedPage, PagePtr},
+        pagemap::{Pagemap, PagemapOps},
+    },
     sys,
 };
 use core::marker::PhantomData;
@@ -67,7 +70,7 @@ pub(crate) enum Source {
 
 enum How {
     Range(sys::migrate_vma),
-    Pfns { committed: bool },
+    Pfns,
 }
 
 /// A migration of up to one window of pages.
@@ -75,6 +78,7 @@ pub(crate) struct Migration<'a> {
     how: How,
     arrays: &'a mut PageArrays,
     npages: usize,
+    committed: bool,
     _mapping: PhantomData<&'a VmaRef>,
 }
 
@@ -121,7 +125,7 @@ impl<'a> Migration<'a> {
         // SAFETY: The mmap lock is held, by `VmaRef`; the arrays have `npages` elements and stay
         // as long as `self`.
         to_result(unsafe { sys::migrate_vma_setup(&mut args) })?;
-        Ok(Migration { how: How::Range(args), arrays, npages, _mapping: PhantomData })
+        Ok(Migration { how: How::Range(args), arrays, npages, committed: false, _mapping: PhantomData })
     }
 
     /// Isolates and unmaps device pages by page frame number, wherever they are mapped.
@@ -140,7 +144,7 @@ impl<'a> Migration<'a> {
         to_result(unsafe {
             sys::migrate_device_range(arrays.src.as_mut_ptr(), first_pfn as c_ulong, npages as c_ulong)
         })?;
-        Ok(Migration { how: How::Pfns { committed: false }, arrays, npages, _mapping: PhantomData })
+        Ok(Migration { how: How::Pfns, arrays, npages, committed: false, _mapping: PhantomData })
     }
 
     /// Pages in the window.
@@ -171,7 +175,7 @@ impl<'a> Migration<'a> {
     }
 
     /// Takes destination `i` back: the page stays where it is.
-    pub(crate) fn clear_destination(&mut self, i: usize) {
+    fn clear_destination(&mut self, i: usize) {
         let dst = core::mem::replace(&mut self.arrays.dst[..self.npages][i], 0);
         if dst & VALID != 0 {
             // SAFETY: The entry was made by `set_destination` from a `LockedPage`.
@@ -185,11 +189,11 @@ impl<'a> Migration<'a> {
     /// Puts the destinations in the places of the sources; to be called once, after the data is
     /// in the destinations. Pages that something else still holds stay.
     pub(crate) fn commit(&mut self) {
+        self.committed = true;
         match &mut self.how {
             // SAFETY: Set up by `of_range`, not finalized before `drop`.
             How::Range(args) => unsafe { sys::migrate_vma_pages(args) },
-            How::Pfns { committed } => {
-                *committed = true;
+            How::Pfns => {
                 // SAFETY: Set up by `of_device`; the arrays have `npages` elements.
                 unsafe {
                     sys::migrate_device_pages(
@@ -202,6 +206,31 @@ impl<'a> Migration<'a> {
         }
     }
 
+    /// Copies the pages that have destinations with the CPU, for when `memory`'s device cannot.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no address space to map the device memory.
+    pub(crate) fn copy_by_cpu<T: PagemapOps>(&self, memory: &Pagemap<T>) -> Result {
+        for i in 0..self.npages {
+            if self.arrays.dst[i] & VALID == 0 {
+                continue;
+            }
+            let (src, dst) = (self.arrays.src[i], self.arrays.dst[i]);
+            let zero = src & VALID == 0;
+            let address = |entry: c_ulong| {
+                // SAFETY: A valid entry is the frame number of a page that the migration holds.
+                unsafe { PagePtr::from_raw(sys::coax_pfn_to_page(entry >> SHIFT)) }
+                    .map(|page| memory.address_of(page))
+                    .ok_or(EINVAL)
+            };
+            let from = if zero { 0 } else { address(src)? };
+            // SAFETY: Both pages exist and are isolated, so that nobody else uses them.
+            to_result(unsafe { sys::coax_copy_by_cpu(address(dst)?, from, zero, 4096) })?;
+        }
+        Ok(())
+    }
+
     /// After [`Self::commit`]: whether page `i` moved.
     pub(crate) fn moved(&self, i: usize) -> bool {
         self.arrays.src[i] & MIGRATE != 0 && self.arrays.dst[i] & VALID != 0
@@ -210,25 +239,24 @@ impl<'a> Migration<'a> {
 
 impl Drop for Migration<'_> {
     fn drop(&mut self) {
+        if !self.committed {
+            // A page with a destination would be mapped there, whatever is in it.
+            for i in 0..self.npages {
+                self.clear_destination(i);
+            }
+        }
         match &mut self.how {
             // SAFETY: Set up by `of_range`, finalized once, here.
             How::Range(args) => unsafe { sys::migrate_vma_finalize(args) },
-            How::Pfns { committed } => {
-                if !*committed {
-                    // Nothing was put in place: all pages go back to where they were.
-                    for src in &mut self.arrays.src[..self.npages] {
-                        *src &= !MIGRATE;
-                    }
-                }
-                // SAFETY: Set up by `of_device`, finalized once, here.
-                unsafe {
-                    sys::migrate_device_finalize(
-                        self.arrays.src.as_mut_ptr(),
-                        self.arrays.dst.as_mut_ptr(),
-                        self.npages as c_ulong,
-                    )
-                }
-            }
+            // SAFETY: Set up by `of_device`, finalized once, here; the arrays have `npages`
+            // elements.
+            How::Pfns => unsafe {
+                sys::migrate_device_finalize(
+                    self.arrays.src.as_mut_ptr(),
+                    self.arrays.dst.as_mut_ptr(),
+                    self.npages as c_ulong,
+                )
+            },
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     kapi::{
         migrate::Fault,
         page::{LockedPage, PagePtr},
+        virtio::ShmRegion,
     },
     sys,
 };
@@ -27,10 +28,7 @@ pub(crate) enum Kind {
     /// `MEMORY_DEVICE_PRIVATE`: at addresses that the CPU cannot use; a CPU access faults.
     Private,
     /// `MEMORY_DEVICE_COHERENT`: at the memory's own physical address.
-    Coherent {
-        /// Physical address.
-        start: u64,
-    },
+    Coherent,
 }
 
 /// What happens to the pages.
@@ -50,14 +48,14 @@ pub(crate) enum FaultError {
     Lost,
 }
 
-/// Device memory of `pages` pages; unmapped, after all pages are free, when dropped.
+/// Device memory; unmapped, after all pages are free, when dropped.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Pagemap<T: PagemapOps> {
     #[pin]
     raw: Opaque<bindings::dev_pagemap>,
     region: NonNull<bindings::resource>,
     first_pfn: u64,
-    pages: usize,
+    memory: ShmRegion,
     #[pin]
     data: T,
 }
@@ -75,24 +73,24 @@ impl<T: PagemapOps> Pagemap<T> {
         folio_split: None,
     };
 
-    /// Makes struct pages for `pages` pages.
+    /// Makes struct pages for the whole pages of `memory`.
     ///
     /// # Errors
     ///
     /// `EBUSY`: the physical range is taken. `ENOMEM`, `ERANGE`: no room for it.
     pub(crate) fn new(
         kind: Kind,
-        pages: usize,
+        memory: ShmRegion,
         name: &'static CStr,
         data: impl PinInit<T>,
     ) -> Result<Pin<KBox<Self>>> {
-        let bytes = pages as u64 * 4096;
+        let bytes = memory.len() & !4095;
         let name = name.as_ptr().cast();
         let region = match kind {
             // SAFETY: `name` lives for ever.
             Kind::Private => from_err_ptr(unsafe { sys::coax_request_free_region(bytes as usize, name) })?,
             // SAFETY: As above.
-            Kind::Coherent { start } => unsafe { sys::coax_request_region(start, bytes, name) },
+            Kind::Coherent => unsafe { sys::coax_request_region(memory.start(), bytes, name) },
         };
         let region = NonNull::new(region).ok_or(EBUSY)?;
         // SAFETY: The resource is ours until it is released.
@@ -105,7 +103,7 @@ impl<T: PagemapOps> Pagemap<T> {
                 }),
                 region,
                 first_pfn: start / 4096,
-                pages,
+                memory,
                 data <- data,
             }),
             GFP_KERNEL,
@@ -124,7 +122,7 @@ impl<T: PagemapOps> Pagemap<T> {
         unsafe {
             (*raw).type_ = match kind {
                 Kind::Private => bindings::memory_type_MEMORY_DEVICE_PRIVATE,
-                Kind::Coherent { .. } => bindings::memory_type_MEMORY_DEVICE_COHERENT,
+                Kind::Coherent => bindings::memory_type_MEMORY_DEVICE_COHERENT,
             };
             (*raw).ops = &Self::OPS;
             (*raw).owner = raw.cast();
@@ -156,7 +154,7 @@ impl<T: PagemapOps> Pagemap<T> {
 
     /// Number of pages.
     pub(crate) fn pages(&self) -> usize {
-        self.pages
+        (self.memory.len() / 4096) as usize
     }
 
     /// Page frame number of page 0.
@@ -172,12 +170,21 @@ impl<T: PagemapOps> Pagemap<T> {
     /// Index of `page` if it is one of these.
     pub(crate) fn index_of(&self, page: PagePtr) -> Option<usize> {
         let index = page.pfn().checked_sub(self.first_pfn)? as usize;
-        (index < self.pages).then_some(index)
+        (index < self.pages()).then_some(index)
+    }
+
+    /// Physical address of the memory behind `page`, which for a private page is not that of its
+    /// frame number.
+    pub(crate) fn address_of(&self, page: PagePtr) -> u64 {
+        match self.index_of(page) {
+            Some(index) => self.memory.start() + index as u64 * 4096,
+            None => page.pfn() * 4096,
+        }
     }
 
     /// Readies page `index`, which must be free, for use: locked, with one reference.
     pub(crate) fn init_page(&self, index: usize) -> Option<LockedPage> {
-        if index >= self.pages {
+        if index >= self.pages() {
             return None;
         }
         // SAFETY: The page frame is in the mapping, which has struct pages.

@@ -18,6 +18,25 @@ use kernel::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+/// A shared memory region of a device (VirtIO 1.3 §2.10): physical memory that the device has.
+#[derive(Clone, Copy)]
+pub(crate) struct ShmRegion {
+    start: u64,
+    len: u64,
+}
+
+impl ShmRegion {
+    /// Physical address.
+    pub(crate) fn start(self) -> u64 {
+        self.start
+    }
+
+    /// Bytes.
+    pub(crate) fn len(self) -> u64 {
+        self.len
+    }
+}
+
 /// A device on the virtio bus.
 #[repr(transparent)]
 pub(crate) struct VirtioDevice(Opaque<sys::virtio_device>);
@@ -52,12 +71,12 @@ impl VirtioDevice {
         value
     }
 
-    /// Address and length of a shared memory region (VirtIO 1.3 §2.10).
-    pub(crate) fn shm_region(&self, id: u8) -> Option<(u64, u64)> {
-        let (mut addr, mut len) = (0, 0);
-        // SAFETY: `addr` and `len` are valid for writes.
-        unsafe { sys::coax_virtio_get_shm(self.raw(), id, &mut addr, &mut len) }
-            .then_some((addr, len))
+    /// The shared memory region `id`, if the device has one.
+    pub(crate) fn shm_region(&self, id: u8) -> Option<ShmRegion> {
+        let (mut start, mut len) = (0, 0);
+        // SAFETY: `start` and `len` are valid for writes.
+        unsafe { sys::coax_virtio_get_shm(self.raw(), id, &mut start, &mut len) }
+            .then_some(ShmRegion { start, len })
     }
 
     /// Sets up one virtqueue for each name; all report to [`Driver::interrupt`].

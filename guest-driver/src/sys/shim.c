@@ -4,6 +4,7 @@
 
 #include <linux/capability.h>
 #include <linux/highmem.h>
+#include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/pid.h>
 #include <linux/sched/mm.h>
@@ -237,6 +238,40 @@ struct resource *coax_request_region(u64 start, u64 len, const char *name)
 void coax_release_region(struct resource *res)
 {
 	release_mem_region(res->start, resource_size(res));
+}
+
+/* System memory and coherent device memory are in the direct map, the private BAR is not. */
+static void *coax_map(u64 addr, u64 len)
+{
+	if (pfn_valid(PHYS_PFN(addr)))
+		return phys_to_virt(addr);
+	return memremap(addr, len, MEMREMAP_WB);
+}
+
+static void coax_unmap(void *mapped, u64 addr)
+{
+	if (!pfn_valid(PHYS_PFN(addr)))
+		memunmap(mapped);
+}
+
+int coax_copy_by_cpu(u64 dst, u64 src, bool zero, u64 len)
+{
+	void *to, *from = NULL;
+
+	to = coax_map(dst, len);
+	if (!to)
+		return -ENOMEM;
+	if (zero) {
+		memset(to, 0, len);
+	} else {
+		from = coax_map(src, len);
+		if (from) {
+			memcpy(to, from, len);
+			coax_unmap(from, src);
+		}
+	}
+	coax_unmap(to, dst);
+	return zero || from ? 0 : -ENOMEM;
 }
 
 bool coax_notifier_blockable(const struct mmu_notifier_range *range)

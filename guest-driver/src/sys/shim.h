@@ -63,6 +63,8 @@ struct resource *coax_request_free_region(unsigned long size, const char *name);
 struct resource *coax_request_region(u64 start, u64 len, const char *name);
 void coax_release_region(struct resource *res);
 
+int coax_copy_by_cpu(u64 dst, u64 src, bool zero, u64 len);
+
 /* Memory management. */
 bool coax_notifier_blockable(const struct mmu_notifier_range *range);
 void coax_notifier_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
