@@ -28,7 +28,7 @@ use crate::{
     new_irqlock, uapi, wire,
 };
 use kernel::{
-    mm::{virt, MmWithUser},
+    mm::{virt, MmWithUser, MmapReadGuard},
     new_mutex,
     prelude::*,
     sync::{
@@ -40,6 +40,9 @@ use kernel::{
 
 /// Longest attempt to answer one request while the mappings keep changing.
 const RETRY_LIMIT: Delta = Delta::from_secs(5);
+/// Pages that migrate around a fault until the program says otherwise: 64 KiB, as many as the kernel
+/// maps around a fault on a file. What the device knows it will need it asks for by itself.
+const FAULT_AROUND: u32 = 16;
 /// Requests waiting for the worker: all that the device may have outstanding, of both kinds.
 const RING: usize = 2 * wire::MAX_PAGE_REQUESTS as usize;
 
@@ -115,7 +118,7 @@ impl Faults {
             ring <- new_irqlock!(ring, "coax_requests"),
             scratch <- new_mutex!(scratch, "coax_scratch"),
             policy: Atomic::new(uapi::POLICY_ON_FAULT),
-            fault_around: Atomic::new(WINDOW_PAGES as u32),
+            fault_around: Atomic::new(FAULT_AROUND),
         }? Error))
     }
 
@@ -186,24 +189,46 @@ impl Faults {
     /// Gives the process its own copy of present pages it shares, before they move: a shared page
     /// would move back to be copied at the device's first write.
     fn break_copy_on_write(&self, mm: &MmWithUser, va: u64, npages: usize, scratch: &mut Scratch) {
-        let pfns = &mut scratch.pfns[..npages];
-        pfns.fill(HmmPfn::SNAPSHOT);
-        let seq = self.notifier.read_begin();
-        let guard = mm.mmap_read_lock();
+        let began = Instant::<Monotonic>::now();
         let owner = self.device.memory.owner();
-        if range_fault(&self.notifier, &guard, seq, va, pfns, owner).is_err() {
-            return;
+        let pfns = &mut scratch.pfns[..npages];
+        while began.elapsed().as_millis() < RETRY_LIMIT.as_millis() {
+            pfns.fill(HmmPfn::SNAPSHOT);
+            let seq = self.notifier.read_begin();
+            let guard = mm.mmap_read_lock();
+            match range_fault(&self.notifier, &guard, seq, va, pfns, owner) {
+                Ok(()) => {}
+                Err(error) if error == EBUSY => continue,
+                Err(_) => return,
+            }
+            let mut any = false;
+            for pfn in pfns.iter_mut() {
+                let shared = pfn.page().is_some_and(|page| page.is_anon()) && !pfn.is_writable();
+                any |= shared;
+                *pfn = if shared { HmmPfn::fault(true) } else { HmmPfn::SNAPSHOT };
+            }
+            if !any {
+                return;
+            }
+            // Each copy is a change of the mappings, after which the look begins anew; what fails
+            // otherwise is found again, and answered, when the pages are looked up.
+            match self.fault_in(&guard, seq, va, pfns) {
+                Err(error) if error == EBUSY => {}
+                _ => return,
+            }
         }
-        let mut any = false;
-        for pfn in pfns.iter_mut() {
-            let shared = pfn.page().is_some_and(|page| page.is_anon()) && !pfn.is_writable();
-            any |= shared;
-            *pfn = if shared { HmmPfn::fault(true) } else { HmmPfn::SNAPSHOT };
-        }
-        if any {
-            // What fails here is found again, and answered, when the pages are looked up.
-            let _ = range_fault(&self.notifier, &guard, seq, va, pfns, owner);
-        }
+    }
+
+    /// Faults in what `pfns` says, also our own private pages that the process may not write:
+    /// `hmm_range_fault` reports those of the owner it is given and leaves them as they are.
+    fn fault_in(
+        &self,
+        guard: &MmapReadGuard<'_>,
+        seq: u64,
+        va: u64,
+        pfns: &mut [HmmPfn],
+    ) -> Result {
+        range_fault(&self.notifier, guard, seq, va, pfns, core::ptr::null_mut())
     }
 
     /// Looks up `npages` pages from `va` on, faulting in what `want` says, and posts `message` with
@@ -231,7 +256,14 @@ impl Faults {
             let seq = self.notifier.read_begin();
             let found = {
                 let guard = mm.mmap_read_lock();
-                range_fault(&self.notifier, &guard, seq, va, pfns, owner)
+                range_fault(&self.notifier, &guard, seq, va, pfns, owner).and_then(|()| {
+                    if want == Some(true) && !pfns[0].is_writable() {
+                        pfns[0] = wanted;
+                        self.fault_in(&guard, seq, va, &mut pfns[..1])?;
+                        return Err(EBUSY);
+                    }
+                    Ok(())
+                })
             };
             match found {
                 Ok(()) => {}

@@ -31,9 +31,9 @@ use kernel::{
 
 /// Most pages moved at a time: 2 MiB, what one copy message holds.
 pub(crate) const WINDOW_PAGES: usize = 512;
-/// Pages brought back around a CPU's fault: 256 KiB, enough that a pass over memory is not one
-/// fault a page, little enough that a stray access does not empty the device.
-const CPU_FAULT_AROUND: usize = 64;
+/// Pages brought back around a CPU's fault: 64 KiB, enough that a pass over memory is not one
+/// fault a page, little enough that a stray access does not take from the device what it uses.
+const CPU_FAULT_AROUND: usize = 16;
 /// Longest attempt to empty the device memory; what is still held then stays.
 const EVICT_LIMIT: Delta = Delta::from_secs(10);
 /// Pause before pages that something held are tried again.

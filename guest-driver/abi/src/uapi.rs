@@ -179,7 +179,7 @@ pub struct Policy {
     /// `POLICY_*`.
     pub policy: u32,
     /// Pages around a device fault that migrate with it: a power of two, 1 … 512; 0 leaves
-    /// the setting as it is. Starts at 512.
+    /// the setting as it is. Starts at 16.
     pub fault_around: u32,
 }
 

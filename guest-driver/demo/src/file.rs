@@ -9,14 +9,15 @@ use coax::{Context, PageRange, Residency, Stats};
 
 use crate::hash::{hexadecimal, sha256sum};
 use crate::map::{MappedFile, SharedCounters};
-use crate::scenario::{device_pages, evict, touch, DevicePages, Findings};
+use crate::scenario::{device_pages, evict, touch, DevicePages, Findings, Progress};
 
 /// Runs it.
-pub fn run(context: &Context, file: &Path) -> Result<Findings> {
+pub fn run(context: &Context, progress: &mut Progress, file: &Path) -> Result<Findings> {
     let digest = sha256sum(file)?;
     let data = std::fs::read(file).with_context(|| format!("Cannot read {}", file.display()))?;
     let expected = describe(&digest, &count(&data));
     drop(data);
+    progress.done("busybox and the CPU read the file");
 
     let mapped = MappedFile::open(file)?;
     // Counters on the heap would migrate, being anonymous memory that the device writes.
@@ -25,7 +26,9 @@ pub fn run(context: &Context, file: &Path) -> Result<Findings> {
     let stats = context.stats()?;
     let before = device_pages(context, &ranges)?;
     let digest = context.sha256(mapped.bytes())?;
+    progress.done("device hashed the mapping");
     context.histogram(mapped.bytes(), counters.get())?;
+    progress.done("device counted its bytes");
     let after = context.residency(ranges[0])?;
     let mut complaints = moved(&stats, &context.stats()?);
     touch(mapped.bytes());

@@ -7,7 +7,7 @@ use coax::{Context, Gemm, PageRange};
 
 use crate::freivalds::{check, random_matrix, Element};
 use crate::rng::Rng;
-use crate::scenario::{device_pages, evict, judge, most, touch, DevicePages, Findings};
+use crate::scenario::{device_pages, evict, judge, most, touch, DevicePages, Findings, Progress};
 
 /// Any number does; this one makes runs repeatable.
 const SEED: u64 = 0xc0a2;
@@ -56,25 +56,30 @@ fn right() -> String {
 }
 
 /// Runs it.
-pub fn run(context: &Context, n: usize) -> Result<Findings> {
+pub fn run(context: &Context, progress: &mut Progress, n: usize) -> Result<Findings> {
     let mut rng = Rng::new(SEED);
     let mut double = Product::new(n, f64::NAN, &mut rng);
     let mut single = Product::new(n, f32::NAN, &mut rng);
     let ranges: Vec<PageRange> = double.ranges().into_iter().chain(single.ranges()).collect();
 
+    progress.done("random matrices made");
     let before = device_pages(context, &ranges)?;
     context.dgemm(&Gemm::product(n, n, n), &double.a, &double.b, &mut double.c)?;
+    progress.done("device multiplied in f64");
     context.sgemm(&Gemm::product(n, n, n), &single.a, &single.b, &mut single.c)?;
+    progress.done("device multiplied in f32");
     let after = device_pages(context, &ranges)?;
     let actual = format!(
         "f64: {}; f32: {}",
         double.verdict(n, &mut rng),
         single.verdict(n, &mut rng)
     );
+    progress.done("products checked");
     double.touch();
     single.touch();
     let after_cpu = device_pages(context, &ranges)?;
     evict(context, &ranges)?;
+    progress.done("pages read by the CPU and evicted");
     let after_evict = device_pages(context, &ranges)?;
 
     let pages = ranges.iter().map(PageRange::pages).sum();

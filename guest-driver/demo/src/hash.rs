@@ -8,20 +8,25 @@ use std::process::Command;
 use anyhow::{ensure, Context as _, Result};
 use coax::{Context, PageRange};
 
-use crate::scenario::{device_pages, evict, judge, most, touch, DevicePages, Findings};
+use crate::scenario::{device_pages, evict, judge, most, touch, DevicePages, Findings, Progress};
 
 /// Runs it.
-pub fn run(context: &Context, file: &Path) -> Result<Findings> {
+pub fn run(context: &Context, progress: &mut Progress, file: &Path) -> Result<Findings> {
     let expected = sha256sum(file)?;
+    progress.done("busybox hashed the file");
     let data = std::fs::read(file).with_context(|| format!("Cannot read {}", file.display()))?;
+    progress.done("file read into malloc'ed memory");
     let ranges = [PageRange::of(&data)];
 
     let before = device_pages(context, &ranges)?;
     let digest = context.sha256(&data)?;
+    progress.done("device hashed the memory");
     let after = device_pages(context, &ranges)?;
     touch(&data);
+    progress.done("CPU read every page");
     let after_cpu = device_pages(context, &ranges)?;
     evict(context, &ranges)?;
+    progress.done("pages evicted");
     let after_evict = device_pages(context, &ranges)?;
 
     let pages = ranges[0].pages();

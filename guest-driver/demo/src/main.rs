@@ -61,10 +61,10 @@ fn run(cli: &Cli) -> Result<bool> {
 }
 
 fn scenario(name: &'static str, device: &Path, input: &Input) -> Result<Outcome> {
-    scenario::run(name, device, |context| match name {
-        "hash" => hash::run(context, &input.file),
-        "structures" => structures::run(context, input.nodes as usize),
-        "gemm" => gemm::run(context, input.size as usize),
-        _ => file::run(context, &input.file),
+    scenario::run(name, device, |context, progress| match name {
+        "hash" => hash::run(context, progress, &input.file),
+        "structures" => structures::run(context, progress, input.nodes as usize),
+        "gemm" => gemm::run(context, progress, input.size as usize),
+        _ => file::run(context, progress, &input.file),
     })
 }

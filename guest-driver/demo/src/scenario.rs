@@ -62,6 +62,29 @@ impl Outcome {
     }
 }
 
+/// Tells people how far a scenario is.
+#[derive(Debug)]
+pub struct Progress {
+    name: &'static str,
+    since: Instant,
+}
+
+impl Progress {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            since: Instant::now(),
+        }
+    }
+
+    /// Says that a step is done, and how long it took.
+    pub fn done(&mut self, step: &str) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        eprintln!("{}:   {step} ({seconds:.2} s)", self.name);
+        self.since = Instant::now();
+    }
+}
+
 /// Device memory mode in words.
 pub fn mode_name(info: &Info) -> &'static str {
     match info.mode {
@@ -75,17 +98,18 @@ pub fn mode_name(info: &Info) -> &'static str {
 pub fn run(
     name: &'static str,
     device: &Path,
-    scenario: impl FnOnce(&Context) -> Result<Findings>,
+    scenario: impl FnOnce(&Context, &mut Progress) -> Result<Findings>,
 ) -> Result<Outcome> {
     let context = Context::open_path(device)?;
     let info = context.info()?;
     let mode = mode_name(&info);
     eprintln!("{name}: in {mode} mode …");
     let started = Instant::now();
-    let mut findings = scenario(&context).unwrap_or_else(|error| Findings {
-        complaints: vec![format!("{error:#}")],
-        ..Findings::default()
-    });
+    let mut findings =
+        scenario(&context, &mut Progress::new(name)).unwrap_or_else(|error| Findings {
+            complaints: vec![format!("{error:#}")],
+            ..Findings::default()
+        });
     let seconds = started.elapsed().as_secs_f64();
     if findings.expected != findings.actual {
         findings

@@ -10,19 +10,25 @@ use coax::{Context, ListSum, PageRange, TreeHit};
 
 use crate::nodes::{Fillers, List, Tree};
 use crate::rng::Rng;
-use crate::scenario::{device_pages, evict, judge, most, DevicePages, Findings};
+use crate::scenario::{device_pages, evict, judge, most, DevicePages, Findings, Progress};
 
 /// Any number does; this one makes runs repeatable.
 const SEED: u64 = 0xc0a1;
 /// Keys searched in each round; half of them are in the tree.
 const SEARCHES: usize = 128;
 
+/// Capacity of the vectors in which results are kept: so large that malloc gives them a mapping
+/// of their own. Between the nodes, they would share pages that the device works on, and each
+/// result would fetch such a page back.
+const OWN_MAPPING: usize = 1 << 15;
+
 /// Runs it.
-pub fn run(context: &Context, nodes: usize) -> Result<Findings> {
+pub fn run(context: &Context, progress: &mut Progress, nodes: usize) -> Result<Findings> {
     let (mut rng, mut fillers) = (Rng::new(SEED), Fillers::default());
     let mut list = List::new(nodes, &mut rng, &mut fillers);
     let mut tree = Tree::new();
     let mut keys = grow_tree(&mut tree, nodes, &mut rng, &mut fillers);
+    progress.done("list and tree built");
     let mut expected = String::new();
     let mut actual = String::new();
 
@@ -37,9 +43,11 @@ pub fn run(context: &Context, nodes: usize) -> Result<Findings> {
         &mut actual,
     )?;
 
+    progress.done("device and CPU walked both");
     // The pages are on the device, or came back for the CPU's walk, when the program writes.
     list.change(nodes / 10, &mut rng, &mut fillers);
     keys.extend(grow_tree(&mut tree, nodes / 10, &mut rng, &mut fillers));
+    progress.done("program changed both");
     expected.push_str("; changed: ");
     actual.push_str("; changed: ");
     compare(
@@ -51,6 +59,8 @@ pub fn run(context: &Context, nodes: usize) -> Result<Findings> {
         &mut actual,
     )?;
 
+    progress.done("device and CPU walked both again");
+
     let ranges = page_ranges(list.places().chain(tree.places()));
     list.sum_on_device(context)?;
     let after = device_pages(context, &ranges)?;
@@ -61,6 +71,7 @@ pub fn run(context: &Context, nodes: usize) -> Result<Findings> {
     );
     let after_cpu = device_pages(context, &ranges)?;
     evict(context, &ranges)?;
+    progress.done("pages read by the CPU and evicted");
     let after_evict = device_pages(context, &ranges)?;
 
     let list_pages: u64 = page_ranges(list.places())
@@ -112,11 +123,11 @@ fn compare(
     actual: &mut String,
 ) -> Result<()> {
     let sum = list.sum_on_device(context)?;
-    let hits: Result<Vec<TreeHit>> = keys
-        .iter()
-        .map(|key| tree.search_on_device(context, *key))
-        .collect();
-    describe(actual, sum, &hits?);
+    let mut hits = Vec::with_capacity(OWN_MAPPING);
+    for key in keys {
+        hits.push(tree.search_on_device(context, *key)?);
+    }
+    describe(actual, sum, &hits);
     let hits: Vec<TreeHit> = keys.iter().map(|key| tree.search_on_cpu(*key)).collect();
     describe(expected, list.sum_on_cpu(), &hits);
     Ok(())
