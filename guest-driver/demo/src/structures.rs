@@ -17,11 +17,6 @@ const SEED: u64 = 0xc0a1;
 /// Keys searched in each round; half of them are in the tree.
 const SEARCHES: usize = 128;
 
-/// Capacity of the vectors in which results are kept: so large that malloc gives them a mapping
-/// of their own. Between the nodes, they would share pages that the device works on, and each
-/// result would fetch such a page back.
-const OWN_MAPPING: usize = 1 << 15;
-
 /// Runs it.
 pub fn run(context: &Context, progress: &mut Progress, nodes: usize) -> Result<Findings> {
     let (mut rng, mut fillers) = (Rng::new(SEED), Fillers::default());
@@ -107,10 +102,11 @@ fn grow_tree(tree: &mut Tree, count: usize, rng: &mut Rng, fillers: &mut Fillers
 }
 
 /// Keys to search: some that are there, and their odd neighbours, which are not.
-fn searched(keys: &[u64], rng: &mut Rng) -> Vec<u64> {
-    (0..SEARCHES)
-        .map(|n| keys[rng.below(keys.len())] | (n as u64 & 1))
-        .collect()
+///
+/// Keys and results lie on the stack: between the nodes on the heap they would share pages that
+/// the device works on, and each access would fetch such a page back.
+fn searched(keys: &[u64], rng: &mut Rng) -> [u64; SEARCHES] {
+    std::array::from_fn(|n| keys[rng.below(keys.len())] | (n as u64 & 1))
 }
 
 /// Walks by device and CPU, and appends what each found.
@@ -118,18 +114,21 @@ fn compare(
     context: &Context,
     list: &List,
     tree: &Tree,
-    keys: &[u64],
+    keys: &[u64; SEARCHES],
     expected: &mut String,
     actual: &mut String,
 ) -> Result<()> {
     let sum = list.sum_on_device(context)?;
-    let mut hits = Vec::with_capacity(OWN_MAPPING);
-    for key in keys {
-        hits.push(tree.search_on_device(context, *key)?);
+    let mut hits = [TreeHit { node: 0, levels: 0 }; SEARCHES];
+    for (key, hit) in keys.iter().zip(&mut hits) {
+        *hit = tree.search_on_device(context, *key)?;
     }
     describe(actual, sum, &hits);
-    let hits: Vec<TreeHit> = keys.iter().map(|key| tree.search_on_cpu(*key)).collect();
-    describe(expected, list.sum_on_cpu(), &hits);
+    describe(
+        expected,
+        list.sum_on_cpu(),
+        &keys.map(|key| tree.search_on_cpu(key)),
+    );
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,12 +25,17 @@ pub fn run(device: &Path, count: u32, seconds: u32, output: &mut Output) -> Resu
         .collect::<Result<Vec<_>>>()?;
     output.line(&json!({"name": "contexts_open", "value": count, "unit": "contexts", "n": 1}))?;
     eprintln!("bench: {count} contexts at work for {seconds} s …");
-    let end = Instant::now() + Duration::from_secs(u64::from(seconds));
+    let duration = Duration::from_secs(u64::from(seconds));
+    let ready = Barrier::new(contexts.len());
+    let started = Instant::now();
     let commands = thread::scope(|scope| {
         let workers: Vec<_> = contexts
             .iter()
             .enumerate()
-            .map(|(number, context)| scope.spawn(move || work(context, number, end)))
+            .map(|(number, context)| {
+                let ready = &ready;
+                scope.spawn(move || work(context, number, ready, duration))
+            })
             .collect();
         workers
             .into_iter()
@@ -40,7 +46,7 @@ pub fn run(device: &Path, count: u32, seconds: u32, output: &mut Output) -> Resu
             })
             .sum::<Result<u64>>()
     })?;
-    let rate = commands as f64 / f64::from(seconds);
+    let rate = commands as f64 / started.elapsed().as_secs_f64();
     let open = contexts[0].stats()?.contexts;
     output.line(&json!({
         "name": "contexts_commands",
@@ -52,9 +58,11 @@ pub fn run(device: &Path, count: u32, seconds: u32, output: &mut Output) -> Resu
 }
 
 /// Copies, fills and hashes until the end, and checks what can be checked.
-fn work(context: &Context, number: usize, end: Instant) -> Result<u64> {
+fn work(context: &Context, number: usize, ready: &Barrier, duration: Duration) -> Result<u64> {
     let source = vec![number as u8; BYTES];
     let mut copy = vec![0u8; BYTES];
+    ready.wait();
+    let end = Instant::now() + duration;
     let mut commands = 0;
     while Instant::now() < end {
         context.fill(&mut copy, 0)?;
