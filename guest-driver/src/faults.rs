@@ -43,6 +43,8 @@ const RETRY_LIMIT: Delta = Delta::from_secs(5);
 /// Pages that migrate around a fault until the program says otherwise: 64 KiB, as many as the kernel
 /// maps around a fault on a file. What the device knows it will need it asks for by itself.
 const FAULT_AROUND: u32 = 16;
+/// Changes of the mappings after which only the page that must be had is still looked up.
+const HINT_TRIES: usize = 16;
 /// Requests waiting for the worker: all that the device may have outstanding, of both kinds.
 const RING: usize = 2 * wire::MAX_PAGE_REQUESTS as usize;
 
@@ -189,10 +191,10 @@ impl Faults {
     /// Gives the process its own copy of present pages it shares, before they move: a shared page
     /// would move back to be copied at the device's first write.
     fn break_copy_on_write(&self, mm: &MmWithUser, va: u64, npages: usize, scratch: &mut Scratch) {
-        let began = Instant::<Monotonic>::now();
         let owner = self.device.memory.owner();
         let pfns = &mut scratch.pfns[..npages];
-        while began.elapsed().as_millis() < RETRY_LIMIT.as_millis() {
+        // Each round makes one copy; others may share pages again as fast (KSM).
+        for _ in 0..npages + HINT_TRIES {
             pfns.fill(HmmPfn::SNAPSHOT);
             let seq = self.notifier.read_begin();
             let guard = mm.mmap_read_lock();
@@ -244,7 +246,7 @@ impl Faults {
     ) -> Result {
         let began = Instant::<Monotonic>::now();
         let owner = self.device.memory.owner();
-        let mut neighbours = true;
+        let (mut neighbours, mut tries) = (true, 0);
         loop {
             if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() {
                 return Err(ETIMEDOUT);
@@ -267,7 +269,11 @@ impl Faults {
             };
             match found {
                 Ok(()) => {}
-                Err(error) if error == EBUSY => continue,
+                Err(error) if error == EBUSY => {
+                    tries += 1;
+                    neighbours &= tries < HINT_TRIES;
+                    continue;
+                }
                 // One of the others cannot be had: they were only a hint.
                 Err(_) if neighbours && npages > 1 => {
                     neighbours = false;

@@ -66,6 +66,8 @@ pub(crate) fn to_device(
         Migration::of_range(vma, start, window.end, Select::System, memory.owner(), None, arrays)?;
     let movable = |migration: &Migration<'_>, i: usize| match migration.source(i) {
         Some(Source::Hole) if !fill.contains(&(start + i * PAGE_SIZE)) => None,
+        // Merged pages are mapped many times; the device reads them where they are.
+        Some(Source::Page(page)) if page.is_ksm() => None,
         source => source,
     };
     let mut left = (0..migration.len()).filter(|&i| movable(&migration, i).is_some()).count();
@@ -96,13 +98,8 @@ pub(crate) fn to_device(
         memory.data().give(index);
     }
     batch.run(&memory.data().link)?;
-    Ok(commit(migration))
-}
-
-/// Puts the pages in place, whose data is there, and returns how many moved.
-fn commit(mut migration: Migration<'_>) -> u64 {
     migration.commit();
-    (0..migration.len()).filter(|&i| migration.moved(i)).count() as u64
+    Ok(migration.count_moved())
 }
 
 /// Records that pages moved to device memory.
@@ -112,21 +109,19 @@ pub(crate) fn count_first(memory: &DeviceMemory, moved: u64) {
     }
 }
 
-/// Gives each page of `migration` a system page from `alloc` and has it copied there; returns how
-/// many moved and whether memory ran out.
-fn to_system(
+/// Gives each page of `migration` a system page from `alloc`, has it copied there and puts it in
+/// place. Pages for which there is no memory stay.
+fn to_system<'a>(
     memory: &DeviceMemory,
-    mut migration: Migration<'_>,
+    mut migration: Migration<'a>,
     mut batch: CopyBatch,
     mut alloc: impl FnMut(usize) -> Option<LockedPage>,
-) -> Result<(u64, bool)> {
-    let mut out_of_memory = false;
+) -> Result<Migration<'a>> {
     for i in 0..migration.len() {
         let Some(Source::Page(source)) = migration.source(i) else {
             continue;
         };
         let Some(page) = alloc(i) else {
-            out_of_memory = true;
             continue;
         };
         batch.push(Some(memory.address_of(source)), memory.address_of(page.page()))?;
@@ -136,7 +131,8 @@ fn to_system(
         // The device is gone, its memory is not.
         migration.copy_by_cpu(memory)?;
     }
-    Ok((commit(migration), out_of_memory))
+    migration.commit();
+    Ok(migration)
 }
 
 /// Brings the device pages of `window` in `vma` back and returns how many moved.
@@ -154,8 +150,9 @@ pub(crate) fn range_to_system(
     let start = window.start;
     let migration =
         Migration::of_range(vma, start, window.end, Select::Device, memory.owner(), None, arrays)?;
-    let (moved, _) =
-        to_system(memory, migration, batch, |i| LockedPage::alloc(vma, start + i * PAGE_SIZE))?;
+    let moved =
+        to_system(memory, migration, batch, |i| LockedPage::alloc(vma, start + i * PAGE_SIZE))?
+            .count_moved();
     if moved > 0 {
         memory.data().link.stats.to_system_request.add(moved);
         trace::to_system(start as u64, moved, CAUSE_REQUEST);
@@ -163,27 +160,52 @@ pub(crate) fn range_to_system(
     Ok(moved)
 }
 
-/// A CPU touched a private page: brings it and its neighbours back.
+/// A CPU touched a private page: brings it and its neighbours back, or it alone where the same
+/// page is mapped more than once around it, so that it cannot move with them.
 pub(crate) fn on_cpu_fault(memory: &DeviceMemory, fault: &Fault<'_>) -> Result<(), FaultError> {
     let vma = fault.vma();
-    let bytes = CPU_FAULT_AROUND * PAGE_SIZE;
-    let start = (fault.address() & !(bytes - 1)).max(vma.start());
-    let end = ((fault.address() & !(bytes - 1)) + bytes).min(vma.end());
+    let page = fault.address() & !(PAGE_SIZE - 1);
+    let block = CPU_FAULT_AROUND * PAGE_SIZE;
+    let start = page & !(block - 1);
+    let around = start.max(vma.start())..(start + block).min(vma.end());
+    if !bring_back(memory, fault, around)? {
+        // If it does not move now, something holds it for a moment, and the CPU faults again.
+        bring_back(memory, fault, page..page + PAGE_SIZE)?;
+    }
+    Ok(())
+}
 
+/// Brings `window` back; returns whether the page touched moved.
+fn bring_back(
+    memory: &DeviceMemory,
+    fault: &Fault<'_>,
+    window: Range<usize>,
+) -> Result<bool, FaultError> {
     let no_memory = |_| FaultError::NoMemory;
-    let mut arrays = PageArrays::new(CPU_FAULT_AROUND).map_err(no_memory)?;
-    let batch = CopyBatch::new(CPU_FAULT_AROUND).map_err(no_memory)?;
-    let migration =
-        Migration::of_range(vma, start, end, Select::Device, memory.owner(), Some(fault), &mut arrays)
-            .map_err(|_| FaultError::Lost)?;
-    let at_fault = ((fault.address() & !(PAGE_SIZE - 1)) - start) / PAGE_SIZE;
+    let vma = fault.vma();
+    let start = window.start;
+    let pages = window.len() / PAGE_SIZE;
+    let mut arrays = PageArrays::new(pages).map_err(no_memory)?;
+    let batch = CopyBatch::new(pages).map_err(no_memory)?;
+    let migration = Migration::of_range(
+        vma,
+        start,
+        window.end,
+        Select::Device,
+        memory.owner(),
+        Some(fault),
+        &mut arrays,
+    )
+    .map_err(|_| FaultError::Lost)?;
+    let at_fault = (fault.address() - start) / PAGE_SIZE;
     let mut fault_page_missing = false;
-    let (moved, _) = to_system(memory, migration, batch, |i| {
+    let migration = to_system(memory, migration, batch, |i| {
         let page = LockedPage::alloc(vma, start + i * PAGE_SIZE);
         fault_page_missing |= page.is_none() && i == at_fault;
         page
     })
     .map_err(|_| FaultError::Lost)?;
+    let moved = migration.count_moved();
     if moved > 0 {
         memory.data().link.stats.to_system_fault.add(moved);
         trace::to_system(start as u64, moved, CAUSE_FAULT);
@@ -191,7 +213,7 @@ pub(crate) fn on_cpu_fault(memory: &DeviceMemory, fault: &Fault<'_>) -> Result<(
     if fault_page_missing {
         return Err(FaultError::NoMemory);
     }
-    Ok(())
+    Ok(migration.moved(at_fault))
 }
 
 /// Brings all pages back, wherever they are mapped, and returns how many are still held by
@@ -210,7 +232,7 @@ pub(crate) fn evict_all(memory: &DeviceMemory) -> Result<u64> {
             let batch = CopyBatch::new(count)?;
             let migration =
                 Migration::of_device(memory.first_pfn() + first as u64, count, &mut arrays)?;
-            let (moved, _) = to_system(memory, migration, batch, |_| LockedPage::alloc_any())?;
+            let moved = to_system(memory, migration, batch, |_| LockedPage::alloc_any())?.count_moved();
             memory.data().link.stats.to_system_evict.add(moved);
             trace::to_system(0, moved, CAUSE_EVICT);
         }

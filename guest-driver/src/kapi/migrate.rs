@@ -231,6 +231,11 @@ impl<'a> Migration<'a> {
         Ok(())
     }
 
+    /// After [`Self::commit`]: how many pages moved.
+    pub(crate) fn count_moved(&self) -> u64 {
+        (0..self.npages).filter(|&i| self.moved(i)).count() as u64
+    }
+
     /// After [`Self::commit`]: whether page `i` moved.
     pub(crate) fn moved(&self, i: usize) -> bool {
         self.arrays.src[i] & MIGRATE != 0 && self.arrays.dst[i] & VALID != 0

@@ -37,6 +37,12 @@ impl PagePtr {
         unsafe { sys::coax_page_is_anon(self.as_ptr()) }
     }
 
+    /// Whether the page stands for several that were equal (KSM).
+    pub(crate) fn is_ksm(self) -> bool {
+        // SAFETY: The struct page is valid by the type's contract.
+        unsafe { sys::coax_page_is_ksm(self.as_ptr()) }
+    }
+
     /// Whether the page is the zero page that stands for memory only read so far.
     pub(crate) fn is_zero(self) -> bool {
         // SAFETY: The struct page is valid by the type's contract.

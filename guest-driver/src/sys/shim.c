@@ -207,6 +207,11 @@ bool coax_page_is_anon(struct page *page)
 	return folio_test_anon(page_folio(page));
 }
 
+bool coax_page_is_ksm(struct page *page)
+{
+	return folio_test_ksm(page_folio(page));
+}
+
 bool coax_page_is_zero(struct page *page)
 {
 	/* The huge zero folio is not exported; it has no mapping, as nothing else user-visible. */

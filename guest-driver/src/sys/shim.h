@@ -57,6 +57,7 @@ struct page *coax_alloc_page(void);
 void coax_lock_page(struct page *page);
 void coax_unlock_put_page(struct page *page);
 bool coax_page_is_anon(struct page *page);
+bool coax_page_is_ksm(struct page *page);
 bool coax_page_is_zero(struct page *page);
 void coax_mark_written(struct page *page);
 struct resource *coax_request_free_region(unsigned long size, const char *name);
