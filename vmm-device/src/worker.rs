@@ -152,7 +152,7 @@ impl Worker {
                 .contexts
                 .join(request.context)
                 .ok_or(STATUS_BAD_CONTEXT)?;
-            Ok((Operation::start(&request.command)?, member))
+            Ok((Operation::start(&request.command, &device.tiles)?, member))
         });
         match started {
             Ok((operation, member)) => state.runnable.push_back(Box::new(Job {

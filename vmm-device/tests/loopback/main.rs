@@ -10,6 +10,7 @@ mod contexts;
 mod copies;
 mod faults;
 mod front_end;
+mod gemm;
 mod invalidations;
 mod lifecycle;
 mod malformed;
