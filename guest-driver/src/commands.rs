@@ -72,7 +72,13 @@ impl Commands {
         let id = table.next_id;
         table.next_id += 1;
         // Within the capacity, so that nothing is allocated.
-        table.slots.push_within_capacity(Slot { id, state: State::Running }).map_err(|_| EBUSY)?;
+        table
+            .slots
+            .push_within_capacity(Slot {
+                id,
+                state: State::Running,
+            })
+            .map_err(|_| EBUSY)?;
         Ok(id)
     }
 
@@ -88,7 +94,9 @@ impl Commands {
         {
             let mut table = self.table.lock();
             match table.slots.iter_mut().find(|slot| slot.id == tag.id) {
-                Some(slot) if matches!(slot.state, State::Running) => slot.state = State::Done(reply),
+                Some(slot) if matches!(slot.state, State::Running) => {
+                    slot.state = State::Done(reply)
+                }
                 _ => return,
             }
         }
@@ -107,7 +115,11 @@ impl Commands {
 
     /// Whether a command can be collected.
     pub(crate) fn any_done(&self) -> bool {
-        self.table.lock().slots.iter().any(|slot| matches!(slot.state, State::Done(_)))
+        self.table
+            .lock()
+            .slots
+            .iter()
+            .any(|slot| matches!(slot.state, State::Done(_)))
     }
 
     /// Waits for command `id`, no longer than `limit` if there is one, and frees its slot.
@@ -120,7 +132,11 @@ impl Commands {
         let mut table = self.table.lock();
         let mut left = limit.unwrap_or(Jiffies::MAX);
         loop {
-            let index = table.slots.iter().position(|slot| slot.id == id).ok_or(EINVAL)?;
+            let index = table
+                .slots
+                .iter()
+                .position(|slot| slot.id == id)
+                .ok_or(EINVAL)?;
             if matches!(table.slots[index].state, State::Done(_)) {
                 let slot = table.slots.remove(index).map_err(|_| EINVAL)?;
                 if let State::Done(reply) = slot.state {

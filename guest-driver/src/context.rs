@@ -83,17 +83,31 @@ impl Context {
     }
 
     fn send(&self, opcode: u32, arg: &[u64; wire::COMMAND_ARGS], id: u64) -> Result {
-        let tag = CommandTag { context: self.number, id };
-        let mut message =
-            Request::new(size_of::<wire::Command>(), size_of::<wire::CommandReply>(), tag, GFP_KERNEL)?;
-        put(&mut message, 0, &wire::Command {
-            opcode: opcode.into(),
-            context: self.number.into(),
-            arg: arg.map(Into::into),
-        })?;
+        let tag = CommandTag {
+            context: self.number,
+            id,
+        };
+        let mut message = Request::new(
+            size_of::<wire::Command>(),
+            size_of::<wire::CommandReply>(),
+            tag,
+            GFP_KERNEL,
+        )?;
+        put(
+            &mut message,
+            0,
+            &wire::Command {
+                opcode: opcode.into(),
+                context: self.number.into(),
+                arg: arg.map(Into::into),
+            },
+        )?;
         trace::command(self.number, opcode, id);
         self.mirror.stats.commands.add(1);
-        self.device.link.command(message).map_err(|e| if e == ENOSPC { EBUSY } else { e })
+        self.device
+            .link
+            .command(message)
+            .map_err(|e| if e == ENOSPC { EBUSY } else { e })
     }
 
     /// Closes the context on the device; later calls do nothing.
@@ -129,8 +143,13 @@ impl OpenFile for Context {
             let faults = Arc::pin_init(Worker::new(faults), GFP_KERNEL)?;
             let commands = Commands::new(device.next_command_base())?;
             link.control(wire::CONTROL_CONTEXT_OPEN, number, 0, 0, &mut [])?;
-            link.contexts
-                .publish(number, Entry { faults: faults.clone(), commands: commands.clone() });
+            link.contexts.publish(
+                number,
+                Entry {
+                    faults: faults.clone(),
+                    commands: commands.clone(),
+                },
+            );
             let context = Context {
                 device: device.clone(),
                 number,
@@ -159,7 +178,11 @@ impl OpenFile for Context {
         if !self.device.is_alive() {
             return bindings::POLLERR | bindings::POLLHUP;
         }
-        if self.commands.any_done() { bindings::POLLIN | bindings::POLLRDNORM } else { 0 }
+        if self.commands.any_done() {
+            bindings::POLLIN | bindings::POLLRDNORM
+        } else {
+            0
+        }
     }
 
     fn release(&self) {

@@ -58,7 +58,10 @@ impl ContextTable {
     /// `EMFILE`: the device has no context left.
     pub(crate) fn reserve(&self) -> Result<u32> {
         let mut slots = self.slots.lock();
-        let free = slots.iter().position(|slot| matches!(slot, Slot::Free)).ok_or(EMFILE)?;
+        let free = slots
+            .iter()
+            .position(|slot| matches!(slot, Slot::Free))
+            .ok_or(EMFILE)?;
         slots[free] = Slot::Taken;
         Ok(free as u32)
     }
@@ -74,7 +77,10 @@ impl ContextTable {
     /// Makes the context unreachable; the number stays taken.
     pub(crate) fn withdraw(&self, number: u32) -> Option<Entry> {
         let mut slots = self.slots.lock();
-        match slots.get_mut(number as usize).map(|slot| core::mem::replace(slot, Slot::Taken)) {
+        match slots
+            .get_mut(number as usize)
+            .map(|slot| core::mem::replace(slot, Slot::Taken))
+        {
             Some(Slot::Open(entry)) => Some(entry),
             _ => None,
         }
@@ -90,7 +96,11 @@ impl ContextTable {
 
     /// Numbers in use.
     pub(crate) fn count(&self) -> u64 {
-        self.slots.lock().iter().filter(|slot| !matches!(slot, Slot::Free)).count() as u64
+        self.slots
+            .lock()
+            .iter()
+            .filter(|slot| !matches!(slot, Slot::Free))
+            .count() as u64
     }
 
     /// Entry of an open context.

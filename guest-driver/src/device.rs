@@ -137,13 +137,21 @@ impl Device {
 
     /// First command identifier for a new context.
     pub(crate) fn next_command_base(&self) -> u64 {
-        self.next_command_base.fetch_add(COMMAND_IDS_PER_CONTEXT, Relaxed)
+        self.next_command_base
+            .fetch_add(COMMAND_IDS_PER_CONTEXT, Relaxed)
     }
 
     /// Drops a closed context's worker, which may take long, without making the caller wait.
     pub(crate) fn reap(&self, worker: Arc<Worker<Faults>>) {
         // Without memory for the list the caller does wait.
-        if self.reaper.data().dead.lock().push(worker, GFP_KERNEL).is_ok() {
+        if self
+            .reaper
+            .data()
+            .dead
+            .lock()
+            .push(worker, GFP_KERNEL)
+            .is_ok()
+        {
             self.reaper.queue(&self.link.workqueue);
         }
     }
@@ -161,7 +169,11 @@ impl Device {
             .control(wire::CONTROL_RESET, 0, 0, 0, &mut [])
             .and_then(|()| migration::evict_all(&self.memory));
         self.memory.data().set_accepting(self.is_alive());
-        if reset? == 0 { Ok(()) } else { Err(EBUSY) }
+        if reset? == 0 {
+            Ok(())
+        } else {
+            Err(EBUSY)
+        }
     }
 
     fn show(link: &Arc<Link>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -227,7 +239,11 @@ impl Driver for Device {
             uapi::MODE_PRIVATE => Kind::Private,
             uapi::MODE_COHERENT => Kind::Coherent,
             other => {
-                dev_err!(dev, "coax: mode={} is not known; 0 is private, 1 coherent\n", other);
+                dev_err!(
+                    dev,
+                    "coax: mode={} is not known; 0 is private, 1 coherent\n",
+                    other
+                );
                 return Err(EINVAL);
             }
         };
@@ -245,7 +261,13 @@ impl Driver for Device {
         let memory = Pagemap::new(kind, region, c"coax", Memory::new(link.clone(), pages)?)
             .inspect_err(|error| {
                 let (mib, at) = (region.len() >> 20, region.start());
-                dev_err!(dev, "coax: no struct pages for {} MiB at {:#x}: {:?}\n", mib, at, error);
+                dev_err!(
+                    dev,
+                    "coax: no struct pages for {} MiB at {:#x}: {:?}\n",
+                    mib,
+                    at,
+                    error
+                );
             })?;
         Arc::pin_init(
             try_pin_init!(Self {
@@ -272,7 +294,8 @@ impl Driver for Device {
         // One buffer for each request that can be outstanding, of both kinds.
         this.link.post_request_buffers(wire::QUEUE_SIZE.into())?;
         let (base, bytes) = (this.region.start(), this.region.len());
-        this.link.control(wire::CONTROL_SET_DEVICE_MEMORY, 0, base, bytes, &mut [])?;
+        this.link
+            .control(wire::CONTROL_SET_DEVICE_MEMORY, 0, base, bytes, &mut [])?;
         this.link.control(
             wire::CONTROL_SET_PAGE_REQUEST_ALLOCATION,
             0,
@@ -281,7 +304,11 @@ impl Driver for Device {
             &mut [],
         )?;
         Self::into_service(&this)?;
-        let kind = if this.mode == uapi::MODE_COHERENT { "coherent" } else { "private" };
+        let kind = if this.mode == uapi::MODE_COHERENT {
+            "coherent"
+        } else {
+            "private"
+        };
         dev_info!(
             vdev.parent(),
             "coax: {} MiB of {} device memory at {:#x}, {} command queues, {} contexts\n",
@@ -303,7 +330,9 @@ impl Driver for Device {
         self.memory.data().set_accepting(false);
         for number in 0..self.max_contexts {
             if let Some(entry) = self.link.contexts.get(number) {
-                let _ = self.link.control(wire::CONTROL_CONTEXT_CLOSE, number, 0, 0, &mut []);
+                let _ = self
+                    .link
+                    .control(wire::CONTROL_CONTEXT_CLOSE, number, 0, 0, &mut []);
                 self.link.take_requests();
                 self.link.take_all_commands();
                 entry.commands.fail_all(ENODEV);

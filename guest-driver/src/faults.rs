@@ -131,7 +131,10 @@ impl Faults {
         let sensible = (1..=wire::MAX_RANGE_PAGES).contains(&npages)
             && request.va.get() % PAGE_SIZE == 0
             && request.tag.get() < wire::MAX_PAGE_REQUESTS
-            && matches!(request.kind.get(), wire::REQUEST_TRANSLATION | wire::REQUEST_PAGE);
+            && matches!(
+                request.kind.get(),
+                wire::REQUEST_TRANSLATION | wire::REQUEST_PAGE
+            );
         sensible && self.ring.lock().push_within_capacity(*request).is_ok()
     }
 
@@ -178,8 +181,8 @@ impl Faults {
         }
         let memory = &self.device.memory;
         // What does not move is used in place.
-        let moved = migration::to_device(memory, vma, start..end, wanted, &mut scratch.arrays)
-            .unwrap_or(0);
+        let moved =
+            migration::to_device(memory, vma, start..end, wanted, &mut scratch.arrays).unwrap_or(0);
         if moved > 0 {
             migration::count_first(memory, moved);
             self.device.link.stats.to_device_fault.add(moved);
@@ -207,7 +210,11 @@ impl Faults {
             for pfn in pfns.iter_mut() {
                 let shared = pfn.page().is_some_and(|page| page.is_anon()) && !pfn.is_writable();
                 any |= shared;
-                *pfn = if shared { HmmPfn::fault(true) } else { HmmPfn::SNAPSHOT };
+                *pfn = if shared {
+                    HmmPfn::fault(true)
+                } else {
+                    HmmPfn::SNAPSHOT
+                };
             }
             if !any {
                 return;
@@ -291,9 +298,13 @@ impl Faults {
         }
     }
 
-    fn message_for(&self, head: wire::TranslationMessage, entries: usize) -> Result<KBox<CallRequest>> {
-        let readable = size_of::<wire::TranslationMessage>()
-            + entries * size_of::<wire::TranslationEntry>();
+    fn message_for(
+        &self,
+        head: wire::TranslationMessage,
+        entries: usize,
+    ) -> Result<KBox<CallRequest>> {
+        let readable =
+            size_of::<wire::TranslationMessage>() + entries * size_of::<wire::TranslationEntry>();
         let mut message = new_message(readable, 0, GFP_KERNEL)?;
         put(&mut message, 0, &head)?;
         Ok(message)
@@ -363,7 +374,9 @@ impl Faults {
     /// Posts an answer without entries.
     fn answer_empty(&self, head: wire::TranslationMessage) {
         // Fails only when the device is broken, and then nobody waits for it.
-        let _ = self.message_for(head, 0).and_then(|m| self.mirror.lock().post(m, 0, 0));
+        let _ = self
+            .message_for(head, 0)
+            .and_then(|m| self.mirror.lock().post(m, 0, 0));
     }
 
     fn translation_request(&self, request: &wire::DeviceRequest, scratch: &mut Scratch) {
@@ -373,18 +386,26 @@ impl Faults {
         let withhold = self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT
             && self.device.memory.data().is_accepting()
             && self.device.memory.data().free_pages() > 0;
-        let answered = self.notifier.mm().mmget_not_zero().ok_or(ESRCH).and_then(|mm| {
-            let range = self.clip(&mm, request)?;
-            self.answer(&mm, range, None, withhold, head, scratch)
-        });
+        let answered = self
+            .notifier
+            .mm()
+            .mmget_not_zero()
+            .ok_or(ESRCH)
+            .and_then(|mm| {
+                let range = self.clip(&mm, request)?;
+                self.answer(&mm, range, None, withhold, head, scratch)
+            });
         if answered.is_err() {
             self.answer_empty(head);
         }
     }
 
     fn page_request(&self, request: &wire::DeviceRequest, scratch: &mut Scratch) {
-        let (context, tag, flags) =
-            (self.mirror.context(), request.tag.get(), request.flags.get());
+        let (context, tag, flags) = (
+            self.mirror.context(),
+            request.tag.get(),
+            request.flags.get(),
+        );
         trace::page_request(context, request.va.get(), request.npages.get(), flags);
         self.device.link.stats.page_requests.add(1);
         self.mirror.stats.page_requests.add(1);
@@ -421,7 +442,11 @@ impl Faults {
         respond: bool,
         scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
-        let mm = self.notifier.mm().mmget_not_zero().ok_or(Refusal::Failure)?;
+        let mm = self
+            .notifier
+            .mm()
+            .mmget_not_zero()
+            .ok_or(Refusal::Failure)?;
         let (va, npages) = self.clip(&mm, request).map_err(Refusal::of)?;
         let write = request.flags.get() & wire::ACCESS_WRITE != 0;
         if self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT {

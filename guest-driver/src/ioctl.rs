@@ -8,8 +8,8 @@
 use crate::{
     context::{checked, Context},
     kapi::{
-        misc::{cond_resched, is_admin},
         migrate::PageArrays,
+        misc::{cond_resched, is_admin},
         mm,
         notifier::IntervalNotifier,
         uaccess,
@@ -45,15 +45,22 @@ pub(crate) fn dispatch(context: &Context, cmd: u32, arg: usize) -> Result<isize>
 
 fn info(context: &Context, arg: usize) -> Result {
     let device = &context.device;
-    uaccess::write(arg, &uapi::Info {
-        version: uapi::UAPI_VERSION,
-        mode: device.mode,
-        max_contexts: device.max_contexts,
-        command_queues: device.link.command_queues() as u32,
-        device_pages: device.memory.pages() as u64,
-        free_pages: device.memory.data().free_pages(),
-        first_pfn: if is_admin() { device.memory.first_pfn() } else { 0 },
-    })
+    uaccess::write(
+        arg,
+        &uapi::Info {
+            version: uapi::UAPI_VERSION,
+            mode: device.mode,
+            max_contexts: device.max_contexts,
+            command_queues: device.link.command_queues() as u32,
+            device_pages: device.memory.pages() as u64,
+            free_pages: device.memory.data().free_pages(),
+            first_pfn: if is_admin() {
+                device.memory.first_pfn()
+            } else {
+                0
+            },
+        },
+    )
 }
 
 fn submit(context: &Context, arg: usize) -> Result {
@@ -121,11 +128,19 @@ fn migrate(context: &Context, arg: usize) -> Result {
         let there = if to_device { on_device } else { on_system };
         migrate.moved += moved;
         migrate.already += there.saturating_sub(moved);
-        migrate.left += if to_device { npages as u64 - on_device.min(npages as u64) } else { on_device };
+        migrate.left += if to_device {
+            npages as u64 - on_device.min(npages as u64)
+        } else {
+            on_device
+        };
         cond_resched();
     }
     uaccess::write(arg, &migrate)?;
-    if unmapped { Err(EFAULT) } else { Ok(()) }
+    if unmapped {
+        Err(EFAULT)
+    } else {
+        Ok(())
+    }
 }
 
 /// Moves the pages of one window, mapping by mapping; returns how many moved and whether part of
@@ -186,7 +201,13 @@ fn residency(context: &Context, arg: usize) -> Result {
     residency.pages = [0; 4];
     let mut to = residency.vector;
     for (addr, npages) in windows(residency.addr, residency.len) {
-        let counts = look.look(&context.device, &context.faults.data().notifier, &mm, addr, npages)?;
+        let counts = look.look(
+            &context.device,
+            &context.faults.data().notifier,
+            &mm,
+            addr,
+            npages,
+        )?;
         for (total, count) in residency.pages.iter_mut().zip(counts) {
             *total += count;
         }

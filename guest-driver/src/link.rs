@@ -11,7 +11,12 @@
 
 use crate::{
     context_table::ContextTable,
-    kapi::{completion::Completion, irqlock::IrqSpinLock, virtqueue::{Queue, RawQueue, Request}, work::Workqueue},
+    kapi::{
+        completion::Completion,
+        irqlock::IrqSpinLock,
+        virtqueue::{Queue, RawQueue, Request},
+        work::Workqueue,
+    },
     new_irqlock, new_queue,
     stats::Stats,
     wire,
@@ -103,7 +108,10 @@ impl Link {
         let (control, copy, translation, request) = (next()?, next()?, next()?, next()?);
         let mut command = KVec::new();
         for raw in queues {
-            command.push(KBox::pin_init(new_queue!(raw, "coax_command"), GFP_KERNEL)?, GFP_KERNEL)?;
+            command.push(
+                KBox::pin_init(new_queue!(raw, "coax_command"), GFP_KERNEL)?,
+                GFP_KERNEL,
+            )?;
         }
         if command.is_empty() {
             return Err(EINVAL);
@@ -134,17 +142,16 @@ impl Link {
     /// Gives the device up: all commands end with `EIO`.
     pub(crate) fn mark_broken(&self, why: &str) {
         if !self.broken.xchg(true, kernel::sync::atomic::Full) {
-            pr_err!("the device {}; unbind and bind the driver to recover\n", why);
+            pr_err!(
+                "the device {}; unbind and bind the driver to recover\n",
+                why
+            );
         }
         self.contexts.fail_commands(EIO);
     }
 
     /// Sends a message; waits while the ring is full, which the device always empties.
-    fn send(
-        &self,
-        queue: &Queue<Option<Arc<Waiter>>>,
-        mut message: KBox<CallRequest>,
-    ) -> Result {
+    fn send(&self, queue: &Queue<Option<Arc<Waiter>>>, mut message: KBox<CallRequest>) -> Result {
         let began = Instant::<Monotonic>::now();
         loop {
             if self.is_broken() {
@@ -188,18 +195,34 @@ impl Link {
     /// # Errors
     ///
     /// `EIO`: the device is broken. `EBUSY`, `EINVAL`: the device refuses. `ENOMEM`.
-    pub(crate) fn control(&self, opcode: u32, context: u32, arg0: u64, arg1: u64, reply: &mut [u8]) -> Result {
+    pub(crate) fn control(
+        &self,
+        opcode: u32,
+        context: u32,
+        arg0: u64,
+        arg1: u64,
+        reply: &mut [u8],
+    ) -> Result {
         let head = size_of::<wire::ControlReply>();
-        let mut message = new_message(size_of::<wire::ControlRequest>(), head + reply.len(), GFP_KERNEL)?;
-        put(&mut message, 0, &wire::ControlRequest {
-            opcode: opcode.into(),
-            context: context.into(),
-            arg0: arg0.into(),
-            arg1: arg1.into(),
-        })?;
+        let mut message = new_message(
+            size_of::<wire::ControlRequest>(),
+            head + reply.len(),
+            GFP_KERNEL,
+        )?;
+        put(
+            &mut message,
+            0,
+            &wire::ControlRequest {
+                opcode: opcode.into(),
+                context: context.into(),
+                arg0: arg0.into(),
+                arg1: arg1.into(),
+            },
+        )?;
         let pending = self.begin(&self.control, message, GFP_KERNEL)?;
         let answer = self.finish(pending)?;
-        let (status, rest) = wire::ControlReply::read_from_prefix(answer.writable()).map_err(|_| EIO)?;
+        let (status, rest) =
+            wire::ControlReply::read_from_prefix(answer.writable()).map_err(|_| EIO)?;
         match status.status.get() {
             wire::STATUS_OK => {
                 reply.copy_from_slice(rest);
@@ -219,7 +242,11 @@ impl Link {
         let pending = self.begin(&self.copy, message, GFP_KERNEL)?;
         let answer = self.finish(pending)?;
         let reply = wire::CopyReply::read_from_bytes(answer.writable()).map_err(|_| EIO)?;
-        if reply.status.get() == wire::STATUS_OK { Ok(()) } else { Err(EIO) }
+        if reply.status.get() == wire::STATUS_OK {
+            Ok(())
+        } else {
+            Err(EIO)
+        }
     }
 
     /// Puts a completion or response into the translation queue, behind all that went before.
@@ -313,7 +340,11 @@ impl Link {
         };
         while let Some((message, len)) = queue.pop() {
             let reply = wire::CommandReply::read_from_bytes(message.writable());
-            let reply = if len == size_of::<wire::CommandReply>() { reply.map_err(|_| EIO) } else { Err(EIO) };
+            let reply = if len == size_of::<wire::CommandReply>() {
+                reply.map_err(|_| EIO)
+            } else {
+                Err(EIO)
+            };
             if reply.is_err() {
                 self.stats.device_errors.add(1);
             }
@@ -352,7 +383,11 @@ impl Link {
 /// # Errors
 ///
 /// `ENOMEM`: no memory.
-pub(crate) fn new_message(readable: usize, writable: usize, flags: Flags) -> Result<KBox<CallRequest>> {
+pub(crate) fn new_message(
+    readable: usize,
+    writable: usize,
+    flags: Flags,
+) -> Result<KBox<CallRequest>> {
     Request::new(readable, writable, None, flags)
 }
 

@@ -167,7 +167,10 @@ impl CopyBatch {
         if self.entries == 0 {
             return Ok(());
         }
-        let header = wire::CopyHeader { count: (self.entries as u32).into(), reserved: 0.into() };
+        let header = wire::CopyHeader {
+            count: (self.entries as u32).into(),
+            reserved: 0.into(),
+        };
         put(&mut self.message, 0, &header)?;
         let used = size_of::<wire::CopyHeader>() + self.entries * size_of::<wire::CopyEntry>();
         self.message.limit_readable(used);

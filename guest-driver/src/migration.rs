@@ -62,15 +62,24 @@ pub(crate) fn to_device(
 ) -> Result<u64> {
     let mut batch = CopyBatch::new(window.len() / PAGE_SIZE)?;
     let start = window.start;
-    let mut migration =
-        Migration::of_range(vma, start, window.end, Select::System, memory.owner(), None, arrays)?;
+    let mut migration = Migration::of_range(
+        vma,
+        start,
+        window.end,
+        Select::System,
+        memory.owner(),
+        None,
+        arrays,
+    )?;
     let movable = |migration: &Migration<'_>, i: usize| match migration.source(i) {
         Some(Source::Hole) if !fill.contains(&(start + i * PAGE_SIZE)) => None,
         // Merged pages are mapped many times; the device reads them where they are.
         Some(Source::Page(page)) if page.is_ksm() => None,
         source => source,
     };
-    let mut left = (0..migration.len()).filter(|&i| movable(&migration, i).is_some()).count();
+    let mut left = (0..migration.len())
+        .filter(|&i| movable(&migration, i).is_some())
+        .count();
     let mut run = 0..0;
     for i in 0..migration.len() {
         let Some(source) = movable(&migration, i) else {
@@ -105,7 +114,12 @@ pub(crate) fn to_device(
 /// Records that pages moved to device memory.
 pub(crate) fn count_first(memory: &DeviceMemory, moved: u64) {
     if moved > 0 && memory.data().link.stats.first_migration_ns.get() == 0 {
-        memory.data().link.stats.first_migration_ns.set_once(boottime_ns());
+        memory
+            .data()
+            .link
+            .stats
+            .first_migration_ns
+            .set_once(boottime_ns());
     }
 }
 
@@ -124,7 +138,10 @@ fn to_system<'a>(
         let Some(page) = alloc(i) else {
             continue;
         };
-        batch.push(Some(memory.address_of(source)), memory.address_of(page.page()))?;
+        batch.push(
+            Some(memory.address_of(source)),
+            memory.address_of(page.page()),
+        )?;
         migration.set_destination(i, page);
     }
     if batch.run(&memory.data().link).is_err() {
@@ -148,11 +165,19 @@ pub(crate) fn range_to_system(
 ) -> Result<u64> {
     let batch = CopyBatch::new(window.len() / PAGE_SIZE)?;
     let start = window.start;
-    let migration =
-        Migration::of_range(vma, start, window.end, Select::Device, memory.owner(), None, arrays)?;
-    let moved =
-        to_system(memory, migration, batch, |i| LockedPage::alloc(vma, start + i * PAGE_SIZE))?
-            .count_moved();
+    let migration = Migration::of_range(
+        vma,
+        start,
+        window.end,
+        Select::Device,
+        memory.owner(),
+        None,
+        arrays,
+    )?;
+    let moved = to_system(memory, migration, batch, |i| {
+        LockedPage::alloc(vma, start + i * PAGE_SIZE)
+    })?
+    .count_moved();
     if moved > 0 {
         memory.data().link.stats.to_system_request.add(moved);
         trace::to_system(start as u64, moved, CAUSE_REQUEST);
@@ -232,7 +257,8 @@ pub(crate) fn evict_all(memory: &DeviceMemory) -> Result<u64> {
             let batch = CopyBatch::new(count)?;
             let migration =
                 Migration::of_device(memory.first_pfn() + first as u64, count, &mut arrays)?;
-            let moved = to_system(memory, migration, batch, |_| LockedPage::alloc_any())?.count_moved();
+            let moved =
+                to_system(memory, migration, batch, |_| LockedPage::alloc_any())?.count_moved();
             memory.data().link.stats.to_system_evict.add(moved);
             trace::to_system(0, moved, CAUSE_EVICT);
         }

@@ -90,7 +90,10 @@ impl Mirror {
 
     /// Keeps invalidations out while the result is alive.
     pub(crate) fn lock(&self) -> Held<'_> {
-        Held { mirror: self, state: self.state.lock() }
+        Held {
+            mirror: self,
+            state: self.state.lock(),
+        }
     }
 
     fn message(&self, start: u64, end: u64) -> Result<KBox<CallRequest>> {
@@ -100,16 +103,20 @@ impl Mirror {
             GFP_ATOMIC,
         )?;
         let first = start & !(wire::PAGE_SIZE - 1);
-        put(&mut message, 0, &wire::TranslationMessage {
-            kind: wire::MSG_INVALIDATE.into(),
-            context: self.context.into(),
-            tag: 0.into(),
-            code: 0.into(),
-            va: first.into(),
-            npages: (end - first).div_ceil(wire::PAGE_SIZE).into(),
-            count: 0.into(),
-            reserved: 0.into(),
-        })?;
+        put(
+            &mut message,
+            0,
+            &wire::TranslationMessage {
+                kind: wire::MSG_INVALIDATE.into(),
+                context: self.context.into(),
+                tag: 0.into(),
+                code: 0.into(),
+                va: first.into(),
+                npages: (end - first).div_ceil(wire::PAGE_SIZE).into(),
+                count: 0.into(),
+                reserved: 0.into(),
+            },
+        )?;
         Ok(message)
     }
 }
@@ -148,7 +155,10 @@ impl Invalidate for Mirror {
             return true;
         }
         let pending = loop {
-            match self.message(start, end).and_then(|m| self.link.begin_invalidation(m)) {
+            match self
+                .message(start, end)
+                .and_then(|m| self.link.begin_invalidation(m))
+            {
                 Err(error) if error == ENOMEM => fsleep(NO_MEMORY_PAUSE),
                 result => break result,
             }

@@ -25,7 +25,12 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
     /// A map of `pages` free pages; `words` must have [`words_for`] zeroed words.
     pub(crate) fn new(words: S, pages: usize) -> Self {
         debug_assert!(words.len() >= words_for(pages));
-        PageMap { words, pages, free: pages, cursor: 0 }
+        PageMap {
+            words,
+            pages,
+            free: pages,
+            cursor: 0,
+        }
     }
 
     /// Pages not in use.
@@ -35,7 +40,9 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
 
     /// Whether `page` is in use.
     pub(crate) fn is_used(&self, page: usize) -> bool {
-        self.words.get(page / 64).is_some_and(|w| w >> (page % 64) & 1 == 1)
+        self.words
+            .get(page / 64)
+            .is_some_and(|w| w >> (page % 64) & 1 == 1)
     }
 
     /// Takes up to `want` consecutive pages; returns the first and how many, or `None` when
@@ -87,7 +94,10 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
             let used = self.words[page / 64] >> (page % 64);
             if used != 0 {
                 page += used.trailing_zeros() as usize;
-                let count = (page..self.pages).take(most).take_while(|&p| self.is_used(p)).count();
+                let count = (page..self.pages)
+                    .take(most)
+                    .take_while(|&p| self.is_used(p))
+                    .count();
                 return (count > 0).then_some((page, count));
             }
             page = (page / 64 + 1) * 64;

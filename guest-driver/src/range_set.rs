@@ -33,7 +33,10 @@ pub(crate) struct RangeSet {
 impl RangeSet {
     /// An empty set.
     pub(crate) const fn new() -> Self {
-        RangeSet { ranges: [Range { start: 0, end: 0 }; MAX_RANGES], len: 0 }
+        RangeSet {
+            ranges: [Range { start: 0, end: 0 }; MAX_RANGES],
+            len: 0,
+        }
     }
 
     /// Makes the set empty.
@@ -133,7 +136,10 @@ mod tests {
     use super::*;
 
     fn contents(set: &RangeSet) -> Vec<(u64, u64)> {
-        set.ranges[..set.len].iter().map(|r| (r.start, r.end)).collect()
+        set.ranges[..set.len]
+            .iter()
+            .map(|r| (r.start, r.end))
+            .collect()
     }
 
     #[test]
@@ -179,7 +185,9 @@ mod tests {
         // A fixed linear congruential sequence: repeatable, and any other would do.
         let mut x = 12345u64;
         let mut next = |n: u64| {
-            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            x = x
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (x >> 33) % n
         };
         for _ in 0..20_000 {

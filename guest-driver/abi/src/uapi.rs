@@ -4,7 +4,8 @@
 //! An open file is a context: it belongs to the memory of the process that opened it, and only
 //! threads that share this memory may use it (others get `EPERM`). All integers have the
 //! machine's byte order and a fixed width, structures have no implicit padding, fields called
-//! `reserved` must be zero (`EINVAL`). After removal of the device all calls give `ENODEV`.
+//! `reserved` must be zero (`EINVAL`). After removal of the device all calls give `ENODEV`; calls that
+//! need a device that has stopped answering give `EIO`.
 //! `lib/include/coax.h` is the same contract in C.
 //!
 //! `poll(2)` reports `POLLIN` when a submitted command has completed and was not collected.

@@ -52,7 +52,10 @@ impl PageArrays {
     ///
     /// `ENOMEM`: no memory.
     pub(crate) fn new(pages: usize) -> Result<Self> {
-        let mut arrays = PageArrays { src: KVec::new(), dst: KVec::new() };
+        let mut arrays = PageArrays {
+            src: KVec::new(),
+            dst: KVec::new(),
+        };
         arrays.src.resize(pages, 0, GFP_KERNEL)?;
         arrays.dst.resize(pages, 0, GFP_KERNEL)?;
         Ok(arrays)
@@ -125,7 +128,13 @@ impl<'a> Migration<'a> {
         // SAFETY: The mmap lock is held, by `VmaRef`; the arrays have `npages` elements and stay
         // as long as `self`.
         to_result(unsafe { sys::migrate_vma_setup(&mut args) })?;
-        Ok(Migration { how: How::Range(args), arrays, npages, committed: false, _mapping: PhantomData })
+        Ok(Migration {
+            how: How::Range(args),
+            arrays,
+            npages,
+            committed: false,
+            _mapping: PhantomData,
+        })
     }
 
     /// Isolates and unmaps device pages by page frame number, wherever they are mapped.
@@ -133,7 +142,11 @@ impl<'a> Migration<'a> {
     /// # Errors
     ///
     /// `EINVAL`: no pages, or more than the arrays hold.
-    pub(crate) fn of_device(first_pfn: u64, npages: usize, arrays: &'a mut PageArrays) -> Result<Self> {
+    pub(crate) fn of_device(
+        first_pfn: u64,
+        npages: usize,
+        arrays: &'a mut PageArrays,
+    ) -> Result<Self> {
         if npages == 0 || npages > arrays.src.len() {
             return Err(EINVAL);
         }
@@ -142,9 +155,19 @@ impl<'a> Migration<'a> {
         // SAFETY: The array has `npages` elements; the page frames have struct pages, which the
         // caller, the owner of the mapping, keeps.
         to_result(unsafe {
-            sys::migrate_device_range(arrays.src.as_mut_ptr(), first_pfn as c_ulong, npages as c_ulong)
+            sys::migrate_device_range(
+                arrays.src.as_mut_ptr(),
+                first_pfn as c_ulong,
+                npages as c_ulong,
+            )
         })?;
-        Ok(Migration { how: How::Pfns, arrays, npages, committed: false, _mapping: PhantomData })
+        Ok(Migration {
+            how: How::Pfns,
+            arrays,
+            npages,
+            committed: false,
+            _mapping: PhantomData,
+        })
     }
 
     /// Pages in the window.
@@ -277,7 +300,10 @@ impl<'a> Fault<'a> {
     ///
     /// `vmf` is valid, and its mmap or VMA lock held, during `'a`.
     pub(super) unsafe fn from_raw(vmf: *mut bindings::vm_fault) -> Self {
-        Fault { vmf, _call: PhantomData }
+        Fault {
+            vmf,
+            _call: PhantomData,
+        }
     }
 
     /// Address touched.

@@ -46,7 +46,11 @@ pub(crate) fn task_size(mm: &Mm) -> u64 {
 }
 
 /// The first mapping that ends after `addr`.
-pub(crate) fn find_vma<'a>(mm: &MmWithUser, _lock: &'a MmapReadGuard<'_>, addr: usize) -> Option<&'a VmaRef> {
+pub(crate) fn find_vma<'a>(
+    mm: &MmWithUser,
+    _lock: &'a MmapReadGuard<'_>,
+    addr: usize,
+) -> Option<&'a VmaRef> {
     // SAFETY: `mm` is valid and, as `_lock` shows, locked for reading.
     let vma = unsafe { sys::coax_find_vma(mm.as_raw(), addr) };
     // SAFETY: A mapping stays valid while the lock is held, which `'a` does not outlive.

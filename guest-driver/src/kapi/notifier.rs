@@ -142,7 +142,12 @@ impl<T: Invalidate> IntervalNotifier<T> {
         let this = unsafe { container_of!(opaque, Self, sub) };
         // SAFETY: `drop` waits for callbacks, so that `target` is alive.
         let target = unsafe { &(*this).target };
-        target.invalidate(&Invalidation { sub, range, seq, _call: PhantomData })
+        target.invalidate(&Invalidation {
+            sub,
+            range,
+            seq,
+            _call: PhantomData,
+        })
     }
 }
 

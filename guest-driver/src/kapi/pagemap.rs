@@ -88,7 +88,9 @@ impl<T: PagemapOps> Pagemap<T> {
         let name = name.as_ptr().cast();
         let region = match kind {
             // SAFETY: `name` lives for ever.
-            Kind::Private => from_err_ptr(unsafe { sys::coax_request_free_region(bytes as usize, name) })?,
+            Kind::Private => {
+                from_err_ptr(unsafe { sys::coax_request_free_region(bytes as usize, name) })?
+            }
             // SAFETY: As above.
             Kind::Coherent => unsafe { sys::coax_request_region(memory.start(), bytes, name) },
         };
@@ -127,8 +129,10 @@ impl<T: PagemapOps> Pagemap<T> {
             (*raw).ops = &Self::OPS;
             (*raw).owner = raw.cast();
             (*raw).nr_range = 1;
-            *(*raw).__bindgen_anon_1.range.as_mut() =
-                bindings::range { start, end: start + bytes - 1 };
+            *(*raw).__bindgen_anon_1.range.as_mut() = bindings::range {
+                start,
+                end: start + bytes - 1,
+            };
         }
         // SAFETY: `raw` is filled in and pinned.
         let mapped = from_err_ptr(unsafe { bindings::memremap_pages(raw, bindings::NUMA_NO_NODE) });

@@ -38,5 +38,7 @@ pub(crate) fn write<T: IntoBytes + Immutable>(addr: usize, value: &T) -> Result 
 ///
 /// `EFAULT`: the memory cannot be written.
 pub(crate) fn write_bytes(addr: usize, bytes: &[u8]) -> Result {
-    UserSlice::new(UserPtr::from_addr(addr), bytes.len()).writer().write_slice(bytes)
+    UserSlice::new(UserPtr::from_addr(addr), bytes.len())
+        .writer()
+        .write_slice(bytes)
 }

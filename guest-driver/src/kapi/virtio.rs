@@ -66,7 +66,12 @@ impl VirtioDevice {
         let bytes = value.as_mut_bytes();
         // SAFETY: `bytes` is valid for writes of its length.
         unsafe {
-            sys::coax_virtio_read_config(self.raw(), 0, bytes.as_mut_ptr().cast(), bytes.len() as u32)
+            sys::coax_virtio_read_config(
+                self.raw(),
+                0,
+                bytes.as_mut_ptr().cast(),
+                bytes.len() as u32,
+            )
         };
         value
     }

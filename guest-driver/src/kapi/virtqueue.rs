@@ -29,10 +29,23 @@ impl<T> Request<T> {
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new(readable: usize, writable: usize, data: T, flags: kernel::alloc::Flags) -> Result<KBox<Self>> {
+    pub(crate) fn new(
+        readable: usize,
+        writable: usize,
+        data: T,
+        flags: kernel::alloc::Flags,
+    ) -> Result<KBox<Self>> {
         let mut buffer = KVec::new();
         buffer.resize(readable + writable, 0, flags)?;
-        Ok(KBox::new(Request { buffer, readable, sent: readable, data }, flags)?)
+        Ok(KBox::new(
+            Request {
+                buffer,
+                readable,
+                sent: readable,
+                data,
+            },
+            flags,
+        )?)
     }
 
     /// What the device reads.

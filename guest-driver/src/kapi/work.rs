@@ -22,7 +22,9 @@ impl Workqueue {
     /// `ENOMEM`: no memory.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: No preconditions.
-        NonNull::new(unsafe { sys::coax_alloc_workqueue() }).map(Self).ok_or(ENOMEM)
+        NonNull::new(unsafe { sys::coax_alloc_workqueue() })
+            .map(Self)
+            .ok_or(ENOMEM)
     }
 }
 
