@@ -171,7 +171,7 @@ fn one_context_too_many_is_refused() -> CaseResult {
         "{refusal} after {} of {limit}",
         open.len()
     );
-    refused::<Device>("one context more", Err(refusal), libc::EBUSY)?;
+    refused::<Device>("one context more", Err(refusal), libc::EMFILE)?;
     open[0]
         .run(Command::nop())
         .context("A context beside the refused one")?;

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{killpg, Signal};
@@ -38,6 +38,7 @@ pub fn run(entries: &[Entry]) -> Result<Verdict> {
     let mut verdict = Verdict::Passed;
     for (index, entry) in entries.iter().enumerate() {
         let name = entry.full_name();
+        let started = Instant::now();
         let ended = run_one(&name, entry.case)?;
         let outcome = match ended {
             Ended::With(outcome) => outcome,
@@ -51,6 +52,7 @@ pub fn run(entries: &[Entry]) -> Result<Verdict> {
             verdict = Verdict::Failed;
             println!("# {name} shows: {}", entry.case.shows);
         }
+        println!("# took {:.1} s", started.elapsed().as_secs_f64());
         println!(
             "{}",
             ResultLine {
