@@ -227,7 +227,8 @@ pub struct Stats {
     /// Nanoseconds from boot (`CLOCK_BOOTTIME`) to the first page in device memory; 0 if none
     /// moved yet.
     pub first_migration_ns: u64,
-    /// Counters of the device itself, in the order of the device ABI's `DeviceStats`.
+    /// Counters of the device itself, in the order of the device ABI's `DeviceStats`; zero if it
+    /// does not answer.
     pub device: [u64; 18],
 }
 
