@@ -30,7 +30,7 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Run all four scenarios.
+    /// Run all four scenarios, each in a process of its own.
     All(Input),
     /// The device hashes malloc'ed memory.
     Hash(Input),
@@ -50,12 +50,15 @@ pub struct Input {
     /// File to hash and map.
     #[arg(long, default_value = "/vmlinux", value_name = "FILE")]
     pub file: PathBuf,
+    /// SHA-256 of the file, if it is known; else busybox finds it.
+    #[arg(long, value_name = "HEX")]
+    pub sha256: Option<String>,
     /// Rows and columns of the matrices.
     #[arg(long, default_value_t = 1024, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub size: u32,
     /// Nodes of the list and keys of the tree.
-    #[arg(long, default_value_t = 20_000, value_name = "N",
+    #[arg(long, default_value_t = 8000, value_name = "N",
           value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub nodes: u32,
 }

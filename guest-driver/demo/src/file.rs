@@ -2,24 +2,23 @@
 //! Scenario `file`: the device reads a shared file mapping where it is, and nothing migrates.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use coax::{Context, PageRange, Residency, Stats};
 
-use crate::hash::{hexadecimal, sha256sum};
+use crate::args::Input;
+use crate::hash::{hexadecimal, known_or_found, read};
 use crate::map::{MappedFile, SharedCounters};
 use crate::scenario::{device_pages, evict, touch, DevicePages, Findings, Progress};
 
 /// Runs it.
-pub fn run(context: &Context, progress: &mut Progress, file: &Path) -> Result<Findings> {
-    let digest = sha256sum(file)?;
-    let data = std::fs::read(file).with_context(|| format!("Cannot read {}", file.display()))?;
+pub fn run(context: &Context, progress: &mut Progress, input: &Input) -> Result<Findings> {
+    let digest = known_or_found(input, progress)?;
+    let data = read(&input.file)?;
     let expected = describe(&digest, &count(&data));
     drop(data);
-    progress.done("busybox and the CPU read the file");
+    progress.done("CPU counted the file's bytes");
 
-    let mapped = MappedFile::open(file)?;
+    let mapped = MappedFile::open(&input.file)?;
     // Counters on the heap would migrate, being anonymous memory that the device writes.
     let mut counters = SharedCounters::new()?;
     let ranges = [PageRange::of(mapped.bytes())];

@@ -15,6 +15,9 @@ pub const ELEMENT_LIMIT: i64 = 8;
 /// Elements of x lie in −2²⁰ … 2²⁰. With 2¹⁸ columns |A·(B·x)| ≤ (2¹⁸ · 2³)² · 2²⁰ = 2⁶².
 const VECTOR_LIMIT: i64 = 1 << 20;
 
+/// Random vectors for each product: a wrong one passes with a probability below 2⁻⁸⁰.
+pub const VECTORS: usize = 4;
+
 /// A number that a matrix can hold.
 pub trait Element: Copy {
     /// From a small integer, exactly.
@@ -23,9 +26,10 @@ pub trait Element: Copy {
     fn to_integer(self) -> Option<i64>;
 }
 
-/// Integers that fit an f64 exactly, which is all that a product here can be.
+/// The integer that an f64 is, if it is one; what does not fit an i64 comes back changed.
 fn exact(value: f64) -> Option<i64> {
-    (value.fract() == 0.0 && value.abs() < (1u64 << 53) as f64).then_some(value as i64)
+    let integer = value as i64;
+    (integer as f64 == value).then_some(integer)
 }
 
 impl Element for f32 {
@@ -55,40 +59,39 @@ pub fn random_matrix<T: Element>(n: usize, rng: &mut Rng) -> Vec<T> {
         .collect()
 }
 
-/// Whether C = A·B for row-major n×n matrices, by the given number of random vectors; the
-/// error says what is wrong.
-pub fn check<T: Element>(
-    [a, b, c]: [&[T]; 3],
-    n: usize,
-    vectors: usize,
-    rng: &mut Rng,
-) -> Result<(), String> {
-    for vector in 0..vectors {
-        let x: Vec<i64> = (0..n).map(|_| rng.signed(VECTOR_LIMIT)).collect();
-        let expected = times(a, &times(b, &x)?)?;
-        let actual = times(c, &x)?;
-        if let Some(row) = (0..n).find(|&row| expected[row] != actual[row]) {
-            return Err(format!(
-                "row {row} of C·x is {}, not {}, for vector {vector}",
-                actual[row], expected[row]
-            ));
-        }
+/// One element of each of the random vectors, or of their products with a matrix.
+type Row = [i64; VECTORS];
+
+/// Whether C = A·B for row-major n×n matrices; the error says what is wrong.
+pub fn check<T: Element>([a, b, c]: [&[T]; 3], n: usize, rng: &mut Rng) -> Result<(), String> {
+    let x: Vec<Row> = (0..n)
+        .map(|_| Row::map([0; VECTORS], |_| rng.signed(VECTOR_LIMIT)))
+        .collect();
+    let expected = times(a, &times(b, &x)?)?;
+    let actual = times(c, &x)?;
+    match (0..n).find(|&row| expected[row] != actual[row]) {
+        None => Ok(()),
+        Some(row) => Err(format!(
+            "row {row} of C·x is {:?}, not {:?}",
+            actual[row], expected[row]
+        )),
     }
-    Ok(())
 }
 
-/// The product of a matrix and a vector; wrapping, since a wrong C may hold anything.
-fn times<T: Element>(matrix: &[T], vector: &[i64]) -> Result<Vec<i64>, String> {
-    let mut product = Vec::with_capacity(vector.len());
-    for (row, elements) in matrix.chunks_exact(vector.len()).enumerate() {
-        let mut sum = 0i64;
-        for (element, x) in elements.iter().zip(vector) {
+/// The products of a matrix and all vectors; wrapping, since a wrong C may hold anything.
+fn times<T: Element>(matrix: &[T], vectors: &[Row]) -> Result<Vec<Row>, String> {
+    let mut product = Vec::with_capacity(vectors.len());
+    for (row, elements) in matrix.chunks_exact(vectors.len()).enumerate() {
+        let mut sums = [0i64; VECTORS];
+        for (element, x) in elements.iter().zip(vectors) {
             let element = element
                 .to_integer()
                 .ok_or_else(|| format!("row {row} holds no integer"))?;
-            sum = sum.wrapping_add(element.wrapping_mul(*x));
+            for (sum, x) in sums.iter_mut().zip(x) {
+                *sum = sum.wrapping_add(element.wrapping_mul(*x));
+            }
         }
-        product.push(sum);
+        product.push(sums);
     }
     Ok(product)
 }
@@ -115,13 +118,13 @@ mod tests {
             random_matrix(33, &mut rng),
         );
         let c = multiply(&a, &b, 33);
-        assert_eq!(check([&a, &b, &c], 33, 4, &mut rng), Ok(()));
+        assert_eq!(check([&a, &b, &c], 33, &mut rng), Ok(()));
         let (a, b) = (
             random_matrix::<f32>(20, &mut rng),
             random_matrix(20, &mut rng),
         );
         let c = multiply(&a, &b, 20);
-        assert_eq!(check([&a, &b, &c], 20, 4, &mut rng), Ok(()));
+        assert_eq!(check([&a, &b, &c], 20, &mut rng), Ok(()));
     }
 
     #[test]
@@ -133,7 +136,7 @@ mod tests {
         );
         let mut c = multiply(&a, &b, 33);
         c[40] += 1.0;
-        let error = check([&a, &b, &c], 33, 1, &mut rng);
+        let error = check([&a, &b, &c], 33, &mut rng);
         assert!(error.is_err_and(|text| text.starts_with("row 1 ")));
     }
 
@@ -147,7 +150,7 @@ mod tests {
         for wrong in [f32::NAN, f32::INFINITY, 0.5] {
             let mut c = multiply(&a, &b, 4);
             c[5] = wrong;
-            assert!(check([&a, &b, &c], 4, 1, &mut rng).is_err(), "{wrong}");
+            assert!(check([&a, &b, &c], 4, &mut rng).is_err(), "{wrong}");
         }
     }
 }

@@ -8,13 +8,13 @@ use std::process::Command;
 use anyhow::{ensure, Context as _, Result};
 use coax::{Context, PageRange};
 
+use crate::args::Input;
 use crate::scenario::{device_pages, evict, judge, most, touch, DevicePages, Findings, Progress};
 
 /// Runs it.
-pub fn run(context: &Context, progress: &mut Progress, file: &Path) -> Result<Findings> {
-    let expected = sha256sum(file)?;
-    progress.done("busybox hashed the file");
-    let data = std::fs::read(file).with_context(|| format!("Cannot read {}", file.display()))?;
+pub fn run(context: &Context, progress: &mut Progress, input: &Input) -> Result<Findings> {
+    let expected = known_or_found(input, progress)?;
+    let data = read(&input.file)?;
     progress.done("file read into malloc'ed memory");
     let ranges = [PageRange::of(&data)];
 
@@ -43,6 +43,21 @@ pub fn run(context: &Context, progress: &mut Progress, file: &Path) -> Result<Fi
         actual: hexadecimal(&digest),
         complaints: judge(&context.info()?, most(pages), device_pages),
     })
+}
+
+/// The file's content in malloc'ed memory.
+pub fn read(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("Cannot read {}", file.display()))
+}
+
+/// SHA-256 of the file, as the user or busybox says.
+pub fn known_or_found(input: &Input, progress: &mut Progress) -> Result<String> {
+    if let Some(known) = &input.sha256 {
+        return Ok(known.clone());
+    }
+    let found = sha256sum(&input.file)?;
+    progress.done("busybox hashed the file");
+    Ok(found)
 }
 
 /// SHA-256 of a file by busybox, which shares no code with the device.

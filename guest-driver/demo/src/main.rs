@@ -2,6 +2,7 @@
 //! `coax-demo`: the guest half of the demonstration and of the benchmarks.
 #![deny(unsafe_code)]
 
+mod all;
 mod args;
 mod bench;
 mod file;
@@ -15,15 +16,13 @@ mod rng;
 mod scenario;
 mod structures;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 
-use crate::args::{Action, Cli, Input};
+use crate::args::{Action, Cli};
 use crate::output::Output;
-use crate::scenario::Outcome;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -40,31 +39,27 @@ fn main() -> ExitCode {
 /// Says whether everything passed.
 fn run(cli: &Cli) -> Result<bool> {
     let mut output = Output::open(&cli.json)?;
-    let (input, names): (&Input, &[&'static str]) = match &cli.action {
-        Action::All(input) => (input, &["hash", "structures", "gemm", "file"]),
-        Action::Hash(input) => (input, &["hash"]),
-        Action::Structures(input) => (input, &["structures"]),
-        Action::Gemm(input) => (input, &["gemm"]),
-        Action::File(input) => (input, &["file"]),
+    let outcome = match &cli.action {
+        Action::All(input) => return all::run(&cli.device, input, &mut output),
         Action::Bench(options) => {
             bench::run(&cli.device, options, &mut output)?;
             return Ok(true);
         }
-    };
-    let mut passed = true;
-    for name in names {
-        let outcome = scenario(name, &cli.device, input)?;
-        passed &= outcome.passed();
-        output.line(&outcome)?;
-    }
-    Ok(passed)
-}
-
-fn scenario(name: &'static str, device: &Path, input: &Input) -> Result<Outcome> {
-    scenario::run(name, device, |context, progress| match name {
-        "hash" => hash::run(context, progress, &input.file),
-        "structures" => structures::run(context, progress, input.nodes as usize),
-        "gemm" => gemm::run(context, progress, input.size as usize),
-        _ => file::run(context, progress, &input.file),
-    })
+        Action::Hash(input) => scenario::run("hash", &cli.device, |context, progress| {
+            hash::run(context, progress, input)
+        }),
+        Action::Structures(input) => {
+            scenario::run("structures", &cli.device, |context, progress| {
+                structures::run(context, progress, input.nodes as usize)
+            })
+        }
+        Action::Gemm(input) => scenario::run("gemm", &cli.device, |context, progress| {
+            gemm::run(context, progress, input.size as usize)
+        }),
+        Action::File(input) => scenario::run("file", &cli.device, |context, progress| {
+            file::run(context, progress, input)
+        }),
+    }?;
+    output.line(&outcome)?;
+    Ok(outcome.passed())
 }

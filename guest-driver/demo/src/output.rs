@@ -27,9 +27,12 @@ impl Output {
     pub fn line(&mut self, value: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_string(value).context("Cannot make JSON")?;
         line.push('\n');
-        self.0
-            .write_all(line.as_bytes())
-            .context("Cannot write JSON")?;
+        self.raw(line.as_bytes())
+    }
+
+    /// Passes lines on that are made already.
+    pub fn raw(&mut self, lines: &[u8]) -> Result<()> {
+        self.0.write_all(lines).context("Cannot write JSON")?;
         self.0.flush().context("Cannot write JSON")
     }
 }

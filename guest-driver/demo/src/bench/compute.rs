@@ -132,7 +132,7 @@ fn gemm<T: Precision>(context: &Context, n: usize, rng: &mut Rng) -> Result<Valu
         T::multiply(context, n, &a, &b, &mut c)
     })?;
     // A fast wrong product is worth nothing.
-    if let Err(wrong) = check([&a, &b, &c], n, 1, rng) {
+    if let Err(wrong) = check([&a, &b, &c], n, rng) {
         anyhow::bail!("{name}: {wrong}");
     }
     Ok(line)
