@@ -196,7 +196,7 @@ pub unsafe extern "C" fn coax_close(this: *mut Context) {
 ///
 /// # Safety
 ///
-/// As [`context`].
+/// `this` is null or from `coax_open`, and not closed meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn coax_fd(this: *const Context) -> c_int {
     // SAFETY: By the caller's promise.
@@ -218,7 +218,7 @@ pub extern "C" fn coax_reason(status: u32) -> *const c_char {
 ///
 /// # Safety
 ///
-/// As [`context`] and [`store`].
+/// As [`coax_fd`]; `out` is null or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn coax_info(this: *const Context, out: *mut uapi::Info) -> c_int {
     guard(|| {
@@ -234,7 +234,7 @@ pub unsafe extern "C" fn coax_info(this: *const Context, out: *mut uapi::Info) -
 ///
 /// # Safety
 ///
-/// As [`context`], [`command`], [`store`] and [`Context::submit`].
+/// As [`coax_fd`] and [`Context::submit`]; `request` is null or may be read, `id` null or written.
 #[no_mangle]
 pub unsafe extern "C" fn coax_submit(
     this: *const Context,
@@ -262,7 +262,7 @@ pub unsafe extern "C" fn coax_submit(
 ///
 /// # Safety
 ///
-/// As [`context`] and [`store`].
+/// As [`coax_fd`]; `out` is null or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn coax_wait(
     this: *const Context,
@@ -284,7 +284,7 @@ pub unsafe extern "C" fn coax_wait(
 ///
 /// # Safety
 ///
-/// As [`context`], [`command`], [`store`] and [`Context::run`].
+/// As [`coax_fd`] and [`Context::run`]; `request` is null or may be read, `out` null or written.
 #[no_mangle]
 pub unsafe extern "C" fn coax_run(
     this: *const Context,
