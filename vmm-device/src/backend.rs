@@ -13,9 +13,9 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use coax_abi::wire::{queue_count, QUEUE_COMMAND, QUEUE_SIZE};
+use coax_abi::wire::{queue_count, QUEUE_COMMAND, QUEUE_CONTROL, QUEUE_COPY, QUEUE_SIZE};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VringEpollHandler};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -30,6 +30,7 @@ use zerocopy::IntoBytes;
 use crate::device::Device;
 use crate::queue::Ring;
 use crate::service;
+use crate::sync::lock;
 use crate::worker::Worker;
 
 const THREAD_CONTROL: usize = 0;
@@ -42,11 +43,22 @@ const EVENT_TRANSLATION: u16 = 0;
 /// Event of the translation thread for its second ring.
 const EVENT_REQUEST: u16 = 1;
 
+/// Thread of a queue that is no command queue.
+fn thread_of(queue: u16) -> usize {
+    match queue {
+        QUEUE_CONTROL => THREAD_CONTROL,
+        QUEUE_COPY => THREAD_COPY,
+        _ => THREAD_TRANSLATION,
+    }
+}
+
 /// The back end as the vhost-user daemon sees it.
 #[derive(Debug)]
 pub struct Backend {
     device: Arc<Device>,
     workers: Vec<Worker>,
+    /// Held by the threads below [`THREAD_ENGINE`] while they serve their queues.
+    serving: [Mutex<()>; THREAD_ENGINE],
 }
 
 impl Backend {
@@ -55,7 +67,24 @@ impl Backend {
         let workers = (0..usize::from(device.config.engines))
             .map(Worker::new)
             .collect();
-        Self { device, workers }
+        Self {
+            device,
+            workers,
+            serving: Default::default(),
+        }
+    }
+
+    /// Waits until the thread of a queue is done with what it took from it. The queue is
+    /// stopped, so the thread takes nothing more.
+    fn wait_idle(&self, queue: u16) {
+        match queue.checked_sub(QUEUE_COMMAND) {
+            Some(engine) => {
+                if let Some(worker) = self.workers.get(usize::from(engine)) {
+                    worker.wait_idle();
+                }
+            }
+            None => drop(lock(&self.serving[thread_of(queue)])),
+        }
     }
 
     /// Registers the events that resume commands with the engines' threads.
@@ -104,6 +133,7 @@ impl VhostUserBackend for Backend {
     fn reset_device(&self) {
         log::debug!("device reset");
         self.device.reset();
+        (0..queue_count(self.device.config.engines)).for_each(|queue| self.wait_idle(queue));
     }
 
     // The rings keep this setting themselves.
@@ -139,11 +169,14 @@ impl VhostUserBackend for Backend {
             .ok()
     }
 
+    // The VM may only be paused: commands stay, and go on when the queues are started again.
+    // A driver that starts anew is preceded by a reset of the device.
     fn stop_vring(&self, index: u32) -> io::Result<()> {
-        // The driver uses all queues or none: one that stops means that the driver is gone,
-        // and the next one expects a device at power-on.
         log::debug!("queue {index} stopped");
-        self.device.reset();
+        match u16::try_from(index) {
+            Ok(queue) if queue < queue_count(self.device.config.engines) => self.wait_idle(queue),
+            _ => log::error!("queue {index} does not exist"),
+        }
         Ok(())
     }
 
@@ -155,6 +188,7 @@ impl VhostUserBackend for Backend {
         thread: usize,
     ) -> io::Result<()> {
         let device = &*self.device;
+        let _serving = self.serving.get(thread).map(lock);
         match (thread, rings) {
             (THREAD_CONTROL, [ring]) => service::control::run(device, ring),
             (THREAD_COPY, [ring]) => service::page_copy::run(device, ring),

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use coax_abi::wire;
@@ -52,8 +52,8 @@ pub struct Device {
     pub log: Arc<GuestLog>,
     /// Where device memory lies.
     pub device_memory: Mutex<DeviceMemory>,
-    /// Held while a copy chain is worked on.
-    pub copying: Mutex<()>,
+    /// Times that the device was reset.
+    resets: AtomicU64,
     shutdown: AtomicBool,
 }
 
@@ -81,7 +81,7 @@ impl Device {
             stats,
             log,
             device_memory: Mutex::default(),
-            copying: Mutex::default(),
+            resets: AtomicU64::new(0),
             shutdown: AtomicBool::new(false),
         })
     }
@@ -104,16 +104,21 @@ impl Device {
         self.contexts.abort(&contexts, || self.pri.abort_parked());
     }
 
-    /// Returns to the state at power-on: when this returns, no thread of the device accesses
-    /// guest memory on behalf of what was asked before.
+    /// Returns to the state at power-on. When this returns, no command of before accesses
+    /// memory or will be answered.
     pub fn reset(&self) {
         for context in self.contexts.all() {
             self.contexts
                 .close(context.number(), || self.pri.abort_parked());
         }
         self.pri.reset();
-        drop(lock(&self.copying));
+        self.resets.fetch_add(1, Ordering::Release);
         *lock(&self.device_memory) = DeviceMemory::default();
+    }
+
+    /// Times that the device was reset.
+    pub fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Acquire)
     }
 
     /// Makes the engines end their loops.

@@ -317,7 +317,8 @@ impl Pri {
         }
     }
 
-    /// Hands back every parked job of an epoch that has ended.
+    /// Hands back every parked job of an epoch that has ended, and makes the engines look for
+    /// such jobs among theirs.
     pub fn abort_parked(&self) {
         let mut state = lock(&self.state);
         let ids: Vec<u64> = state
@@ -345,6 +346,7 @@ impl Pri {
             state.outstanding -= group.misses.len() as u32;
         }
         self.pump(state);
+        self.wake_all();
     }
 
     /// Returns to the state at power-on; all jobs must have been aborted.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Virtqueues: from descriptor chains to bytes, and from replies to the used ring.
 //!
-//! The only file that walks rings. A ring is used only while it is started and enabled, which
-//! is checked under its lock; the front end stops it under the same lock. What the guest wrote
-//! is copied out once and never read again.
+//! The only file that walks rings. Chains are taken only while the ring is started and enabled,
+//! which is checked under its lock; the front end stops it under the same lock. Whoever answers
+//! a chain has to make sure that the front end, when it stops the ring, waits for that: see
+//! `Backend::stop_vring`. What the guest wrote is copied out once and never read again.
 #![forbid(unsafe_code)]
 
 use thiserror::Error;
@@ -67,6 +68,11 @@ pub fn take(
     };
     drop(state);
     Ok(Some(parse(chain, memory, max_request, max_reply)))
+}
+
+/// Whether the front end has started and enabled the ring.
+pub fn started(ring: &Ring) -> bool {
+    usable(&ring.get_ref())
 }
 
 fn usable(state: &VringState<GuestMemoryAtomic<GuestMemoryMmap>>) -> bool {
@@ -157,9 +163,6 @@ pub fn answer(
     bytes: &[u8],
 ) -> Result<bool, Error> {
     let mut state = ring.get_mut();
-    if !usable(&state) {
-        return Ok(true);
-    }
     let delivered = put(&mut state, memory, reply, bytes)?;
     notify_locked(&mut state, memory)?;
     Ok(delivered)

@@ -4,6 +4,9 @@
 //!
 //! Commands that can go on take turns, one step each, so that a long command delays others by
 //! a step at most; new commands and resumed ones are taken in between.
+//!
+//! While the front end has the ring stopped, as when the VM is paused, nothing runs; commands
+//! and answers are kept until the ring is started again, or dropped when the device is reset.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -39,6 +42,10 @@ pub struct Worker {
 struct State {
     runnable: VecDeque<Box<Job>>,
     parked: usize,
+    /// Answers that are to be put into the used ring.
+    owed: Vec<(ReplySlot, CommandReply)>,
+    /// [`Device::resets`] that the state belongs to.
+    resets: u64,
 }
 
 /// Why no more commands were taken from the queue.
@@ -85,18 +92,32 @@ impl Worker {
         }
     }
 
-    /// Runs until there is nothing left to do.
+    /// Waits until the engine neither runs a step nor answers.
+    pub fn wait_idle(&self) {
+        drop(lock(&self.state));
+    }
+
+    /// Runs until there is nothing left to do or the ring is stopped.
     pub fn run(&self, device: &Device, ring: &Ring) {
         let mut state = lock(&self.state);
         let Some(inbox) = device.pri.inbox(self.engine) else {
             return;
         };
+        if state.resets != device.resets() {
+            state.resets = device.resets();
+            state.owed.clear();
+        }
         inbox.clear_wake();
         while !device.shutting_down() {
             for resumed in inbox.take() {
                 state.parked -= 1;
                 self.resume(device, ring, &mut state, resumed);
             }
+            if !queue::started(ring) {
+                self.end_aborted(device, ring, &mut state);
+                return;
+            }
+            state.pay(device, ring);
             let intake = self.take_new(device, ring, &mut state);
             match (state.runnable.pop_front(), intake) {
                 (Some(job), _) => self.advance(device, ring, &mut state, job),
@@ -107,6 +128,17 @@ impl Worker {
         // Nobody waits for the rest: it is dropped, so that contexts count as drained.
         state.runnable.clear();
         inbox.take();
+    }
+
+    /// Ends the aborted jobs among those that could go on.
+    fn end_aborted(&self, device: &Device, ring: &Ring, state: &mut State) {
+        for job in std::mem::take(&mut state.runnable) {
+            if job.member.aborted() {
+                finish(device, ring, state, *job, End::status(STATUS_ABORTED));
+            } else {
+                state.runnable.push_back(job);
+            }
+        }
     }
 
     /// Asks for kicks; true if commands came in the meantime.
@@ -166,8 +198,9 @@ impl Worker {
             })),
             Err(status) => {
                 device.guest_error(format_args!("command refused, status {status}"));
-                let end = End::status(status);
-                answer(device, ring, &chain.reply, end, &Progress::default(), 0);
+                let message = reply(device, End::status(status), &Progress::default(), 0);
+                state.owed.push((chain.reply, message));
+                state.pay(device, ring);
             }
         }
     }
@@ -190,7 +223,7 @@ impl Worker {
             Verdict::Failure { va } => End::at(STATUS_RESPONSE_FAILURE, va),
             Verdict::Aborted => End::status(STATUS_ABORTED),
         };
-        finish(device, ring, *resumed.job, end);
+        finish(device, ring, state, *resumed.job, end);
     }
 
     /// Takes one step of a job.
@@ -201,10 +234,10 @@ impl Worker {
                 job.operation.compute();
                 state.runnable.push_back(job);
             }
-            Step::Done(status) => finish(device, ring, *job, End::status(status)),
+            Step::Done(status) => finish(device, ring, state, *job, End::status(status)),
             Step::BadGpa(va) => {
                 device.guest_error(format_args!("address {va:#x} is translated to no memory"));
-                finish(device, ring, *job, End::at(STATUS_BAD_GPA, va));
+                finish(device, ring, state, *job, End::at(STATUS_BAD_GPA, va));
             }
             Step::Missing(misses) => {
                 state.parked += 1;
@@ -231,33 +264,40 @@ fn step(device: &Device, job: &mut Job) -> Step {
 }
 
 /// Answers a command and lets go of it.
-fn finish(device: &Device, ring: &Ring, job: Job, end: End) {
-    let progress = job.operation.progress();
-    answer(device, ring, &job.reply, end, &progress, job.page_requests);
+fn finish(device: &Device, ring: &Ring, state: &mut State, job: Job, end: End) {
+    let message = reply(device, end, &job.operation.progress(), job.page_requests);
+    state.owed.push((job.reply, message));
+    if queue::started(ring) {
+        state.pay(device, ring);
+    }
+    // The membership ends here, after the answer, unless the ring is stopped.
 }
 
-fn answer(
-    device: &Device,
-    ring: &Ring,
-    reply: &ReplySlot,
-    end: End,
-    progress: &Progress,
-    page_requests: u64,
-) {
+fn reply(device: &Device, end: End, progress: &Progress, page_requests: u64) -> CommandReply {
     if end.status != STATUS_OK {
         device.stats.commands_failed.bump();
     }
-    let message = CommandReply {
+    CommandReply {
         status: end.status.into(),
         fault_access: end.fault_access.into(),
         fault_va: end.fault_va.into(),
         bytes_done: progress.bytes_done.into(),
         page_requests: page_requests.into(),
         result: progress.result,
-    };
-    match queue::answer(ring, &device.memory.memory(), reply, message.as_bytes()) {
-        Ok(true) => {}
-        Ok(false) => device.guest_error(format_args!("command queue: no room for the reply")),
-        Err(error) => device.queue_error("command", &error),
+    }
+}
+
+impl State {
+    /// Puts the answers into the used ring.
+    fn pay(&mut self, device: &Device, ring: &Ring) {
+        for (slot, message) in self.owed.drain(..) {
+            match queue::answer(ring, &device.memory.memory(), &slot, message.as_bytes()) {
+                Ok(true) => {}
+                Ok(false) => {
+                    device.guest_error(format_args!("command queue: no room for the reply"));
+                }
+                Err(error) => device.queue_error("command", &error),
+            }
+        }
     }
 }

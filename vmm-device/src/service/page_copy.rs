@@ -17,7 +17,6 @@ use crate::device::Device;
 use crate::dma::{regions, slice_at, Region};
 use crate::message::{copy_entries, copy_range, CopyRange};
 use crate::queue::Ring;
-use crate::sync::lock;
 
 /// Zeros to clear pages with.
 static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
@@ -30,8 +29,6 @@ pub fn run(device: &Device, ring: &Ring) {
         max_reply: size_of::<CopyReply>(),
     };
     serve(device, ring, &limits, |memory, request, _| {
-        // A device reset waits for this lock.
-        let _copying = lock(&device.copying);
         let (status, done) = copy_all(device, memory, request);
         if status != STATUS_OK {
             device.guest_error(format_args!("copy entry {done} refused, status {status}"));

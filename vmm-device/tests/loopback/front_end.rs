@@ -140,15 +140,21 @@ impl Guest {
         self.front_end().set_mem_table(&regions).unwrap();
     }
 
+    /// Makes new queues and starts them.
     pub fn start_queues(&mut self) {
         self.queues = (0..QUEUES as u64)
             .map(|n| Vring::new(self.mem.clone(), n * QUEUE_BYTES))
             .collect();
         self.withheld = SIZE.into();
+        self.resume_queues(&[0; QUEUES]);
+    }
+
+    /// Starts the queues where they were stopped.
+    pub fn resume_queues(&mut self, bases: &[u16; QUEUES]) {
         let front_end = self.front_end.as_mut().unwrap();
         for (n, queue) in self.queues.iter().enumerate() {
             front_end.set_vring_num(n, SIZE).unwrap();
-            front_end.set_vring_base(n, 0).unwrap();
+            front_end.set_vring_base(n, bases[n]).unwrap();
             let config = VringConfigData {
                 queue_max_size: SIZE,
                 queue_size: SIZE,
@@ -165,12 +171,16 @@ impl Guest {
         }
     }
 
-    /// Stops all queues, as QEMU does when the driver resets the device.
-    pub fn stop_queues(&mut self) {
-        for n in 0..QUEUES {
-            self.front_end().set_vring_enable(n, false).unwrap();
-            self.front_end().get_vring_base(n).unwrap();
-        }
+    /// Stops all queues, as QEMU does when the VM is paused; tells where they stopped.
+    pub fn stop_queues(&mut self) -> [u16; QUEUES] {
+        let front_end = self.front_end.as_mut().unwrap();
+        std::array::from_fn(|n| front_end.get_vring_base(n).unwrap() as u16)
+    }
+
+    /// Resets the device, as QEMU does when the driver resets it.
+    pub fn reset(&mut self) {
+        self.front_end().reset_device().unwrap();
+        self.stop_queues();
     }
 
     pub fn config_space(&mut self) -> wire::Config {

@@ -5,7 +5,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use coax_abi::wire::*;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost::VhostBackend;
 use vhost_device_coax::server::{self, Error};
 
 use crate::front_end::{linear, Guest, CONFIG, PAGES, VA};
@@ -36,23 +35,64 @@ fn assert_fresh(guest: &mut Guest) {
 fn driver_that_is_loaded_again_finds_a_device_at_power_on() {
     let mut guest = busy();
     for _ in 0..3 {
-        guest.stop_queues();
-        guest.start_queues();
+        guest.reset();
+        guest.start();
         assert_fresh(&mut guest);
     }
 }
 
 #[test]
-fn vhost_user_reset_brings_the_device_to_power_on() {
+fn device_is_at_power_on_after_queues_were_stopped_and_then_reset() {
     let mut guest = busy();
-    let front_end = guest.front_end.as_mut().unwrap();
-    front_end.reset_device().unwrap();
-    // The rings are to be stopped all the same.
-    for queue in 0..guest.queues.len() {
-        front_end.get_vring_base(queue).unwrap();
-    }
+    guest.stop_queues();
+    guest.front_end.as_mut().unwrap().reset_device().unwrap();
     guest.start();
     assert_fresh(&mut guest);
+}
+
+#[test]
+fn commands_go_on_after_a_pause() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // A list of two million nodes: one node that is its own successor, counted.
+    let nodes = 2_000_000;
+    guest.write(PAGES, &VA.to_le_bytes());
+    guest.submit(0, 0, OP_LIST_SUM, &[VA, 0, 8, nodes]);
+    let request = guest.request();
+    guest.serve(&request, &linear);
+    guest.submit(1, 0, OP_FILL, &[VA + (1 << 21), 8, 7]);
+    let parked = guest.request();
+    for _ in 0..20 {
+        let bases = guest.stop_queues();
+        guest.resume_queues(&bases);
+    }
+    guest.serve(&parked, &linear);
+    assert_eq!(guest.reply(1).status, STATUS_OK);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_BAD_DATA);
+    assert_eq!(reply.result[8..16], nodes.to_le_bytes());
+    // Nothing was forgotten: the contexts are open, translations are known.
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+}
+
+#[test]
+fn no_memory_is_written_while_the_vm_is_paused() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA, 16 << 20, u64::MAX]);
+    for _ in 0..4 {
+        let request = guest.request();
+        guest.serve(&request, &linear);
+    }
+    let bases = guest.stop_queues();
+    let before = guest.read(PAGES, 16 << 20);
+    // Time for a step that would not have waited: a thousand page comparisons.
+    for _ in 0..4 {
+        assert!(guest.read(PAGES, 16 << 20) == before);
+    }
+    guest.resume_queues(&bases);
+    assert_eq!(guest.serve_until_reply(&linear).status, STATUS_OK);
 }
 
 #[test]
