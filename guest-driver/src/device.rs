@@ -7,11 +7,11 @@
 //! 1. The device is marked dead: calls fail with `ENODEV`, no page is given out any more.
 //! 2. The character device goes: no file can be opened.
 //! 3. All open contexts are closed on the device; their commands end.
-//! 4. All pages come back to system memory.
+//! 4. All pages come back to system memory, and the device memory's struct pages go.
 //! 5. The virtio device is reset and the queues are emptied.
 //!
-//! Files that are still open keep the object, and with it the struct pages of the device memory,
-//! alive until they are closed; nothing is in these pages any more.
+//! Files that are still open keep the object alive until they are closed; the struct pages of the
+//! device memory go before, so that the device can be taken into service again.
 
 use crate::{
     context::Context,
@@ -86,13 +86,17 @@ struct Service {
     number: Option<Number>,
 }
 
+/// Shared by calls in progress.
+type Memories = Arc<Pin<KBox<DeviceMemory>>>;
+
 /// An accelerator.
 #[pin_data]
 pub(crate) struct Device {
     /// Its queues.
     pub(crate) link: Arc<Link>,
-    /// Its memory.
-    pub(crate) memory: Pin<KBox<DeviceMemory>>,
+    // Gone when the device is out of service and the last call that uses it has returned.
+    #[pin]
+    memory: Mutex<Option<Memories>>,
     /// `MODE_*`.
     pub(crate) mode: u32,
     /// Contexts it can hold.
@@ -135,6 +139,15 @@ impl Device {
         self.alive.load(Relaxed)
     }
 
+    /// The device memory; to be held no longer than a call or a request takes.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: the device is out of service.
+    pub(crate) fn memory(&self) -> Result<Memories> {
+        self.memory.lock().clone().ok_or(ENODEV)
+    }
+
     /// First command identifier for a new context.
     pub(crate) fn next_command_base(&self) -> u64 {
         self.next_command_base
@@ -163,12 +176,13 @@ impl Device {
     /// `EBUSY`: something holds on to pages. `EIO`: the device is broken. `ENOMEM`.
     pub(crate) fn reset(&self) -> Result {
         let _one_at_a_time = self.resetting.lock();
-        self.memory.data().set_accepting(false);
+        let memory = self.memory()?;
+        memory.data().set_accepting(false);
         let reset = self
             .link
             .control(wire::CONTROL_RESET, 0, 0, 0, &mut [])
-            .and_then(|()| migration::evict_all(&self.memory));
-        self.memory.data().set_accepting(self.is_alive());
+            .and_then(|()| migration::evict_all(&memory));
+        memory.data().set_accepting(self.is_alive());
         if reset? == 0 {
             Ok(())
         } else {
@@ -269,10 +283,11 @@ impl Driver for Device {
                     error
                 );
             })?;
+        let memory = Arc::new(memory, GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 link,
-                memory,
+                memory <- new_mutex!(Some(memory), "coax_device_memory"),
                 mode,
                 max_contexts,
                 page_requests: config.page_request_capacity.get(),
@@ -323,11 +338,13 @@ impl Driver for Device {
 
     fn stop(&self) {
         self.alive.store(false, Relaxed);
-        self.memory.data().set_accepting(false);
         *self.service.lock() = Service::default();
         // A reset in progress must not accept pages again after this.
         drop(self.resetting.lock());
-        self.memory.data().set_accepting(false);
+        let memory = self.memory.lock().take();
+        if let Some(memory) = &memory {
+            memory.data().set_accepting(false);
+        }
         for number in 0..self.max_contexts {
             if let Some(entry) = self.link.contexts.get(number) {
                 let _ = self
@@ -339,10 +356,12 @@ impl Driver for Device {
                 entry.faults.cancel();
             }
         }
-        match migration::evict_all(&self.memory) {
-            Ok(0) => {}
-            Ok(held) => pr_warn!("{} pages of the device memory are still held\n", held),
-            Err(error) => pr_err!("the device memory could not be emptied: {:?}\n", error),
+        if let Some(memory) = memory {
+            match migration::evict_all(&memory) {
+                Ok(0) => {}
+                Ok(held) => pr_warn!("{} pages of the device memory are held; waiting\n", held),
+                Err(error) => pr_err!("the device memory could not be emptied: {:?}\n", error),
+            }
         }
         self.reaper.cancel();
         self.reaper.data().run();

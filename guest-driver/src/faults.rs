@@ -24,6 +24,7 @@ use crate::{
         trace,
         work::Work,
     },
+    memory::DeviceMemory,
     migration::{self, WINDOW_PAGES},
     mirror::Mirror,
     new_irqlock, uapi, wire,
@@ -158,9 +159,17 @@ impl Faults {
     }
 
     /// Moves the pages wanted, and those around them that are present, to device memory.
-    fn migrate(&self, mm: &MmWithUser, va: u64, npages: usize, write: bool, scratch: &mut Scratch) {
+    fn migrate(
+        &self,
+        memory: &DeviceMemory,
+        mm: &MmWithUser,
+        va: u64,
+        npages: usize,
+        write: bool,
+        scratch: &mut Scratch,
+    ) {
         if write {
-            self.break_copy_on_write(mm, va, npages, scratch);
+            self.break_copy_on_write(memory, mm, va, npages, scratch);
         }
         let guard = mm.mmap_read_lock();
         let Some(vma) = guard.vma_lookup(va as usize) else {
@@ -178,7 +187,6 @@ impl Faults {
             start = wanted.start;
             end = wanted.end;
         }
-        let memory = &self.device.memory;
         // What does not move is used in place.
         let moved =
             migration::to_device(memory, vma, start..end, wanted, &mut scratch.arrays).unwrap_or(0);
@@ -190,13 +198,18 @@ impl Faults {
         }
     }
 
-    fn translation_request(&self, request: &wire::DeviceRequest, scratch: &mut Scratch) {
+    fn translation_request(
+        &self,
+        memory: &DeviceMemory,
+        request: &wire::DeviceRequest,
+        scratch: &mut Scratch,
+    ) {
         self.device.link.stats.translation_requests.add(1);
         let head = head(wire::MSG_TRANSLATION_COMPLETION, request, 0);
         // Pages that ought to move first are withheld: the device then sends a page request.
         let withhold = self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT
-            && self.device.memory.data().is_accepting()
-            && self.device.memory.data().free_pages() > 0;
+            && memory.data().is_accepting()
+            && memory.data().free_pages() > 0;
         let answered = self
             .notifier
             .mm()
@@ -204,14 +217,19 @@ impl Faults {
             .ok_or(ESRCH)
             .and_then(|mm| {
                 let range = self.clip(&mm, request)?;
-                self.answer(&mm, range, None, withhold, head, scratch)
+                self.answer(memory, &mm, range, None, withhold, head, scratch)
             });
         if answered.is_err() {
             self.answer_empty(head);
         }
     }
 
-    fn page_request(&self, request: &wire::DeviceRequest, scratch: &mut Scratch) {
+    fn page_request(
+        &self,
+        memory: &DeviceMemory,
+        request: &wire::DeviceRequest,
+        scratch: &mut Scratch,
+    ) {
         let (context, tag, flags) = (
             self.mirror.context(),
             request.tag.get(),
@@ -223,7 +241,12 @@ impl Faults {
 
         let last = flags & wire::REQUEST_LAST != 0;
         let earlier = scratch.groups[tag as usize];
-        let result = self.resolve(request, last && earlier == wire::RESPONSE_SUCCESS, scratch);
+        let result = self.resolve(
+            memory,
+            request,
+            last && earlier == wire::RESPONSE_SUCCESS,
+            scratch,
+        );
         let code = match result {
             Ok(()) => earlier,
             Err(Refusal::Invalid) => earlier.max(wire::RESPONSE_INVALID),
@@ -249,6 +272,7 @@ impl Faults {
     /// Makes the pages usable; if `respond`, posts the group's response with their translations.
     fn resolve(
         &self,
+        memory: &DeviceMemory,
         request: &wire::DeviceRequest,
         respond: bool,
         scratch: &mut Scratch,
@@ -261,12 +285,12 @@ impl Faults {
         let (va, npages) = self.clip(&mm, request).map_err(Refusal::of)?;
         let write = request.flags.get() & wire::ACCESS_WRITE != 0;
         if self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT {
-            self.migrate(&mm, va, npages, write, scratch);
+            self.migrate(memory, &mm, va, npages, write, scratch);
         }
         if respond {
             let head = head(wire::MSG_GROUP_RESPONSE, request, wire::RESPONSE_SUCCESS);
             return self
-                .answer(&mm, (va, npages), Some(write), false, head, scratch)
+                .answer(memory, &mm, (va, npages), Some(write), false, head, scratch)
                 .map_err(Refusal::of);
         }
         let pfns = &mut scratch.pfns[..1];
@@ -275,7 +299,7 @@ impl Faults {
         loop {
             let seq = self.notifier.read_begin();
             let guard = mm.mmap_read_lock();
-            let owner = self.device.memory.owner();
+            let owner = memory.owner();
             match range_fault(&self.notifier, &guard, seq, va, pfns, owner) {
                 Err(error)
                     if error == EBUSY && began.elapsed().as_millis() < RETRY_LIMIT.as_millis() => {}
@@ -300,6 +324,10 @@ fn head(kind: u32, request: &wire::DeviceRequest, code: u32) -> wire::Translatio
 
 impl Work for Faults {
     fn run(&self) {
+        // Without memory the device is out of service, and its commands have ended.
+        let Ok(memory) = self.device.memory() else {
+            return;
+        };
         let mut scratch = self.scratch.lock();
         loop {
             let request = {
@@ -311,9 +339,9 @@ impl Work for Faults {
             };
             match request {
                 Ok(request) if request.kind.get() == wire::REQUEST_TRANSLATION => {
-                    self.translation_request(&request, &mut scratch);
+                    self.translation_request(&memory, &request, &mut scratch);
                 }
-                Ok(request) => self.page_request(&request, &mut scratch),
+                Ok(request) => self.page_request(&memory, &request, &mut scratch),
                 Err(_) => return,
             }
         }

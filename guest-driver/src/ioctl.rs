@@ -14,6 +14,7 @@ use crate::{
         notifier::IntervalNotifier,
         uaccess,
     },
+    memory::DeviceMemory,
     migration::{self, WINDOW_PAGES},
     residency::{windows, Unconcerned, Window},
     uapi, wire,
@@ -45,6 +46,7 @@ pub(crate) fn dispatch(context: &Context, cmd: u32, arg: usize) -> Result<isize>
 
 fn info(context: &Context, arg: usize) -> Result {
     let device = &context.device;
+    let memory = device.memory()?;
     uaccess::write(
         arg,
         &uapi::Info {
@@ -52,13 +54,9 @@ fn info(context: &Context, arg: usize) -> Result {
             mode: device.mode,
             max_contexts: device.max_contexts,
             command_queues: device.link.command_queues() as u32,
-            device_pages: device.memory.pages() as u64,
-            free_pages: device.memory.data().free_pages(),
-            first_pfn: if is_admin() {
-                device.memory.first_pfn()
-            } else {
-                0
-            },
+            device_pages: memory.pages() as u64,
+            free_pages: memory.data().free_pages(),
+            first_pfn: if is_admin() { memory.first_pfn() } else { 0 },
         },
     )
 }
@@ -113,15 +111,17 @@ fn migrate(context: &Context, arg: usize) -> Result {
         return Err(EPERM);
     }
     (migrate.moved, migrate.already, migrate.left) = (0, 0, 0);
+    let memory = context.device.memory()?;
     let mut arrays = PageArrays::new(WINDOW_PAGES)?;
     let mut look = Window::new()?;
     let unconcerned = Arc::new(Unconcerned, GFP_KERNEL)?;
     let notifier = KBox::pin_init(IntervalNotifier::new(&mm, unconcerned), GFP_KERNEL)?;
     let mut unmapped = false;
     for (addr, npages) in windows(migrate.addr, migrate.len) {
-        let (moved, gap) = migrate_window(context, &mm, addr, npages, to_device, &mut arrays)?;
+        let (moved, gap) =
+            migrate_window(context, &memory, &mm, addr, npages, to_device, &mut arrays)?;
         unmapped |= gap;
-        let kinds = look.look(&context.device, &notifier, &mm, addr, npages)?;
+        let kinds = look.look(&memory, &notifier, &mm, addr, npages)?;
         let on_device = kinds[usize::from(uapi::RESIDENT_DEVICE)];
         let on_system =
             kinds[usize::from(uapi::RESIDENT_SYSTEM)] + kinds[usize::from(uapi::RESIDENT_FILE)];
@@ -147,6 +147,7 @@ fn migrate(context: &Context, arg: usize) -> Result {
 /// the window is not mapped.
 fn migrate_window(
     context: &Context,
+    memory: &DeviceMemory,
     mm: &MmWithUser,
     addr: u64,
     npages: usize,
@@ -154,7 +155,6 @@ fn migrate_window(
     arrays: &mut PageArrays,
 ) -> Result<(u64, bool)> {
     let device = &context.device;
-    let memory = &device.memory;
     let end = addr as usize + npages * wire::PAGE_SIZE as usize;
     let (mut at, mut moved, mut gap) = (addr as usize, 0, false);
     let guard = mm.mmap_read_lock();
@@ -197,17 +197,12 @@ fn residency(context: &Context, arg: usize) -> Result {
     let mut residency: uapi::Residency = uaccess::read(arg)?;
     let mm = context.mm.mmget_not_zero().ok_or(ESRCH)?;
     check_range(&mm, residency.addr, residency.len)?;
+    let memory = context.device.memory()?;
     let mut look = Window::new()?;
     residency.pages = [0; 4];
     let mut to = residency.vector;
     for (addr, npages) in windows(residency.addr, residency.len) {
-        let counts = look.look(
-            &context.device,
-            &context.faults.data().notifier,
-            &mm,
-            addr,
-            npages,
-        )?;
+        let counts = look.look(&memory, &context.faults.data().notifier, &mm, addr, npages)?;
         for (total, count) in residency.pages.iter_mut().zip(counts) {
             *total += count;
         }

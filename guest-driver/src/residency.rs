@@ -3,11 +3,11 @@
 //! Where the pages of a process are, found without touching any.
 
 use crate::{
-    device::Device,
     kapi::{
         hmm::{range_fault, HmmPfn},
         notifier::{IntervalNotifier, Invalidate, Invalidation},
     },
+    memory::DeviceMemory,
     migration::WINDOW_PAGES,
     uapi, wire,
 };
@@ -56,7 +56,7 @@ impl Window {
     /// `ETIMEDOUT`: the mappings do not stop changing. `EFAULT`: the range is not in user space.
     pub(crate) fn look<T: Invalidate>(
         &mut self,
-        device: &Device,
+        memory: &DeviceMemory,
         notifier: &IntervalNotifier<T>,
         mm: &MmWithUser,
         addr: u64,
@@ -68,7 +68,7 @@ impl Window {
             pfns.fill(HmmPfn::SNAPSHOT);
             let seq = notifier.read_begin();
             let guard = mm.mmap_read_lock();
-            match range_fault(notifier, &guard, seq, addr, pfns, device.memory.owner()) {
+            match range_fault(notifier, &guard, seq, addr, pfns, memory.owner()) {
                 Ok(()) => break,
                 Err(error) if error != EBUSY => return Err(error),
                 Err(_) if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() => {
@@ -82,7 +82,7 @@ impl Window {
             *kind = match pfn.page() {
                 None => uapi::RESIDENT_NONE,
                 Some(page) if page.is_zero() => uapi::RESIDENT_NONE,
-                Some(page) if device.memory.index_of(page).is_some() => uapi::RESIDENT_DEVICE,
+                Some(page) if memory.index_of(page).is_some() => uapi::RESIDENT_DEVICE,
                 Some(page) if page.is_anon() => uapi::RESIDENT_SYSTEM,
                 Some(_) => uapi::RESIDENT_FILE,
             };

@@ -6,6 +6,7 @@ use super::{Faults, Scratch, PAGE_SIZE, RETRY_LIMIT};
 use crate::{
     kapi::hmm::{range_fault, HmmPfn},
     link::{new_message, put, CallRequest},
+    memory::DeviceMemory,
     wire,
 };
 use kernel::{
@@ -22,12 +23,13 @@ impl Faults {
     /// would move back to be copied at the device's first write.
     pub(super) fn break_copy_on_write(
         &self,
+        memory: &DeviceMemory,
         mm: &MmWithUser,
         va: u64,
         npages: usize,
         scratch: &mut Scratch,
     ) {
-        let owner = self.device.memory.owner();
+        let owner = memory.owner();
         let pfns = &mut scratch.pfns[..npages];
         // Each round makes one copy; others may share pages again as fast (KSM).
         for _ in 0..npages + HINT_TRIES {
@@ -77,6 +79,7 @@ impl Faults {
     /// what was found.
     pub(super) fn answer(
         &self,
+        memory: &DeviceMemory,
         mm: &MmWithUser,
         (va, npages): (u64, usize),
         want: Option<bool>,
@@ -85,7 +88,7 @@ impl Faults {
         scratch: &mut Scratch,
     ) -> Result {
         let began = Instant::<Monotonic>::now();
-        let owner = self.device.memory.owner();
+        let owner = memory.owner();
         let (mut neighbours, mut tries) = (true, 0);
         loop {
             if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() {
@@ -126,7 +129,7 @@ impl Faults {
             if self.notifier.retry(seq) {
                 continue;
             }
-            self.fill_entries(&mut message, head, va, pfns, withhold)?;
+            self.fill_entries(memory, &mut message, head, va, pfns, withhold)?;
             return held.post(message, va, va + npages as u64 * PAGE_SIZE);
         }
     }
@@ -147,13 +150,13 @@ impl Faults {
     /// pages stay.
     fn fill_entries(
         &self,
+        memory: &DeviceMemory,
         message: &mut CallRequest,
         mut head: wire::TranslationMessage,
         va: u64,
         pfns: &[HmmPfn],
         withhold: bool,
     ) -> Result {
-        let memory = &self.device.memory;
         let mut count = 0usize;
         let mut last: Option<wire::TranslationEntry> = None;
         let at = |count: usize| {
