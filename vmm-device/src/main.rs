@@ -66,9 +66,10 @@ fn start_log(verbose: u8) {
 
 /// Takes over a listening socket of the parent.
 fn adopt(fd: RawFd) -> anyhow::Result<Listener> {
+    // Standard input may be a socket, as from a service manager; the others are written to.
     ensure!(
-        fd > libc::STDERR_FILENO,
-        "Descriptor {fd} is a standard stream"
+        fd >= 0 && fd != libc::STDOUT_FILENO && fd != libc::STDERR_FILENO,
+        "Descriptor {fd} is an output stream"
     );
     let mut listening: libc::c_int = 0;
     let mut size = size_of::<libc::c_int>() as libc::socklen_t;
