@@ -210,15 +210,24 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
         .with_context(|| format!("Cannot write {}", path.display()))
 }
 
+/// MiB free where `path` lies.
+///
+/// # Errors
+///
+/// The file system does not tell.
+pub fn free_mib(path: &Path) -> Result<u64> {
+    let status = nix::sys::statvfs::statvfs(path)
+        .with_context(|| format!("Cannot tell the free space of {}", path.display()))?;
+    Ok((status.blocks_available() * status.fragment_size()) >> 20)
+}
+
 /// Refuses to begin what will not fit.
 ///
 /// # Errors
 ///
 /// Fewer than `needed_mib` are free where `path` lies.
 pub fn check_space(path: &Path, needed_mib: u64, purpose: &str) -> Result<()> {
-    let status = nix::sys::statvfs::statvfs(path)
-        .with_context(|| format!("Cannot tell the free space of {}", path.display()))?;
-    let free_mib = (status.blocks_available() as u64 * status.fragment_size() as u64) >> 20;
+    let free_mib = free_mib(path)?;
     if free_mib < needed_mib {
         bail!(
             "Not enough disk space for {purpose}: {needed_mib} MiB needed in {}, {free_mib} MiB \

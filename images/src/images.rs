@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use crate::cache::Lock;
 use crate::{guest, kernel, qemu};
 
 /// Paths of everything a VM needs.
@@ -24,6 +25,10 @@ pub struct Images {
     pub initramfs: PathBuf,
     /// The back end.
     pub device: PathBuf,
+    /// The program that measures the engine on host memory.
+    pub engine_bench: PathBuf,
+    /// Seconds that kernel, QEMU and guest took to build, together.
+    pub build_seconds: f64,
 }
 
 impl Images {
@@ -42,6 +47,10 @@ impl Images {
     ///
     /// Those of the builds, each with the place of its log.
     pub fn build(install: bool) -> Result<Self> {
+        if let Ok(images) = Self::built() {
+            return Ok(images);
+        }
+        let _lock = Lock::take()?;
         let kernel = kernel::build(install)?;
         let qemu = qemu::build(install)?;
         let guest = guest::build(&kernel, install)?;
@@ -50,6 +59,7 @@ impl Images {
 
     fn join(kernel: kernel::Kernel, qemu: qemu::Qemu, guest: guest::Guest) -> Result<Self> {
         Ok(Images {
+            build_seconds: kernel.seconds + qemu.seconds + guest.seconds,
             kernel: kernel.image,
             kernel_version: kernel.version,
             qemu: qemu.program,
@@ -57,6 +67,7 @@ impl Images {
             firmware: qemu.firmware,
             initramfs: guest.initramfs,
             device: guest.device,
+            engine_bench: guest.engine_bench,
         })
     }
 }

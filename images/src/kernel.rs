@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub struct Kernel {
     pub version: String,
     /// Name of this build.
     pub key: String,
+    /// Seconds that the build took.
+    pub seconds: f64,
 }
 
 /// The finished kernel of this checkout.
@@ -68,6 +71,7 @@ pub fn build(install: bool) -> Result<Kernel> {
         return Ok(kernel);
     }
     host_packages::ensure(&[Group::Kernel], install)?;
+    let started = Instant::now();
     let toolchain = Toolchain::find_or_build()?;
     let key = key(&toolchain)?;
     let entry = Entry::new("kernel", &key)?;
@@ -95,6 +99,7 @@ pub fn build(install: bool) -> Result<Kernel> {
             .to_owned(),
         build_dir: build_dir.clone(),
         key,
+        seconds: started.elapsed().as_secs_f64(),
     };
     entry.complete(&kernel)?;
     Ok(kernel)

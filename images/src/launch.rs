@@ -20,14 +20,13 @@ mod channel;
 mod config;
 mod console;
 mod evidence;
-mod process;
 mod qemu_args;
 mod terminal;
 mod vm;
 
+pub use crate::process::end_children_on_signals;
 pub use config::{Bytes, GuestFile, Output, VmConfig};
 pub use console::complaint;
 pub use evidence::{Evidence, Failure, LaunchError, Outcome};
-pub use process::end_children_on_signals;
-pub use terminal::{current_size, is_interactive};
+pub use terminal::{current_size, is_interactive, restore as restore_terminal};
 pub use vm::{Action, Vm};

@@ -32,6 +32,8 @@ pub mod launch;
 #[cfg(feature = "host")]
 pub mod newc;
 #[cfg(feature = "host")]
+pub mod process;
+#[cfg(feature = "host")]
 pub mod progress;
 #[cfg(feature = "host")]
 pub mod qemu;

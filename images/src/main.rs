@@ -1,2 +1,40 @@
-//! x
-fn main() {}
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `coax`: builds, runs, tests and measures the virtual accelerator.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use cli::{Cli, Command};
+use coax_images::process::end_children_on_signals;
+
+fn main() -> ExitCode {
+    // Ends by itself, with status 2, for wrong usage.
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("coax: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    end_children_on_signals().context("Cannot handle signals")?;
+    let install = !cli.no_install;
+    match &cli.command {
+        Command::Demo(options) => commands::demo::run(options, install),
+        Command::Test(options) => commands::test::run(options, install),
+        Command::Run(options) => commands::run::run(options, install),
+        Command::Bench(options) => commands::bench::run(options, install),
+        Command::Doctor => commands::doctor::run(),
+        Command::Build(options) => commands::build::run(options, install),
+        Command::Clean(options) => commands::clean::run(options),
+    }
+}

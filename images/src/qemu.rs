@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,8 @@ pub struct Qemu {
     pub version: String,
     /// Folders for `-L`.
     pub firmware: Vec<PathBuf>,
+    /// Seconds that the build took.
+    pub seconds: f64,
 }
 
 /// The finished QEMU of this checkout.
@@ -80,6 +83,7 @@ pub fn build(install: bool) -> Result<Qemu> {
         return Ok(qemu);
     }
     host_packages::ensure(&[Group::Qemu], install)?;
+    let started = Instant::now();
     let entry = Entry::new("qemu", &key()?)?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "QEMU")?;
@@ -98,10 +102,12 @@ pub fn build(install: bool) -> Result<Qemu> {
         .with_context(|| format!("Cannot write {}", program.display()))?;
     let firmware = entry.path("firmware");
     copy_firmware(&firmware)?;
+    let seconds = started.elapsed().as_secs_f64();
     let qemu = Qemu {
         program,
         version: source.version,
         firmware: vec![firmware],
+        seconds,
     };
     entry.complete(&qemu)?;
     // Only needed to resume a build that has not been completed.

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{bail, Context, Result};
+use nix::sys::signal::Signal;
+
+use crate::process::Group;
 
 /// Lines of a failed step's log that are shown.
 const SHOWN_LINES: usize = 20;
@@ -29,11 +32,11 @@ pub fn run_logged(
         .open(log)
         .with_context(|| format!("Cannot write the log {}", log.display()))?;
     let (reader, writer) = nix::unistd::pipe().map_err(io::Error::from)?;
-    let mut child = command
+    command
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .spawn()
+        .stderr(writer);
+    let mut child = Group::start(command, Signal::SIGTERM)
         .with_context(|| format!("Cannot start {program} for: {title}"))?;
     // The command holds the pipe's writing end, without which reading would not end.
     command

@@ -7,8 +7,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use kvm_bindings::{kvm_segment, kvm_userspace_memory_region, KVM_MAX_CPUID_ENTRIES};
-use kvm_bindings::{CpuId, KVM_MEM_READONLY};
+use kvm_bindings::{
+    kvm_cpuid_entry2, kvm_segment, kvm_userspace_memory_region, CpuId, KVM_MAX_CPUID_ENTRIES,
+    KVM_MEM_READONLY,
+};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 
 /// Longest proof: the program below takes microseconds.
@@ -18,13 +20,15 @@ const CODE_GPA: u64 = 0x1000;
 const PAGE: usize = 4096;
 /// Port on which the program reports its result.
 const RESULT_PORT: u16 = 0x80;
-/// 2 × the constant in the program, computed in a vector register.
+/// 2 × the constant in the program, computed by VEX-coded instructions.
 const RESULT: u32 = 0x2468_acf0;
 /// Exits looked at before the virtual CPU is given up.
 const MAX_EXITS: usize = 8;
 
-/// CPUID.01H:ECX: AVX, without which a kernel uses no VEX coding.
+/// CPUID.01H:ECX: AVX.
 const CPUID_1_ECX_AVX: u32 = 1 << 28;
+/// CPUID.07H.0:EBX: BMI2.
+const CPUID_7_EBX_BMI2: u32 = 1 << 8;
 const CR0_PE: u64 = 1 << 0;
 const CR0_MP: u64 = 1 << 1;
 const CR0_ET: u64 = 1 << 4;
@@ -32,9 +36,9 @@ const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
 const CR4_OSXSAVE: u64 = 1 << 18;
 
-/// 32-bit code at [`CODE_GPA`].
+/// 32-bit code at [`CODE_GPA`] for virtual CPUs with AVX.
 #[rustfmt::skip]
-const CODE: &[u8] = &[
+const AVX_CODE: &[u8] = &[
     0x31, 0xc9,                                     // xor ecx, ecx
     0x31, 0xd2,                                     // xor edx, edx
     0xb8, 0x07, 0x00, 0x00, 0x00,                   // mov eax, 7 (x87, SSE, AVX)
@@ -44,6 +48,14 @@ const CODE: &[u8] = &[
     0xc5, 0xf9, 0x7e, 0xc0,                         // vmovd eax, xmm0
     0xe7, 0x80,                                     // out 0x80, eax
     0xc5, 0xf8, 0x77,                               // vzeroupper
+    0xf4,                                           // hlt
+];
+/// The same for those with BMI2 alone: VEX coding without vector state.
+#[rustfmt::skip]
+const BMI2_CODE: &[u8] = &[
+    0xb9, 0x01, 0x00, 0x00, 0x00,                   // mov ecx, 1
+    0xc4, 0xe2, 0x71, 0xf7, 0x05, 0x00, 0x11, 0x00, 0x00, // shlx eax, [0x1100], ecx
+    0xe7, 0x80,                                     // out 0x80, eax
     0xf4,                                           // hlt
 ];
 /// Offset of the constant that the program loads.
@@ -78,7 +90,7 @@ fn judge(seen: &[Seen]) -> Result<(), String> {
     match seen {
         [Seen::Result(RESULT), Seen::Halt] => Ok(()),
         [Seen::Result(value), ..] if *value != RESULT => Err(format!(
-            "a vector addition gave {value:#x} instead of {RESULT:#x}"
+            "VEX-coded instructions gave {value:#x} instead of {RESULT:#x}"
         )),
         [.., Seen::Other(what)] => Err(format!("a virtual CPU stopped with {what}")),
         _ => Err(format!("a virtual CPU strayed: {seen:?}")),
@@ -89,9 +101,9 @@ fn judge(seen: &[Seen]) -> Result<(), String> {
 #[repr(align(4096))]
 struct CodePage([u8; PAGE]);
 
-fn code_page() -> Box<CodePage> {
+fn code_page(code: &[u8]) -> Box<CodePage> {
     let mut page = Box::new(CodePage([0xf4; PAGE]));
-    page.0[..CODE.len()].copy_from_slice(CODE);
+    page.0[..code.len()].copy_from_slice(code);
     page.0[DATA_OFFSET..DATA_OFFSET + 4].copy_from_slice(&(RESULT / 2).to_le_bytes());
     page
 }
@@ -99,14 +111,13 @@ fn code_page() -> Box<CodePage> {
 /// Runs the program and reports what the virtual CPU did.
 fn run() -> Result<Vec<Seen>, String> {
     let failed = |what: &'static str| move |error| format!("{what}: {error}");
-    let page = code_page();
     let kvm = Kvm::new().map_err(failed("/dev/kvm"))?;
     let cpuid = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(failed("supported CPUID"))?;
-    if !has_avx(&cpuid) {
-        return Err("virtual CPUs have no AVX, which this proof needs".into());
-    }
+    let code = choose_code(&cpuid)
+        .ok_or("virtual CPUs have neither AVX nor BMI2, one of which a proof needs")?;
+    let page = code_page(code);
     let vm = kvm.create_vm().map_err(failed("a VM"))?;
     let region = kvm_userspace_memory_region {
         slot: 0,
@@ -143,11 +154,16 @@ fn run() -> Result<Vec<Seen>, String> {
     Ok(seen)
 }
 
-fn has_avx(cpuid: &CpuId) -> bool {
-    cpuid
-        .as_slice()
-        .iter()
-        .any(|leaf| leaf.function == 1 && leaf.ecx & CPUID_1_ECX_AVX != 0)
+/// The program for virtual CPUs with these features.
+fn choose_code(cpuid: &CpuId) -> Option<&'static [u8]> {
+    let has = |function, of: fn(&kvm_cpuid_entry2) -> u32, bit| {
+        let mut leaves = cpuid.as_slice().iter();
+        leaves.any(|leaf| leaf.function == function && leaf.index == 0 && of(leaf) & bit != 0)
+    };
+    if has(1, |leaf| leaf.ecx, CPUID_1_ECX_AVX) {
+        return Some(AVX_CODE);
+    }
+    has(7, |leaf| leaf.ebx, CPUID_7_EBX_BMI2).then_some(BMI2_CODE)
 }
 
 /// Flat 32-bit segments, no paging, vector state on.

@@ -17,7 +17,6 @@ use super::channel::{self, Event};
 use super::config::{Output, VmConfig};
 use super::console::{complaint, fatal};
 use super::evidence::{Evidence, Failure, LaunchError, Outcome};
-use super::process::Group;
 use super::qemu_args::{self, Sockets};
 use super::terminal::RawMode;
 use crate::accel::{self, Accel};
@@ -25,6 +24,7 @@ use crate::frames::{write_frame, Frame, Kind};
 use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Exit, Job, JobFile};
+use crate::process::Group;
 
 /// From a fatal console line to the end of the VM: time for the trace that follows it.
 const FATAL_LIMIT: Duration = Duration::from_secs(5);
@@ -199,6 +199,11 @@ impl Vm {
     /// [`LaunchError::Failed`] when the VM did not end well, whatever its job did.
     pub fn wait(self) -> Result<Outcome, LaunchError> {
         self.wait_watching(|_| None)
+    }
+
+    /// Process number of the back end.
+    pub fn device_id(&mut self) -> u32 {
+        self.device.child().id()
     }
 
     /// As [`Vm::wait`], and `watch` sees each line of standard output as it comes and may have
@@ -469,7 +474,7 @@ fn prepare<T>(what: &str, make: impl FnOnce() -> io::Result<T>) -> Result<T, Lau
 }
 
 fn start(program: &Path, command: &mut Command) -> Result<Group, LaunchError> {
-    Group::start(command).map_err(|source| LaunchError::Start {
+    Group::start(command, Signal::SIGKILL).map_err(|source| LaunchError::Start {
         program: program.display().to_string(),
         source,
     })

@@ -11,36 +11,39 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
-/// Process groups alive, for [`end_children_on_signals`].
-static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+/// Process groups alive with what ends them, for [`end_children_on_signals`].
+static GROUPS: Mutex<Vec<(Pid, Signal)>> = Mutex::new(Vec::new());
 
 /// How often an end is looked for where the system offers no event to wait for.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A child that leads a process group; dropping it kills the group.
+/// A child that leads a process group; dropping it ends the group.
 #[derive(Debug)]
 pub struct Group {
     child: Child,
     pid: Pid,
+    end: Signal,
     ended: Option<ExitStatus>,
 }
 
 impl Group {
-    /// Starts `command` in a group of its own.
+    /// Starts `command` in a group of its own, which the signal `end` ends: `SIGKILL` for
+    /// programs that leave nothing behind, `SIGTERM` for those that tidy up.
     ///
     /// # Errors
     ///
     /// Those of the start.
-    pub fn start(command: &mut Command) -> io::Result<Self> {
+    pub fn start(command: &mut Command, end: Signal) -> io::Result<Self> {
         let child = command.process_group(0).spawn()?;
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         GROUPS
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(pid);
+            .push((pid, end));
         Ok(Group {
             child,
             pid,
+            end,
             ended: None,
         })
     }
@@ -48,6 +51,17 @@ impl Group {
     /// The child, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
+    }
+
+    /// Waits until the child has ended.
+    ///
+    /// # Errors
+    ///
+    /// Those of `waitpid(2)`.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait()?;
+        self.ended = Some(status);
+        Ok(status)
     }
 
     /// Waits until the child has ended, at most `limit`; `None` when it has not.
@@ -79,17 +93,17 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::SIGKILL);
-        // A killed child ends; no zombie is left.
+        self.signal(self.end);
+        // No zombie is left.
         let _ = self.child.wait();
         GROUPS
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|pid| *pid != self.pid);
+            .retain(|(pid, _)| *pid != self.pid);
     }
 }
 
-/// Lets SIGINT, SIGTERM and SIGHUP end this program with all its VMs: they live in process
+/// Lets SIGINT, SIGTERM and SIGHUP end this program with all its children: they live in process
 /// groups of their own, which a terminal's Ctrl-C does not reach.
 ///
 /// # Errors
@@ -102,10 +116,10 @@ pub fn end_children_on_signals() -> io::Result<()> {
         .name("signals".into())
         .spawn(move || {
             if let Some(signal) = signals.forever().next() {
-                for pid in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    let _ = killpg(*pid, Signal::SIGKILL);
+                for (pid, end) in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    let _ = killpg(*pid, *end);
                 }
-                super::terminal::restore();
+                crate::launch::restore_terminal();
                 std::process::exit(128 + signal);
             }
         })?;
@@ -118,7 +132,8 @@ mod tests {
 
     #[test]
     fn dropping_a_group_ends_a_child_that_would_stay() {
-        let group = Group::start(Command::new("sleep").arg("1000")).expect("sleep is everywhere");
+        let group = Group::start(Command::new("sleep").arg("1000"), Signal::SIGKILL)
+            .expect("sleep is everywhere");
         let pid = group.pid;
         drop(group);
         assert_eq!(killpg(pid, None), Err(nix::errno::Errno::ESRCH));
@@ -126,7 +141,8 @@ mod tests {
 
     #[test]
     fn wait_gives_up_at_its_limit_and_later_gives_the_status() {
-        let mut group = Group::start(Command::new("sleep").arg("1000")).expect("sleep exists");
+        let mut group =
+            Group::start(Command::new("sleep").arg("1000"), Signal::SIGKILL).expect("sleep exists");
         let early = group
             .wait_at_most(Duration::from_millis(10))
             .expect("it is our child");

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line of `coax`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use coax_images::accel::Choice;
+use coax_images::job::Mode;
+use coax_images::launch::Bytes;
+
+/// A virtual accelerator with coherent memory, in a virtual machine of its own.
+///
+/// The first use builds a guest kernel, QEMU and the guest, about 20 minutes on two processors,
+/// and keeps them in the cache folder ($XDG_CACHE_HOME or ~/.cache, there `coax`). Later uses
+/// start at once.
+#[derive(Debug, Parser)]
+#[command(name = "coax", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  ./coax demo                     see pages move
+  ./coax run -- coaxctl info      run a command beside the device
+  ./coax run                      a shell beside the device
+  ./coax test vm --filter fork    some of the VM tests
+
+Exit status: 0 done, 1 failed, 2 wrong usage; of `run`, that of its command.")]
+pub struct Cli {
+    /// Never install packages of the host; list those that are missing instead
+    #[arg(long, global = true)]
+    pub no_install: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The sub-commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show ordinary memory moving to the device and back, and report
+    Demo(Demo),
+    /// Run the tests
+    Test(Test),
+    /// Run a command, or a shell, in a VM with the device
+    Run(Run),
+    /// Measure, and compare with what must be reached
+    Bench(Bench),
+    /// Say what this machine has, what is built, and what would be done
+    Doctor,
+    /// Build without running anything
+    Build(Build),
+    /// Remove what was built and fetched
+    Clean(Clean),
+}
+
+/// How the guest's code is run.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Accel {
+    /// What runs the guest's code
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub accel: Choice,
+}
+
+/// Modes to go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Modes {
+    /// A CPU access brings a page back to system memory
+    Private,
+    /// The CPU accesses a page where it is
+    Coherent,
+    /// One after the other
+    All,
+}
+
+impl Modes {
+    /// The modes meant.
+    pub fn list(self) -> Vec<Mode> {
+        match self {
+            Modes::Private => vec![Mode::Private],
+            Modes::Coherent => vec![Mode::Coherent],
+            Modes::All => Mode::ALL.to_vec(),
+        }
+    }
+}
+
+/// One mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OneMode {
+    /// A CPU access brings a page back to system memory
+    Private,
+    /// The CPU accesses a page where it is
+    Coherent,
+}
+
+impl From<OneMode> for Mode {
+    fn from(mode: OneMode) -> Self {
+        match mode {
+            OneMode::Private => Mode::Private,
+            OneMode::Coherent => Mode::Coherent,
+        }
+    }
+}
+
+/// `coax demo`
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// How device memory is used
+    #[arg(long, value_enum, default_value_t = Modes::All)]
+    pub mode: Modes,
+    /// Also write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub accel: Accel,
+}
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Format, lints, and all tests that need no VM
+    Unit,
+    /// The driver's build, and its tests that need no kernel
+    Driver,
+    /// Everything that needs a guest
+    Vm,
+}
+
+/// `coax test`
+#[derive(Args, Debug)]
+pub struct Test {
+    /// Suites to run; all, cheapest first, if none is named
+    #[arg(value_enum, value_name = "SUITE")]
+    pub suites: Vec<Suite>,
+    /// Only list the suites, with the cases of `vm`
+    #[arg(long, conflicts_with = "ktap")]
+    pub list: bool,
+    /// Also write the results as KTAP
+    #[arg(long, value_name = "FILE")]
+    pub ktap: Option<PathBuf>,
+    /// Of the suite `vm`, only cases whose name contains this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Vec<String>,
+    #[command(flatten)]
+    pub accel: Accel,
+}
+
+/// `coax run`
+#[derive(Args, Debug)]
+pub struct Run {
+    /// How the driver uses device memory
+    #[arg(long, value_enum, default_value_t = OneMode::Private)]
+    pub mode: OneMode,
+    /// System memory, with K, M or G for binary multiples
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_memory)]
+    pub memory: Bytes,
+    /// Device memory, a power of two, with K, M or G for binary multiples
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_device_memory)]
+    pub device_memory: Bytes,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS))]
+    pub cpus: u32,
+    /// Engines of the device
+    #[arg(long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u16).range(1..=MAX_ENGINES))]
+    pub engines: u16,
+    /// Do not load the driver; it is /lib/modules/coax.ko in the guest
+    #[arg(long, conflicts_with = "mode")]
+    pub no_driver: bool,
+    /// Words for the kernel's command line
+    #[arg(long, value_name = "WORDS")]
+    pub append: Option<String>,
+    /// End the VM, as a failure, after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub timeout: Option<Duration>,
+    #[command(flatten)]
+    pub accel: Accel,
+    /// Command with its arguments; a shell if there is none
+    #[arg(last = true, value_name = "CMD")]
+    pub argv: Vec<String>,
+}
+
+/// `CONFIG_NR_CPUS` of the guest kernel.
+const MAX_CPUS: i64 = 64;
+/// One MSI-X vector and one host thread each: more only cost.
+const MAX_ENGINES: i64 = 16;
+/// Kernel, root file system with its 24 MB of `/vmlinux`, and something to work with.
+const MIN_MEMORY: Bytes = Bytes::mib(512);
+/// The smallest range with struct pages that the kernel hot-adds on x86-64.
+const MIN_DEVICE_MEMORY: Bytes = Bytes::mib(128);
+/// What a 40-bit physical address space has room for beside everything else.
+const MAX_MEMORY: Bytes = Bytes::gib(256);
+
+fn parse_memory(text: &str) -> Result<Bytes, String> {
+    between(text.parse()?, MIN_MEMORY)
+}
+
+fn parse_device_memory(text: &str) -> Result<Bytes, String> {
+    let bytes = between(text.parse()?, MIN_DEVICE_MEMORY)?;
+    if bytes.0.is_power_of_two() {
+        return Ok(bytes);
+    }
+    Err(format!(
+        "{bytes} is no power of two, which the size of a PCI range must be"
+    ))
+}
+
+fn between(bytes: Bytes, least: Bytes) -> Result<Bytes, String> {
+    if (least..=MAX_MEMORY).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!("{bytes} is not from {least} to {MAX_MEMORY}"))
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if seconds <= 0.0 {
+        return Err("must be more than 0".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// `coax bench`
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// Also write the measurements as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub accel: Accel,
+}
+
+/// Something that is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The guest kernel
+    Kernel,
+    /// QEMU with the device
+    Qemu,
+    /// Driver, guest programs, root file system and back end; needs the kernel
+    Guest,
+    /// All of them
+    All,
+}
+
+/// `coax build`
+#[derive(Args, Debug)]
+pub struct Build {
+    /// What to build
+    #[arg(value_enum, default_value_t = Part::All)]
+    pub part: Part,
+}
+
+/// What can be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Leftover {
+    /// Guest kernels
+    Kernel,
+    /// QEMUs
+    Qemu,
+    /// Guests
+    Guest,
+    /// Source archives
+    Downloads,
+    /// The whole cache folder
+    All,
+}
+
+/// `coax clean`
+#[derive(Args, Debug)]
+pub struct Clean {
+    /// What to remove
+    #[arg(value_enum, default_value_t = Leftover::All)]
+    pub what: Leftover,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+    use clap::CommandFactory;
+
+    fn refused(line: &str) -> i32 {
+        let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+        assert_ne!(error.kind(), ErrorKind::DisplayHelp, "{line}");
+        error.exit_code()
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_status_2() {
+        for line in [
+            "coax",
+            "coax dance",
+            "coax demo --mode numa",
+            "coax demo --accel warp",
+            "coax demo extra",
+            "coax run --cpus 0",
+            "coax run --memory 17",
+            "coax run --memory 1X",
+            "coax run --device-memory 300M",
+            "coax run --no-driver --mode private",
+            "coax run --timeout 0",
+            "coax run coaxctl info",
+            "coax test nothing",
+            "coax test --list --ktap x",
+            "coax build everything",
+        ] {
+            assert_eq!(refused(line), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        let cli = Cli::try_parse_from(["coax", "run", "--", "ls", "--mode", "x"]);
+        let Ok(Cli {
+            command: Command::Run(run),
+            ..
+        }) = cli
+        else {
+            panic!("not understood: {cli:?}");
+        };
+        assert_eq!(run.argv, ["ls", "--mode", "x"]);
+        assert_eq!(run.mode, OneMode::Private);
+    }
+
+    #[test]
+    fn every_sub_command_explains_itself() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+}

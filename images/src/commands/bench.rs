@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `coax bench`: measures, and compares with what must be reached.
+//!
+//! Everything is measured in one run on one machine: the demonstration, the guest's own
+//! measurements, the same work on the host, and the back end's memory.
+
+mod goals;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Command, ExitCode};
+
+use anyhow::{bail, Context, Result};
+use serde::Deserialize;
+use serde_json::{json, Value};
+
+use super::{announce_accel, create, demo, exit_code};
+use crate::cli::Bench;
+use coax_images::accel::Choice;
+use coax_images::images::Images;
+use coax_images::job::{Job, Mode};
+use coax_images::launch::{Outcome, Vm, VmConfig};
+use coax_images::tool;
+
+/// Contexts at work while the back end's memory is looked at.
+const CONTEXTS: u32 = 64;
+/// The guest's `coax-demo bench` works on these sizes; the host has to do the same.
+const HOST_ARGS: &[&str] = &[
+    "--json",
+    "--bytes",
+    "64M",
+    "--gemm-size",
+    "1024",
+    "--nodes",
+    "524288",
+    "--spread",
+    "32M",
+];
+
+/// A measurement, as the guest tells it in one line of JSON.
+#[derive(Clone, Debug, Deserialize)]
+struct Line {
+    name: String,
+    value: Value,
+    #[serde(default)]
+    unit: String,
+}
+
+/// Measurements by name.
+pub type Measured = BTreeMap<String, f64>;
+
+/// Measures everything and prints a line for each goal.
+pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
+    let json = create(&options.json)?;
+    let images = Images::build(install)?;
+    let accel = announce_accel(options.accel.accel)?;
+    println!(
+        "Linux {} on QEMU {}, {accel}",
+        images.kernel_version, images.qemu_version
+    );
+
+    let mut measured = Measured::new();
+    measured.insert("cold_build".into(), images.build_seconds);
+    demonstrate(&images, options.accel.accel, &mut measured)?;
+    println!("\nOn the host");
+    on_the_host(&images, &mut measured)?;
+    println!("\nIn a guest");
+    in_a_guest(&images, options.accel.accel, &mut measured)?;
+    println!("\n{CONTEXTS} contexts");
+    many_contexts(&images, options.accel.accel, &mut measured)?;
+
+    println!("\nWhat must be reached");
+    let judged = goals::judge(&measured);
+    judged.iter().for_each(|goal| println!("  {goal}"));
+    let passed = judged.iter().all(|goal| goal.passed);
+    if let Some(file) = json {
+        let report = json!({
+            "verdict": if passed { "pass" } else { "fail" },
+            "kernel": images.kernel_version,
+            "qemu": images.qemu_version,
+            "accel": accel,
+            "goals": judged,
+            "measured": measured,
+        });
+        serde_json::to_writer_pretty(file, &report).context("Cannot write the JSON report")?;
+    }
+    Ok(exit_code(passed))
+}
+
+/// The demonstration in both modes.
+fn demonstrate(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
+    let shown = demo::show(images, &Mode::ALL, accel)?;
+    if !shown.passed {
+        bail!("The demonstration failed; its speed is worth nothing");
+    }
+    measured.insert("demo".into(), shown.duration.as_secs_f64());
+    if let Some(first) = shown.first_migration {
+        measured.insert("first_migration".into(), first.as_secs_f64());
+    }
+    Ok(())
+}
+
+/// The engine's work directly on host memory: the yardstick.
+fn on_the_host(images: &Images, measured: &mut Measured) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Report {
+        results: BTreeMap<String, Rates>,
+    }
+    #[derive(Deserialize)]
+    struct Rates {
+        unit: String,
+        host: f64,
+    }
+    let text = tool::output_of(Command::new(&images.engine_bench).args(HOST_ARGS))?;
+    let report: Report =
+        serde_json::from_str(&text).context("Cannot understand the measurements on the host")?;
+    for (name, rates) in report.results {
+        println!("  {name:<32}{:>16.0} {}", rates.host, rates.unit);
+        measured.insert(format!("host_{name}"), rates.host);
+    }
+    Ok(())
+}
+
+/// The guest's own measurements in private mode, where a fault always moves a page.
+fn in_a_guest(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
+    let job = Job::new(["coax-demo", "bench", "--json", "-"]);
+    let vm = Vm::start(images, &config(accel), &job)?;
+    succeeded(&vm.wait_watching(|line| {
+        take(line, measured);
+        None
+    })?)
+}
+
+/// The back end's memory while many contexts work.
+fn many_contexts(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
+    let job = Job::new([
+        "coax-demo",
+        "bench",
+        "--contexts",
+        &CONTEXTS.to_string(),
+        "--json",
+        "-",
+    ]);
+    let mut vm = Vm::start(images, &config(accel), &job)?;
+    let device = vm.device_id();
+    let mut resident: Option<f64> = None;
+    let outcome = vm.wait_watching(|line| {
+        take(line, measured);
+        // The contexts stay open until their end is told.
+        if let Some(now) = own_memory_mib(device) {
+            resident = Some(resident.map_or(now, |most| most.max(now)));
+        }
+        None
+    })?;
+    succeeded(&outcome)?;
+    let resident = resident.context("The back end's memory could not be read")?;
+    println!("  {:<32}{resident:>16.1} MiB", "back_end_memory");
+    measured.insert("back_end_memory".into(), resident);
+    Ok(())
+}
+
+fn config(accel: Choice) -> VmConfig {
+    VmConfig {
+        mode: Mode::Private,
+        accel,
+        ..VmConfig::default()
+    }
+}
+
+fn succeeded(outcome: &Outcome) -> Result<()> {
+    if outcome.exit.success() {
+        return Ok(());
+    }
+    bail!(
+        "coax-demo: {}\n{}",
+        outcome.exit,
+        outcome.stderr_text().trim_end()
+    )
+}
+
+/// Shows and keeps a measurement; other lines are left alone.
+fn take(line: &str, measured: &mut Measured) {
+    let Ok(line) = serde_json::from_str::<Line>(line) else {
+        return;
+    };
+    let Some(value) = line.value.as_f64() else {
+        return;
+    };
+    println!("  {:<32}{value:>16.2} {}", line.name, line.unit);
+    measured.insert(line.name, value);
+}
+
+/// Resident memory of a process besides what it shares with the guest, in MiB.
+fn own_memory_mib(process: u32) -> Option<f64> {
+    parse_own_memory(&fs::read_to_string(format!("/proc/{process}/status")).ok()?)
+}
+
+/// `RssAnon` and `RssFile` of `/proc/PID/status`; guest memory is `RssShmem`.
+fn parse_own_memory(status: &str) -> Option<f64> {
+    let field = |name: &str| -> Option<f64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    Some((field("RssAnon:")? + field("RssFile:")?) / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_guest_memory_is_not_counted() {
+        let status =
+            "VmRSS:\t 9000 kB\nRssAnon:\t 2048 kB\nRssFile:\t 1024 kB\nRssShmem:\t 5928 kB\n";
+        assert_eq!(parse_own_memory(status), Some(3.0));
+        assert_eq!(parse_own_memory("VmRSS: 1 kB"), None);
+    }
+
+    #[test]
+    fn measurements_are_kept_and_names_are_not() {
+        let mut measured = Measured::new();
+        take(
+            r#"{"name":"nop_round_trip","value":12.5,"unit":"ns","n":3}"#,
+            &mut measured,
+        );
+        take(
+            r#"{"name":"mode","value":"private","unit":"name"}"#,
+            &mut measured,
+        );
+        take("no JSON", &mut measured);
+        assert_eq!(measured, Measured::from([("nop_round_trip".into(), 12.5)]));
+    }
+}

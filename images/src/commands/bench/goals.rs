@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What must be reached, as formulas over measurements.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Measured;
+
+/// Which side of the limit is good.
+#[derive(Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// A goal: a measurement, or the quotient of two, and its limit.
+struct Goal {
+    what: &'static str,
+    numerator: &'static str,
+    denominator: Option<&'static str>,
+    unit: &'static str,
+    limit: Limit,
+}
+
+const fn value(
+    what: &'static str,
+    numerator: &'static str,
+    unit: &'static str,
+    limit: Limit,
+) -> Goal {
+    Goal {
+        what,
+        numerator,
+        denominator: None,
+        unit,
+        limit,
+    }
+}
+
+const fn ratio(
+    what: &'static str,
+    numerator: &'static str,
+    denominator: &'static str,
+    limit: Limit,
+) -> Goal {
+    Goal {
+        what,
+        numerator,
+        denominator: Some(denominator),
+        unit: "×",
+        limit,
+    }
+}
+
+const GOALS: &[Goal] = &[
+    value("warm demo, both modes", "demo", "s", Limit::AtMost(30.0)),
+    value(
+        "boot to first migrated page",
+        "first_migration",
+        "s",
+        Limit::AtMost(6.0),
+    ),
+    value(
+        "cold build, as it was",
+        "cold_build",
+        "s",
+        Limit::AtMost(25.0 * 60.0),
+    ),
+    ratio(
+        "device page fault / empty command",
+        "fault_on_fault_untouched_device",
+        "nop_round_trip",
+        Limit::AtMost(4.0),
+    ),
+    ratio(
+        "list walk / host",
+        "list_walk",
+        "host_list",
+        Limit::AtLeast(0.25),
+    ),
+    ratio(
+        "SHA-256 / host",
+        "sha256",
+        "host_sha256",
+        Limit::AtLeast(0.5),
+    ),
+    ratio(
+        "SGEMM 1024 / host",
+        "sgemm_1024",
+        "host_sgemm",
+        Limit::AtLeast(0.5),
+    ),
+    ratio(
+        "DGEMM 1024 / host",
+        "dgemm_1024",
+        "host_dgemm",
+        Limit::AtLeast(0.5),
+    ),
+    value(
+        "back end memory, 64 contexts",
+        "back_end_memory",
+        "MiB",
+        Limit::AtMost(64.0),
+    ),
+];
+
+/// A goal beside what was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Judged {
+    what: &'static str,
+    measured: Option<f64>,
+    limit: String,
+    unit: &'static str,
+    /// Whether it was measured and is on the good side.
+    pub passed: bool,
+}
+
+/// Every goal, in order. One that was not measured is missed.
+pub fn judge(measured: &Measured) -> Vec<Judged> {
+    GOALS.iter().map(|goal| judge_one(goal, measured)).collect()
+}
+
+fn judge_one(goal: &Goal, measured: &Measured) -> Judged {
+    let value = measured
+        .get(goal.numerator)
+        .and_then(|numerator| match goal.denominator {
+            None => Some(*numerator),
+            Some(name) => measured
+                .get(name)
+                .map(|denominator| numerator / denominator),
+        });
+    let (limit, passed) = match goal.limit {
+        Limit::AtMost(limit) => (
+            format!("≤ {limit}"),
+            value.is_some_and(|value| value <= limit),
+        ),
+        Limit::AtLeast(limit) => (
+            format!("≥ {limit}"),
+            value.is_some_and(|value| value >= limit),
+        ),
+    };
+    Judged {
+        what: goal.what,
+        measured: value,
+        limit,
+        unit: goal.unit,
+        passed,
+    }
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self
+            .measured
+            .map_or("not measured".into(), |value| format!("{value:.2}"));
+        let verdict = if self.passed { "pass" } else { "MISS" };
+        write!(
+            f,
+            "{:<36}{value:>12} {:<4}{:>8}  {verdict}",
+            self.what, self.unit, self.limit
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(what: &str, measured: &[(&str, f64)]) -> Judged {
+        let measured = measured
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value));
+        let goals = judge(&measured.collect());
+        goals
+            .into_iter()
+            .find(|goal| goal.what == what)
+            .expect("one of the goals")
+    }
+
+    #[test]
+    fn limits_hold_on_their_side() {
+        assert!(judged("warm demo, both modes", &[("demo", 30.0)]).passed);
+        assert!(!judged("warm demo, both modes", &[("demo", 30.1)]).passed);
+        let walk = [("list_walk", 2.0), ("host_list", 8.0)];
+        assert!(judged("list walk / host", &walk).passed);
+        let slow = [("list_walk", 1.9), ("host_list", 8.0)];
+        assert!(!judged("list walk / host", &slow).passed);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_missed() {
+        let goal = judged("SHA-256 / host", &[("sha256", 1.0)]);
+        assert_eq!(goal.measured, None);
+        assert!(!goal.passed);
+        assert!(goal.to_string().contains("MISS"));
+    }
+}

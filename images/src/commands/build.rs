@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `coax build`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::{Build, Part};
+use coax_images::cache::Lock;
+use coax_images::images::Images;
+use coax_images::{guest, kernel, qemu};
+
+/// Builds the part asked for, and prints where it is.
+pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
+    match options.part {
+        Part::Kernel => {
+            let _lock = Lock::take()?;
+            println!("{}", kernel::build(install)?.image.display());
+        }
+        Part::Qemu => {
+            let _lock = Lock::take()?;
+            println!("{}", qemu::build(install)?.program.display());
+        }
+        Part::Guest => {
+            let _lock = Lock::take()?;
+            let kernel = kernel::build(install)?;
+            println!("{}", guest::build(&kernel, install)?.initramfs.display());
+        }
+        Part::All => {
+            let images = Images::build(install)?;
+            for path in [images.kernel, images.qemu, images.initramfs, images.device] {
+                println!("{}", path.display());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

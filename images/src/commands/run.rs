@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `coax run`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::announce_accel;
+use crate::cli::Run;
+use coax_images::images::Images;
+use coax_images::job::Job;
+use coax_images::launch::{self, Output, Vm, VmConfig};
+
+/// Runs the command, whose exit status is returned, or a shell.
+pub fn run(options: &Run, install: bool) -> Result<ExitCode> {
+    let images = Images::build(install)?;
+    announce_accel(options.accel.accel)?;
+    let config = VmConfig {
+        mode: options.mode.into(),
+        load_driver: !options.no_driver,
+        cpus: options.cpus,
+        memory: options.memory,
+        device_memory: options.device_memory,
+        engines: options.engines,
+        kernel_args: options.append.iter().cloned().collect(),
+        accel: options.accel.accel,
+        timeout: options.timeout,
+        output: Output::Interactive,
+        ..VmConfig::default()
+    };
+    let job = if options.argv.is_empty() {
+        shell()
+    } else {
+        Job::new(options.argv.clone())
+    };
+    let outcome = Vm::start(&images, &config, &job)?.wait()?;
+    Ok(outcome.exit.shell_status().into())
+}
+
+/// A shell, on a terminal if the user has one.
+fn shell() -> Job {
+    let job = Job::new(["sh", "-l"]);
+    if !launch::is_interactive() {
+        return job;
+    }
+    eprintln!("A shell in the guest: `exit` or Ctrl-D ends the VM, Ctrl-] kills it.");
+    eprintln!("The device is /dev/coax0; try `coaxctl info`.");
+    let terminal = std::env::var("TERM").unwrap_or_else(|_| "linux".into());
+    Job {
+        terminal: Some(launch::current_size()),
+        ..job
+    }
+    .env("TERM", terminal)
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `coax test`.
+
+mod results;
+mod suites;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use super::{create, exit_code};
+use crate::cli::{Suite, Test};
+use results::Results;
+
+/// Runs the suites asked for, and prints the sums as its last line.
+pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
+    if options.list {
+        return list(options);
+    }
+    let ktap = create(&options.ktap)?;
+    let mut results = Results::default();
+    for suite in chosen(options) {
+        println!("Suite {}", name(suite));
+        let ran = match suite {
+            Suite::Unit => suites::unit(&mut results),
+            Suite::Driver => suites::driver(&mut results, install),
+            Suite::Vm => suites::vm(&mut results, options, install),
+        };
+        if let Err(error) = ran {
+            results.broken(name(suite), &format!("{error:#}"));
+        }
+        io::stdout().flush()?;
+    }
+    if let Some(file) = ktap {
+        results
+            .write_ktap(file)
+            .context("Cannot write the KTAP file")?;
+    }
+    println!("{results}");
+    Ok(exit_code(results.passed()))
+}
+
+/// The suites asked for in the order in which they run; all if none is.
+fn chosen(options: &Test) -> Vec<Suite> {
+    let all = Suite::value_variants().iter().copied();
+    all.filter(|suite| options.suites.is_empty() || options.suites.contains(suite))
+        .collect()
+}
+
+fn name(suite: Suite) -> &'static str {
+    match suite {
+        Suite::Unit => "unit",
+        Suite::Driver => "driver",
+        Suite::Vm => "vm",
+    }
+}
+
+fn list(options: &Test) -> Result<ExitCode> {
+    for suite in chosen(options) {
+        let help = suite
+            .to_possible_value()
+            .and_then(|value| value.get_help().cloned());
+        println!("{}: {}", name(suite), help.unwrap_or_default());
+        if suite == Suite::Vm {
+            suites::list_vm_cases(options)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The suites of `coax test`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, Context, Result};
+use nix::sys::signal::Signal;
+
+use super::results::{ktap_line, CargoOutput, Results, Verdict};
+use crate::cli::Test;
+use coax_images::cache::{self, Lock};
+use coax_images::images::Images;
+use coax_images::process::Group;
+use coax_images::progress::Progress;
+use coax_images::{guest, kernel, tool};
+
+/// Tests of all crates, for the estimate.
+const EXPECTED_TESTS: u64 = 400;
+
+/// Format, lints and tests of everything that runs without a VM.
+pub fn unit(results: &mut Results) -> Result<()> {
+    let log = log("unit")?;
+    step(
+        results,
+        "unit: format",
+        cargo(&["fmt", "--all", "--check"]),
+        &log,
+    );
+    let lints = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step(results, "unit: lints", cargo(&lints), &log);
+
+    let from = results.len();
+    let mut output = CargoOutput::default();
+    let mut progress = Progress::start("Unit tests");
+    let mut done = 0;
+    let ran = tool::run_logged(
+        &mut cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+        "Unit tests",
+        &log,
+        |line| {
+            if let Some((name, verdict)) = output.line(line) {
+                results.add(name, verdict);
+                done += 1;
+                progress.update(done, EXPECTED_TESTS);
+            }
+        },
+    );
+    progress.finish();
+    summary(results, from, "unit tests");
+    match ran {
+        // The failures that were read tell more than cargo's status.
+        Err(error) if results.counts_from(from).1 == 0 => Err(error),
+        Err(_) => {
+            println!("log: {}", log.display());
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The driver's Makefile: what the kernel tree must have, the module, and the host tests.
+pub fn driver(results: &mut Results, install: bool) -> Result<()> {
+    let kernel = {
+        let _lock = Lock::take()?;
+        kernel::build(install)?
+    };
+    let log = log("driver")?;
+    for (name, target) in [
+        ("driver: kernel has what it needs", "check"),
+        ("driver: module builds", "modules"),
+    ] {
+        let mut make = guest::driver_make(&kernel)?;
+        make.arg(target);
+        step(results, name, make, &log);
+    }
+    let from = results.len();
+    let mut output = CargoOutput::default();
+    let mut make = guest::driver_make(&kernel)?;
+    make.arg("test");
+    let ran = tool::run_logged(
+        &mut make,
+        "Tests of the driver's pure parts",
+        &log,
+        |line| {
+            if let Some((name, verdict)) = output.line(line) {
+                results.add(format!("driver{name}"), verdict);
+            }
+        },
+    );
+    let name = "driver: pure parts";
+    match ran {
+        Ok(()) => results.add(name.into(), Verdict::Passed),
+        Err(error) => results.broken(name, &format!("{error:#}")),
+    }
+    summary(results, from, "tests of the driver's pure parts");
+    Ok(())
+}
+
+/// The VM tests.
+pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
+    Images::build(install)?;
+    let mut tests = Command::new(vm_tests()?);
+    tests
+        .args(&options.filter)
+        .args(["--accel", accel_name(options)?.as_str()]);
+    tests.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut group = Group::start(&mut tests, Signal::SIGTERM).context("Cannot start VM tests")?;
+    let output = group
+        .child()
+        .stdout
+        .take()
+        .context("The VM tests have no output")?;
+    let from = results.len();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("Cannot read the VM tests' output")?;
+        println!("{line}");
+        if let Some((name, verdict)) = ktap_line(&line) {
+            results.add(format!("vm: {name}"), verdict);
+        }
+    }
+    let status = group.wait().context("Cannot wait for the VM tests")?;
+    if !status.success() && results.counts_from(from).1 == 0 {
+        bail!("The VM tests ended with {status}");
+    }
+    Ok(())
+}
+
+/// Lists the cases of the VM suite.
+pub fn list_vm_cases(options: &Test) -> Result<()> {
+    let status = Command::new(vm_tests()?)
+        .args(&options.filter)
+        .arg("--list")
+        .stdin(Stdio::null())
+        .status()
+        .context("Cannot start the VM tests")?;
+    if !status.success() {
+        bail!("The VM tests ended with {status}");
+    }
+    Ok(())
+}
+
+/// Builds the program that runs the VM tests.
+fn vm_tests() -> Result<PathBuf> {
+    let mut build = cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "vm-tests",
+        "--bin",
+        "coax-vm-tests",
+    ]);
+    let progress = Progress::start("Building the VM tests");
+    tool::run_logged(&mut build, "Building the VM tests", &log("vm")?, |_| {})?;
+    progress.finish();
+    Ok(guest::target_folder().join("release/coax-vm-tests"))
+}
+
+fn accel_name(options: &Test) -> Result<String> {
+    let value = clap::ValueEnum::to_possible_value(&options.accel.accel);
+    Ok(value
+        .context("Every acceleration has a name")?
+        .get_name()
+        .to_owned())
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(args).current_dir(cache::checkout());
+    cargo.env("CARGO_TARGET_DIR", guest::target_folder());
+    cargo
+}
+
+/// An empty log for a suite.
+fn log(suite: &str) -> Result<PathBuf> {
+    let folder = cache::root()?.join("test");
+    cache::make_folder(&folder)?;
+    let log = folder.join(format!("{suite}.log"));
+    fs::write(&log, "").with_context(|| format!("Cannot write {}", log.display()))?;
+    Ok(log)
+}
+
+/// A step that passes or fails as a whole.
+fn step(results: &mut Results, name: &str, mut command: Command, log: &Path) {
+    let progress = Progress::start(name);
+    match tool::run_logged(&mut command, name, log, |_| {}) {
+        Ok(()) => {
+            progress.finish();
+            results.add(name.to_owned(), Verdict::Passed);
+        }
+        Err(error) => {
+            progress.abandon();
+            results.broken(name, &format!("{error:#}"));
+        }
+    }
+}
+
+fn summary(results: &Results, from: usize, what: &str) {
+    let (passed, failed) = results.counts_from(from);
+    println!("  {what}: {passed} passed, {failed} failed");
+}
