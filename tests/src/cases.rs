@@ -9,6 +9,7 @@ pub mod exit;
 pub mod fork;
 pub mod ioctl;
 pub mod isolation;
+pub mod kernel_access;
 pub mod kinds;
 pub mod lifecycle;
 pub mod loss;
@@ -21,12 +22,13 @@ pub mod storm;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 16] = [
+const SUBJECTS: [Subject; 17] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
     coherence::SUBJECT,
     migration::SUBJECT,
+    kernel_access::SUBJECT,
     ioctl::SUBJECT,
     fork::SUBJECT,
     mapping_changes::SUBJECT,

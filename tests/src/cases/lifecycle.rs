@@ -57,6 +57,11 @@ pub const SUBJECT: Subject = Subject {
             "calls and close after the device went"
         )
         .in_vm(Vm::Lifecycle),
+        case!(
+            an_old_file_stays_without_device_after_bind,
+            "a device bound again beside a file of before"
+        )
+        .in_vm(Vm::Lifecycle),
     ],
 };
 
@@ -183,6 +188,7 @@ fn unbinding_brings_pages_back() -> CaseResult {
     device.take(&memory)?;
     module::unbind(&name)?;
     same("memory without the device", &memory.to_vec(), &content)?;
+    drop(device);
     module::bind(&name)?;
     let again = Device::open()?;
     ensure!(
@@ -210,13 +216,22 @@ fn an_open_file_outlives_the_device() -> CaseResult {
         Err(Error::Open { .. }) => {}
         other => bail!("Open without a device: {other:?}"),
     }
+    drop(device);
     module::bind(&name)?;
-    // The old file stays what it was: a file of a device that is gone.
+    works()
+}
+
+fn an_old_file_stays_without_device_after_bind() -> CaseResult {
+    let name = module::bound_device()?;
+    let old = Device::open()?;
+    module::unbind(&name)?;
+    module::bind(&name)?;
+    works()?;
     refused(
-        "submit after bind",
-        device.start(Command::nop()),
+        "submit to the old file",
+        old.start(Command::nop()),
         libc::ENODEV,
     )?;
-    drop(device);
+    drop(old);
     works()
 }

@@ -4,25 +4,33 @@
 //! The host half of these cases is the answer to [`Request::KillDevice`].
 
 use anyhow::{ensure, Context as _};
-use coax::{Command, Error};
+use coax::Command;
 
 use crate::case;
 use crate::case::{CaseResult, Subject, Vm};
-use crate::guest::device::{range_of, Device};
+use crate::guest::device::{range_of, refused, Device};
 use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
+use crate::guest::module;
 use crate::guest::pattern::{self, same};
-use crate::guest::wait;
+
 use crate::request::Request;
 
-/// The cases of this file.
+/// The cases of this file; in one VM, in this order.
 pub const SUBJECT: Subject = Subject {
     name: "loss",
-    cases: &[case!(
-        a_dead_device_gives_errors_and_loses_no_page,
-        "the back end killed in mid-command"
-    )
-    .in_vm(Vm::Doomed)],
+    cases: &[
+        case!(
+            a_dead_device_gives_errors_and_loses_no_page,
+            "the back end killed in mid-command"
+        )
+        .in_vm(Vm::Doomed),
+        case!(
+            the_driver_of_a_dead_device_unloads,
+            "unload with nobody there to answer"
+        )
+        .in_vm(Vm::Doomed),
+    ],
 };
 
 const LEN: usize = 64 * PAGE;
@@ -30,31 +38,29 @@ const LEN: usize = 64 * PAGE;
 fn a_dead_device_gives_errors_and_loses_no_page() -> CaseResult {
     let device = Device::open()?;
     let memory = Mapping::anonymous(LEN)?;
+    let evicted = Mapping::anonymous(LEN)?;
     let content = pattern::bytes(141, LEN);
-    memory.write(0, &content);
-    device.take(&memory)?;
+    for mapping in [&memory, &evicted] {
+        mapping.write(0, &content);
+        device.take(mapping)?;
+    }
     let ring = Mapping::anonymous(LEN)?;
     let walk = list::start_endless(&device, &ring)?;
 
     println!("{}", Request::KillDevice);
-    wait::until("The device being dead", || {
-        let probe = device.start(Command::nop());
-        let short = std::time::Duration::from_millis(200);
-        Ok(probe.and_then(|id| device.wait(id, Some(short))).is_err())
-    })?;
-    let outcome = device.finish(walk);
-    ensure!(
-        outcome.is_err(),
-        "A walk without end was done by a dead device: {outcome:?}"
-    );
+    refused("the walk under way", device.finish(walk), libc::EIO)?;
+    refused("a new command", device.run(Command::nop()), libc::EIO)?;
+    refused("a new context", Device::open(), libc::EIO)?;
 
     // The pages lie in the machine's memory, not in the process that died.
-    if let Err(error) = device.evict(range_of(&memory)) {
-        println!("evict after the death: {error}");
-        ensure!(matches!(error, Error::Call { .. }), "{error:?}");
-    }
-    same("memory", &memory.to_vec(), &content).context("After the death")?;
-    drop(ring);
-    drop(device);
-    Ok(())
+    let back = device.evict(range_of(&evicted)).context("Evict")?;
+    ensure!(back.left == 0, "{back:?}");
+    same("evicted memory", &evicted.to_vec(), &content)?;
+    same("memory", &memory.to_vec(), &content)
+}
+
+fn the_driver_of_a_dead_device_unloads() -> CaseResult {
+    let dead = Device::open();
+    refused("a context of a device killed before", dead, libc::EIO)?;
+    module::unload().context("Unload")
 }

@@ -74,11 +74,17 @@ fn a_device_fault_moves_the_page() -> CaseResult {
     // Before the CPU touches neighbours of the mapping, which may bring some of it back.
     let there = device.device_pages(&memory)?;
     ensure!(digest == expected, "Wrong digest");
-    ensure!(there == PAGES as u64, "{there} of {PAGES} pages on the device after a read of all");
+    ensure!(
+        there == PAGES as u64,
+        "{there} of {PAGES} pages on the device after a read of all"
+    );
     let after = device.stats()?;
     let moved = after.context_to_device - before.context_to_device;
     ensure!(moved >= there, "The driver counts {moved} pages moved");
-    ensure!(after.to_device_fault - before.to_device_fault >= there, "{after:?}");
+    ensure!(
+        after.to_device_fault - before.to_device_fault >= there,
+        "{after:?}"
+    );
     Ok(())
 }
 

@@ -216,7 +216,9 @@ fn mappings_come_and_go_under_commands() -> CaseResult {
         Ok(())
     };
     let workers = [1, 2, 3].map(|number| fork(|| worker(number)));
-    workers.into_iter().try_for_each(|worker| worker?.succeeds())
+    workers
+        .into_iter()
+        .try_for_each(|worker| worker?.succeeds())
 }
 
 fn forks_and_exits_under_migration() -> CaseResult {

@@ -198,6 +198,23 @@ impl Mapping {
         unsafe { std::ptr::write_bytes(into, byte, range.len()) };
     }
 
+    /// Has the kernel write the mapping's bytes to the file, as `write(2)`; returns how many.
+    pub fn send(&self, range: Range<usize>, file: BorrowedFd<'_>) -> Result<usize> {
+        let from = self.pointer(range.start, range.len());
+        // SAFETY: the source is mapped (invariant, checked by `pointer`) and only read.
+        let sent = unsafe { libc::write(file.as_raw_fd(), from.cast(), range.len()) };
+        moved(sent).context("write")
+    }
+
+    /// Has the kernel read from the file into the mapping, as `read(2)`; returns how many bytes.
+    pub fn receive(&self, range: Range<usize>, file: BorrowedFd<'_>) -> Result<usize> {
+        let into = self.pointer(range.start, range.len());
+        // SAFETY: the destination is mapped (invariant, checked by `pointer`), and there are no
+        // references into it.
+        let got = unsafe { libc::read(file.as_raw_fd(), into.cast(), range.len()) };
+        moved(got).context("read")
+    }
+
     /// Reads a word that others, the device among them, may write at the same time.
     pub fn load(&self, offset: usize) -> u64 {
         self.word(offset, |word| word.load(Ordering::SeqCst))
@@ -312,6 +329,15 @@ impl Drop for Mapping {
             }
             start = start.max(hole.end);
         }
+    }
+}
+
+/// Bytes that a system call moved, or its error.
+fn moved(result: isize) -> std::io::Result<usize> {
+    if result < 0 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(result.unsigned_abs())
     }
 }
 
