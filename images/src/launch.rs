@@ -21,6 +21,7 @@ mod config;
 mod console;
 mod evidence;
 mod qemu_args;
+mod record;
 mod terminal;
 mod vm;
 

@@ -112,15 +112,12 @@ impl Words {
 
 /// The back end's arguments; its listening socket is its standard input.
 pub fn device(config: &VmConfig) -> Vec<OsString> {
-    [
-        ("--fd", "0".to_owned()),
-        ("--contexts", config.contexts.to_string()),
-        ("--engines", config.engines.to_string()),
-        ("--page-requests", config.page_requests.to_string()),
-    ]
-    .into_iter()
-    .flat_map(|(option, value)| [option.into(), value.into()])
-    .collect()
+    let mut args = Words::default();
+    args.add(&["--fd", "0", "-v"]);
+    args.add(&["--contexts", &config.contexts.to_string()]);
+    args.add(&["--engines", &config.engines.to_string()]);
+    args.add(&["--page-requests", &config.page_requests.to_string()]);
+    args.0
 }
 
 /// A socket to which QEMU connects. A comma in a value is written twice.

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::config::{Output, VmConfig};
 use super::console::{complaint, fatal};
 use super::evidence::{Evidence, Failure, LaunchError, Outcome};
 use super::qemu_args::{self, Sockets};
+use super::record::{judge, Record, PEER_END_LIMIT, POWER_OFF_LIMIT};
 use super::terminal::RawMode;
 use crate::accel::{self, Accel};
 use crate::frames::{write_frame, Frame, Kind};
@@ -28,10 +29,6 @@ use crate::process::Group;
 
 /// From a fatal console line to the end of the VM: time for the trace that follows it.
 const FATAL_LIMIT: Duration = Duration::from_secs(5);
-/// From the job's end to QEMU's: unloading and powering off takes a second under TCG.
-const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
-/// From the end of QEMU, or of the back end, to that of the other.
-const PEER_END_LIMIT: Duration = Duration::from_secs(5);
 /// How often a back end that ended too early is noticed.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -59,38 +56,6 @@ pub struct Vm {
 pub enum Action {
     /// Kill the back end, as a crash would. Its end is then no failure.
     KillDevice,
-}
-
-/// What has been seen of the VM.
-#[derive(Debug, Default)]
-struct Record {
-    evidence: Evidence,
-    guest: Option<UnixStream>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    boot: Option<Duration>,
-    exit: Option<Exit>,
-    complaint: Option<String>,
-    channel_error: Option<io::Error>,
-    console_ended: bool,
-    channel_ended: bool,
-    device_status: Option<ExitStatus>,
-    device_killed: bool,
-    timed_out: bool,
-    escaped: bool,
-    /// Bytes of `stdout` that a watcher has seen.
-    watched: usize,
-}
-
-impl Record {
-    /// The next complete line of standard output that no watcher has seen.
-    fn next_line(&mut self) -> Option<String> {
-        let rest = self.stdout.get(self.watched..)?;
-        let length = rest.iter().position(|byte| *byte == b'\n')?;
-        let line = String::from_utf8_lossy(rest.get(..length)?).into_owned();
-        self.watched += length + 1;
-        Some(line)
-    }
 }
 
 impl Vm {
@@ -185,10 +150,7 @@ impl Vm {
             started,
             deadline: config.timeout.map(|limit| started + limit),
             timeout: config.timeout,
-            record: Record {
-                evidence,
-                ..Record::default()
-            },
+            record: Record::new(evidence),
         })
     }
 
@@ -414,53 +376,6 @@ impl Vm {
     }
 }
 
-/// The most telling reason to distrust the run, if there is one.
-fn judge(
-    record: &mut Record,
-    timeout: Option<Duration>,
-    qemu: Option<ExitStatus>,
-    device: Option<ExitStatus>,
-) -> Option<Failure> {
-    if let Some(line) = record.complaint.take() {
-        return Some(Failure::KernelComplaint(line));
-    }
-    if let Some(Exit::NotStarted(reason)) = &record.exit {
-        return Some(Failure::NotStarted(reason.clone()));
-    }
-    if record.escaped {
-        return None;
-    }
-    match device {
-        _ if record.device_killed => {}
-        Some(status) if !status.success() => return Some(Failure::Device(status)),
-        // It left while the machine still ran.
-        Some(status) if record.device_status.is_some() && record.exit.is_none() => {
-            return Some(Failure::Device(status))
-        }
-        _ => {}
-    }
-    if record.timed_out {
-        // After the verdict, only the power-off can have run out of time.
-        let limit = if record.exit.is_some() {
-            Some(POWER_OFF_LIMIT)
-        } else {
-            timeout
-        };
-        return Some(Failure::TimedOut(limit.unwrap_or(POWER_OFF_LIMIT)));
-    }
-    match qemu {
-        Some(status) if !status.success() => return Some(Failure::Qemu(status)),
-        _ => {}
-    }
-    if let Some(error) = record.channel_error.take() {
-        return Some(Failure::Channel(error));
-    }
-    if record.exit.is_none() {
-        return Some(Failure::NoVerdict);
-    }
-    (device.is_none() && !record.device_killed).then_some(Failure::DeviceStayed(PEER_END_LIMIT))
-}
-
 /// Output that nobody reads any more is no reason to fail.
 fn show(mut stream: impl Write, bytes: &[u8]) {
     let _ = stream.write_all(bytes).and_then(|()| stream.flush());
@@ -478,68 +393,4 @@ fn start(program: &Path, command: &mut Command) -> Result<Group, LaunchError> {
         program: program.display().to_string(),
         source,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::process::ExitStatusExt;
-
-    fn ended(code: i32) -> Option<ExitStatus> {
-        Some(ExitStatus::from_raw(code << 8))
-    }
-
-    fn judged(
-        mut record: Record,
-        qemu: Option<ExitStatus>,
-        device: Option<ExitStatus>,
-    ) -> Option<Failure> {
-        judge(&mut record, Some(Duration::from_secs(180)), qemu, device)
-    }
-
-    #[test]
-    fn a_told_exit_and_clean_ends_are_no_failure() {
-        let record = Record {
-            exit: Some(Exit::Code(3)),
-            ..Record::default()
-        };
-        assert!(judged(record, ended(0), ended(0)).is_none());
-    }
-
-    #[test]
-    fn a_missing_verdict_is_a_failure() {
-        assert!(matches!(
-            judged(Record::default(), ended(0), ended(0)),
-            Some(Failure::NoVerdict)
-        ));
-    }
-
-    #[test]
-    fn a_kernel_complaint_outweighs_success() {
-        let record = Record {
-            exit: Some(Exit::Code(0)),
-            complaint: Some("WARNING: x".into()),
-            ..Record::default()
-        };
-        assert!(matches!(
-            judged(record, ended(0), ended(0)),
-            Some(Failure::KernelComplaint(_))
-        ));
-    }
-
-    #[test]
-    fn a_back_end_that_crashed_or_stayed_is_a_failure() {
-        let record = || Record {
-            exit: Some(Exit::Code(0)),
-            ..Record::default()
-        };
-        assert!(matches!(
-            judged(record(), ended(0), ended(1)),
-            Some(Failure::Device(_))
-        ));
-        assert!(matches!(
-            judged(record(), ended(0), None),
-            Some(Failure::DeviceStayed(_))
-        ));
-    }
 }

@@ -11,8 +11,10 @@ use nix::sys::signal::Signal;
 
 use super::results::{ktap_line, CargoOutput, Results, Verdict};
 use crate::cli::Test;
+use crate::commands::demo;
 use coax_images::cache::{self, Lock};
 use coax_images::images::Images;
+use coax_images::job::Mode;
 use coax_images::process::Group;
 use coax_images::progress::Progress;
 use coax_images::{guest, kernel, tool};
@@ -20,25 +22,32 @@ use coax_images::{guest, kernel, tool};
 /// Tests of all crates, for the estimate.
 const EXPECTED_TESTS: u64 = 400;
 
-/// Format, lints and tests of everything that runs without a VM.
+/// Format, lints, documentation and tests of everything that runs without a VM.
 pub fn unit(results: &mut Results) -> Result<()> {
     let log = log("unit")?;
-    step(
-        results,
-        "unit: format",
-        cargo(&["fmt", "--all", "--check"]),
-        &log,
-    );
-    let lints = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    step(results, "unit: lints", cargo(&lints), &log);
+    if has_tool(results, "unit: format", "fmt") {
+        step(
+            results,
+            "unit: format",
+            cargo(&["fmt", "--all", "--check"]),
+            &log,
+        );
+    }
+    if has_tool(results, "unit: lints", "clippy") {
+        let lints = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        step(results, "unit: lints", cargo(&lints), &log);
+    }
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    step(results, "unit: documentation", doc, &log);
 
     let from = results.len();
     let mut output = CargoOutput::default();
@@ -107,9 +116,28 @@ pub fn driver(results: &mut Results, install: bool) -> Result<()> {
     Ok(())
 }
 
-/// The VM tests.
+/// The VM tests and, unless some of them are asked for, the demonstration.
 pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
-    Images::build(install)?;
+    let images = Images::build(install)?;
+    run_vm_tests(results, options)?;
+    if options.filter.is_empty() {
+        demonstrate(results, options, &images);
+    }
+    Ok(())
+}
+
+fn demonstrate(results: &mut Results, options: &Test, images: &Images) {
+    for mode in Mode::ALL {
+        let name = format!("vm: demo.{mode}");
+        match demo::show(images, &[mode], options.accel.accel) {
+            Ok(shown) if shown.passed => results.add(name, Verdict::Passed),
+            Ok(_) => results.add(name, Verdict::Failed),
+            Err(error) => results.broken(&name, &format!("{error:#}")),
+        }
+    }
+}
+
+fn run_vm_tests(results: &mut Results, options: &Test) -> Result<()> {
     let mut tests = Command::new(vm_tests()?);
     tests
         .args(&options.filter)
@@ -189,6 +217,16 @@ fn log(suite: &str) -> Result<PathBuf> {
     let log = folder.join(format!("{suite}.log"));
     fs::write(&log, "").with_context(|| format!("Cannot write {}", log.display()))?;
     Ok(log)
+}
+
+/// Whether cargo's `subcommand` is installed; if not, `name` is skipped.
+fn has_tool(results: &mut Results, name: &str, subcommand: &str) -> bool {
+    let installed = tool::output_of(&mut cargo(&[subcommand, "--version"])).is_ok();
+    if !installed {
+        let reason = format!("cargo {subcommand} is not installed");
+        results.add(name.to_owned(), Verdict::Skipped(reason));
+    }
+    installed
 }
 
 /// A step that passes or fails as a whole.

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What was seen of a VM, and the judgement on it.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use super::evidence::{Evidence, Failure};
+use crate::job::Exit;
+
+/// From the job's end to QEMU's: unloading and powering off takes a second under TCG.
+pub const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
+/// From the end of QEMU, or of the back end, to that of the other.
+pub const PEER_END_LIMIT: Duration = Duration::from_secs(5);
+
+/// What has been seen of the VM.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// For people.
+    pub evidence: Evidence,
+    /// Frames to the guest go here.
+    pub guest: Option<UnixStream>,
+    /// The job's standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+    /// From the start until the job started.
+    pub boot: Option<Duration>,
+    /// How the job ended, as the guest told it.
+    pub exit: Option<Exit>,
+    /// First complaint of the kernel.
+    pub complaint: Option<String>,
+    /// What was wrong with the frames.
+    pub channel_error: Option<io::Error>,
+    /// QEMU has closed the console.
+    pub console_ended: bool,
+    /// No more frames will come.
+    pub channel_ended: bool,
+    /// How the back end ended while the VM was waited for.
+    pub device_status: Option<ExitStatus>,
+    /// The back end was killed on purpose.
+    pub device_killed: bool,
+    /// The VM lived too long.
+    pub timed_out: bool,
+    /// The user ended it.
+    pub escaped: bool,
+    /// Bytes of `stdout` that a watcher has seen.
+    watched: usize,
+}
+
+impl Record {
+    /// A VM that was started by these command lines.
+    pub fn new(evidence: Evidence) -> Self {
+        Record {
+            evidence,
+            ..Record::default()
+        }
+    }
+
+    /// The next complete line of standard output that no watcher has seen.
+    pub fn next_line(&mut self) -> Option<String> {
+        let rest = self.stdout.get(self.watched..)?;
+        let length = rest.iter().position(|byte| *byte == b'\n')?;
+        let line = String::from_utf8_lossy(rest.get(..length)?).into_owned();
+        self.watched += length + 1;
+        Some(line)
+    }
+}
+
+/// The most telling reason to distrust the run, if there is one.
+pub fn judge(
+    record: &mut Record,
+    timeout: Option<Duration>,
+    qemu: Option<ExitStatus>,
+    device: Option<ExitStatus>,
+) -> Option<Failure> {
+    if let Some(line) = record.complaint.take() {
+        return Some(Failure::KernelComplaint(line));
+    }
+    if let Some(Exit::NotStarted(reason)) = &record.exit {
+        return Some(Failure::NotStarted(reason.clone()));
+    }
+    if record.escaped {
+        return None;
+    }
+    match device {
+        _ if record.device_killed => {}
+        Some(status) if !status.success() => return Some(Failure::Device(status)),
+        // It left while the machine still ran.
+        Some(status) if record.device_status.is_some() && record.exit.is_none() => {
+            return Some(Failure::Device(status))
+        }
+        _ => {}
+    }
+    if record.timed_out {
+        // After the verdict, only the power-off can have run out of time.
+        let limit = if record.exit.is_some() {
+            Some(POWER_OFF_LIMIT)
+        } else {
+            timeout
+        };
+        return Some(Failure::TimedOut(limit.unwrap_or(POWER_OFF_LIMIT)));
+    }
+    match qemu {
+        Some(status) if !status.success() => return Some(Failure::Qemu(status)),
+        _ => {}
+    }
+    if let Some(error) = record.channel_error.take() {
+        return Some(Failure::Channel(error));
+    }
+    if record.exit.is_none() {
+        return Some(Failure::NoVerdict);
+    }
+    (device.is_none() && !record.device_killed).then_some(Failure::DeviceStayed(PEER_END_LIMIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    fn ended(code: i32) -> Option<ExitStatus> {
+        Some(ExitStatus::from_raw(code << 8))
+    }
+
+    fn judged(
+        mut record: Record,
+        qemu: Option<ExitStatus>,
+        device: Option<ExitStatus>,
+    ) -> Option<Failure> {
+        judge(&mut record, Some(Duration::from_secs(180)), qemu, device)
+    }
+
+    #[test]
+    fn a_told_exit_and_clean_ends_are_no_failure() {
+        let record = Record {
+            exit: Some(Exit::Code(3)),
+            ..Record::default()
+        };
+        assert!(judged(record, ended(0), ended(0)).is_none());
+    }
+
+    #[test]
+    fn a_missing_verdict_is_a_failure() {
+        assert!(matches!(
+            judged(Record::default(), ended(0), ended(0)),
+            Some(Failure::NoVerdict)
+        ));
+    }
+
+    #[test]
+    fn a_kernel_complaint_outweighs_success() {
+        let record = Record {
+            exit: Some(Exit::Code(0)),
+            complaint: Some("WARNING: x".into()),
+            ..Record::default()
+        };
+        assert!(matches!(
+            judged(record, ended(0), ended(0)),
+            Some(Failure::KernelComplaint(_))
+        ));
+    }
+
+    #[test]
+    fn a_back_end_that_crashed_or_stayed_is_a_failure() {
+        let record = || Record {
+            exit: Some(Exit::Code(0)),
+            ..Record::default()
+        };
+        assert!(matches!(
+            judged(record(), ended(0), ended(1)),
+            Some(Failure::Device(_))
+        ));
+        assert!(matches!(
+            judged(record(), ended(0), None),
+            Some(Failure::DeviceStayed(_))
+        ));
+    }
+}
