@@ -13,6 +13,7 @@ use crate::context::Contexts;
 use crate::dma::DeviceMemory;
 use crate::engine::gemm::TilePool;
 use crate::guest_log::GuestLog;
+use crate::intake::Intake;
 use crate::job::Inbox;
 use crate::pri::Pri;
 use crate::queue;
@@ -44,6 +45,8 @@ pub struct Device {
     pub contexts: Contexts,
     /// Parked commands.
     pub pri: Pri,
+    /// Who has looked at its queue.
+    pub intake: Intake,
     /// Buffers that matrix multiplications share.
     pub tiles: TilePool,
     /// Counters.
@@ -77,6 +80,7 @@ impl Device {
                 Arc::clone(&log),
             ),
             memory,
+            intake: Intake::new(config.engines),
             tiles: TilePool::default(),
             stats,
             log,
@@ -98,10 +102,18 @@ impl Device {
         }
     }
 
-    /// Aborts all commands and drops all translations; contexts stay open.
+    /// Aborts all commands that were submitted and drops all translations; contexts stay open.
     pub fn abort_all(&self) {
+        self.intake.wait(|| self.pri.wake_all());
         let contexts = self.contexts.all();
         self.contexts.abort(&contexts, || self.pri.abort_parked());
+    }
+
+    /// Closes a context: its commands that were submitted end with "aborted". False if it is
+    /// not open.
+    pub fn close(&self, context: u32) -> bool {
+        self.intake.wait(|| self.pri.wake_all());
+        self.contexts.close(context, || self.pri.abort_parked())
     }
 
     /// Returns to the state at power-on. When this returns, no command of before accesses

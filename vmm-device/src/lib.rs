@@ -18,6 +18,7 @@ pub mod device;
 pub mod dma;
 pub mod engine;
 pub mod guest_log;
+pub mod intake;
 pub mod job;
 pub mod message;
 pub mod pri;

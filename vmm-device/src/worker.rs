@@ -113,12 +113,15 @@ impl Worker {
                 state.parked -= 1;
                 self.resume(device, ring, &mut state, resumed);
             }
+            let wanted = device.intake.wanted();
             if !queue::started(ring) {
+                device.intake.looked(self.engine, wanted);
                 self.end_aborted(device, ring, &mut state);
                 return;
             }
             state.pay(device, ring);
             let intake = self.take_new(device, ring, &mut state);
+            device.intake.looked(self.engine, wanted);
             match (state.runnable.pop_front(), intake) {
                 (Some(job), _) => self.advance(device, ring, &mut state, job),
                 (None, Intake::Drained) if self.more_came(device, ring) => {}
@@ -128,6 +131,7 @@ impl Worker {
         // Nobody waits for the rest: it is dropped, so that contexts count as drained.
         state.runnable.clear();
         inbox.take();
+        device.intake.looked(self.engine, device.intake.wanted());
     }
 
     /// Ends the aborted jobs among those that could go on.
@@ -207,11 +211,11 @@ impl Worker {
 
     /// Makes a job that comes back runnable, or ends it.
     fn resume(&self, device: &Device, ring: &Ring, state: &mut State, resumed: Resumed) {
-        if let Some(asked_at) = resumed.asked_at {
-            device.stats.record_fault(asked_at.elapsed());
-        }
         let end = match resumed.verdict {
             Verdict::Retry => {
+                if let Some(asked_at) = resumed.asked_at {
+                    device.stats.record_fault(asked_at.elapsed());
+                }
                 state.runnable.push_back(resumed.job);
                 return;
             }

@@ -62,9 +62,7 @@ fn execute(device: &Device, control: Control) -> u32 {
             }
         }
         Control::ContextOpen(number) => context_status(device.contexts.open(number)),
-        Control::ContextClose(number) => {
-            context_status(device.contexts.close(number, || device.pri.abort_parked()))
-        }
+        Control::ContextClose(number) => context_status(device.close(number)),
         Control::Reset => {
             device.abort_all();
             STATUS_OK

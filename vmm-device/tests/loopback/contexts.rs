@@ -127,6 +127,30 @@ fn reset_aborts_all_commands_and_keeps_contexts_open() {
 }
 
 #[test]
+fn reset_aborts_commands_that_no_engine_has_taken() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // A race between the engine and the reset: often enough that both orders occur.
+    for _ in 0..200 {
+        guest.submit(0, 0, OP_FILL, &[VA + PAGE_SIZE, 8, 7]);
+        assert_eq!(guest.control(CONTROL_RESET, 0, 0, 0), STATUS_OK);
+        assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    }
+}
+
+#[test]
+fn close_aborts_commands_that_no_engine_has_taken() {
+    let mut guest = Guest::new();
+    for _ in 0..200 {
+        guest.open(0);
+        guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+        assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+        assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    }
+    assert_eq!(guest.stats().guest_errors, 0);
+}
+
+#[test]
 fn sixty_four_contexts_with_the_same_addresses_do_not_mix() {
     let mut guest = Guest::new();
     for context in 0..64 {
