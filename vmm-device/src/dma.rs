@@ -10,7 +10,7 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 
 use crate::access::Access;
 use crate::atc::{Atc, Leaf, LEAF_PAGES};
-use crate::engine::memory::{DmaMemory, Stop};
+use crate::engine::memory::{DmaMemory, Pair, PairStop, Stop};
 use crate::stats::Stats;
 
 /// Leaves whose place a window remembers; a power of two.
@@ -77,6 +77,9 @@ struct CachedPage<'m> {
     bytes: VolatileSlice<'m>,
 }
 
+/// Bytes in one piece, and whether they lie in device memory.
+type Found<'m> = (VolatileSlice<'m>, bool);
+
 /// Memory of a context during one engine step.
 #[derive(Debug)]
 pub struct Window<'m> {
@@ -124,15 +127,32 @@ impl<'m> Window<'m> {
         slot.1
     }
 
-    fn account(&mut self, on_device: bool, bytes: u64) {
+    fn account(&mut self, on_device: bool, bytes: usize) {
         if on_device {
-            self.device_bytes += bytes;
+            self.device_bytes += bytes as u64;
         } else {
-            self.system_bytes += bytes;
+            self.system_bytes += bytes as u64;
         }
     }
 
-    fn look_up(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop> {
+    /// Finds the piece at an address, and whether it lies in device memory.
+    fn find(&mut self, va: u64, len: u64, access: Access) -> Result<Found<'m>, Stop> {
+        let offset = va % PAGE_SIZE;
+        if let Some(page) = self.last_page {
+            if page.vpn == va / PAGE_SIZE
+                && len <= PAGE_SIZE - offset
+                && page.access.contains(access)
+            {
+                if let Ok(bytes) = page.bytes.subslice(offset as usize, len as usize) {
+                    self.hits += 1;
+                    return Ok((bytes, page.on_device));
+                }
+            }
+        }
+        self.look_up(va, len, access)
+    }
+
+    fn look_up(&mut self, va: u64, len: u64, access: Access) -> Result<Found<'m>, Stop> {
         let vpn = va / PAGE_SIZE;
         let offset = va % PAGE_SIZE;
         let found = self.leaf(vpn).and_then(|leaf| {
@@ -174,8 +194,8 @@ impl<'m> Window<'m> {
                 on_device,
                 bytes,
             });
-        self.account(on_device, bytes);
         run.subslice(offset as usize, bytes as usize)
+            .map(|bytes| (bytes, on_device))
             .map_err(|error| {
                 log::error!("slice of a checked page: {error}");
                 Stop::BadGpa(va)
@@ -185,19 +205,28 @@ impl<'m> Window<'m> {
 
 impl<'m> DmaMemory<'m> for Window<'m> {
     fn piece(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop> {
-        let offset = va % PAGE_SIZE;
-        if let Some(page) = self.last_page {
-            if page.vpn == va / PAGE_SIZE
-                && len <= PAGE_SIZE - offset
-                && page.access.contains(access)
-            {
-                if let Ok(bytes) = page.bytes.subslice(offset as usize, len as usize) {
-                    self.hits += 1;
-                    self.account(page.on_device, len);
-                    return Ok(bytes);
-                }
+        let (bytes, on_device) = self.find(va, len, access)?;
+        self.account(on_device, bytes.len());
+        Ok(bytes)
+    }
+
+    fn pair(&mut self, src: u64, dst: u64, len: u64) -> Result<Pair<'m>, PairStop> {
+        let src = self.find(src, len, Access::READ);
+        let dst = self.find(dst, len, Access::WRITE);
+        let ((src, src_on_device), (dst, dst_on_device)) = match (src, dst) {
+            (Ok(src), Ok(dst)) => (src, dst),
+            (src, dst) => {
+                return Err(PairStop {
+                    src: src.err(),
+                    dst: dst.err(),
+                });
             }
-        }
-        self.look_up(va, len, access)
+        };
+        let common = src.len().min(dst.len());
+        self.account(src_on_device, common);
+        self.account(dst_on_device, common);
+        // Both are at least as long, so neither is changed by what cannot fail.
+        let cut = |bytes: VolatileSlice<'m>| bytes.subslice(0, common).unwrap_or(bytes);
+        Ok((cut(src), cut(dst)))
     }
 }

@@ -15,6 +15,11 @@ use vhost_device_coax::args::Args;
 use vhost_device_coax::server;
 
 fn main() -> ExitCode {
+    // Other options are to be ignored then, even those that make no sense.
+    if std::env::args_os().any(|arg| arg == "--print-capabilities") {
+        println!("{}", serde_json::json!({ "type": "coax", "features": [] }));
+        return ExitCode::SUCCESS;
+    }
     // Usage errors end the program here, with status 2.
     let args = Args::parse();
     match run(&args) {
@@ -27,10 +32,6 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    if args.print_capabilities {
-        println!("{}", serde_json::json!({ "type": "coax", "features": [] }));
-        return Ok(());
-    }
     start_log(args.verbose);
     // First of all that opens descriptors, so that the number cannot name one of ours.
     let adopted = args.fd.map(adopt).transpose()?;
@@ -59,7 +60,8 @@ fn start_log(verbose: u8) {
         .filter_level(level)
         // It logs guest mistakes without a limit; ours are reported by the device.
         .filter_module("virtio_queue", LevelFilter::Off)
-        .filter_module("vhost", LevelFilter::Warn)
+        // With the colons, since names are compared by their beginnings and ours begins so too.
+        .filter_module("vhost::", LevelFilter::Warn)
         .filter_module("vhost_user_backend", LevelFilter::Warn)
         .init();
 }

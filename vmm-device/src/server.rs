@@ -97,6 +97,7 @@ pub fn serve(config: Config, mut listener: Listener, stop: UnixStream) -> Result
         .register_wakers(&daemon.get_epoll_handlers())
         .map_err(Error::Events)?;
 
+    log::info!("listening for a front end");
     if !front_end_came(&listener, &stop).map_err(Error::Events)? {
         return Ok(());
     }

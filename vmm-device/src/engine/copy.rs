@@ -4,7 +4,7 @@
 
 use coax_abi::wire::{RESULT_BYTES, STATUS_BAD_ARGUMENT, STATUS_OK};
 
-use super::memory::{DmaMemory, Stop};
+use super::memory::{DmaMemory, PairStop, Stop};
 use super::{check_range, overlap, Miss, Progress, Step, STEP_BYTES};
 use crate::access::Access;
 
@@ -42,30 +42,14 @@ impl Copy {
             }
             let rest = self.len - self.done;
             let want = rest.min(budget);
-            let src = memory.piece(self.src + self.done, want, Access::READ);
-            let dst = memory.piece(self.dst + self.done, want, Access::WRITE);
-            let (src, dst) = match (src, dst) {
-                (Ok(src), Ok(dst)) => (src, dst),
-                (Err(Stop::BadGpa(va)), _) | (_, Err(Stop::BadGpa(va))) => return Step::BadGpa(va),
-                (src, dst) => {
-                    let miss = |stop, access| match stop {
-                        Stop::Miss(va) => Some(Miss {
-                            va,
-                            bytes: rest,
-                            access,
-                            around: false,
-                        }),
-                        Stop::BadGpa(_) => None,
-                    };
-                    let src = src.err().and_then(|stop| miss(stop, Access::READ));
-                    let dst = dst.err().and_then(|stop| miss(stop, Access::WRITE));
-                    return Step::Missing(src.into_iter().chain(dst).collect());
+            match memory.pair(self.src + self.done, self.dst + self.done, want) {
+                Ok((src, dst)) => {
+                    src.copy_to_volatile_slice(dst);
+                    self.done += dst.len() as u64;
+                    budget -= dst.len() as u64;
                 }
-            };
-            src.copy_to_volatile_slice(dst);
-            let copied = src.len().min(dst.len()) as u64;
-            self.done += copied;
-            budget -= copied;
+                Err(stop) => return both_stopped(stop, rest),
+            }
         }
         Step::Done(STATUS_OK)
     }
@@ -82,4 +66,22 @@ impl Copy {
     pub fn advance(&self) -> u64 {
         self.done
     }
+}
+
+/// Step for accesses of which at least one failed, where `bytes` more are needed.
+fn both_stopped(stop: PairStop, bytes: u64) -> Step {
+    let mut misses = Vec::new();
+    for (stop, access) in [(stop.src, Access::READ), (stop.dst, Access::WRITE)] {
+        match stop {
+            Some(Stop::Miss(va)) => misses.push(Miss {
+                va,
+                bytes,
+                access,
+                around: false,
+            }),
+            Some(Stop::BadGpa(va)) => return Step::BadGpa(va),
+            None => {}
+        }
+    }
+    Step::Missing(misses)
 }

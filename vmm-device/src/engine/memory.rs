@@ -17,12 +17,31 @@ pub enum Stop {
     BadGpa(u64),
 }
 
+/// Source and destination of the same length.
+pub type Pair<'m> = (VolatileSlice<'m>, VolatileSlice<'m>);
+
+/// What stops an access to source and destination, one of the two at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairStop {
+    /// Obstacle to reading.
+    pub src: Option<Stop>,
+    /// Obstacle to writing.
+    pub dst: Option<Stop>,
+}
+
 /// Memory addressed by the virtual addresses of a context.
 pub trait DmaMemory<'m> {
     /// The bytes from `va` on that can be accessed in one piece: at least 1, at most `len`.
     ///
     /// `len` must not be 0 and `va + len` must not wrap around.
     fn piece(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop>;
+
+    /// The bytes from `src` on to read and those from `dst` on to write, as many of either as
+    /// can be accessed in one piece: at least 1, at most `len`. Otherwise says what stops
+    /// each of the two.
+    ///
+    /// `len` must not be 0, and neither range may wrap around.
+    fn pair(&mut self, src: u64, dst: u64, len: u64) -> Result<Pair<'m>, PairStop>;
 
     /// Reads a little-endian integer, which may cross a page border.
     fn read_u64(&mut self, va: u64) -> Result<u64, Stop> {

@@ -14,5 +14,6 @@ mod gemm;
 mod invalidations;
 mod lifecycle;
 mod malformed;
+mod migrations;
 mod requests;
 mod vring;
