@@ -17,7 +17,7 @@ use crate::{
     device::Device,
     faults::Faults,
     ioctl,
-    kapi::{chardev::OpenFile, mm, trace, virtqueue::Request, work::Worker},
+    kapi::{chardev::OpenFile, misc::this_cpu, mm, trace, virtqueue::Request, work::Worker},
     link::{put, CommandTag},
     mirror::Mirror,
     uapi, wire,
@@ -29,7 +29,7 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{Atomic, Full},
+        atomic::{Atomic, Full, Relaxed},
         poll::PollTable,
         Arc,
     },
@@ -102,6 +102,7 @@ impl Context {
                 arg: arg.map(Into::into),
             },
         )?;
+        self.faults.data().cpu.store(this_cpu(), Relaxed);
         trace::command(self.number, opcode, id);
         self.mirror.stats.commands.add(1);
         self.device

@@ -12,7 +12,10 @@ use crate::{
     link::{CommandTag, Link},
     new_irqlock, wire,
 };
-use kernel::{prelude::*, sync::Arc};
+use kernel::{
+    prelude::*,
+    sync::{atomic::Relaxed, Arc},
+};
 
 /// What the device's messages for one context reach.
 #[derive(Clone)]
@@ -116,7 +119,8 @@ impl ContextTable {
         let slots = self.slots.lock();
         match slots.get(request.context.get() as usize) {
             Some(Slot::Open(entry)) if entry.faults.data().push(request) => {
-                entry.faults.queue(&link.workqueue);
+                let cpu = entry.faults.data().cpu.load(Relaxed);
+                entry.faults.queue(&link.workqueue, cpu);
             }
             // Of a context being closed, whose commands the device has aborted.
             Some(Slot::Taken) => {}

@@ -18,6 +18,7 @@ use crate::{
     faults::Faults,
     kapi::{
         chardev,
+        misc::this_cpu,
         pagemap::{Kind, Pagemap},
         virtio::{Driver, ShmRegion, VirtioDevice},
         work::{Work, Worker},
@@ -165,7 +166,7 @@ impl Device {
             .push(worker, GFP_KERNEL)
             .is_ok()
         {
-            self.reaper.queue(&self.link.workqueue);
+            self.reaper.queue(&self.link.workqueue, this_cpu());
         }
     }
 

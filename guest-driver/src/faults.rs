@@ -19,6 +19,7 @@ use crate::{
         hmm::{range_fault, HmmPfn},
         irqlock::IrqSpinLock,
         migrate::PageArrays,
+        misc::this_cpu,
         mm,
         notifier::IntervalNotifier,
         trace,
@@ -70,6 +71,9 @@ pub(crate) struct Faults {
     ring: IrqSpinLock<KVec<wire::DeviceRequest>>,
     #[pin]
     scratch: Mutex<Scratch>,
+    /// CPU that submitted last. What the program has just written is in this CPU's batch of pages
+    /// not yet on the LRU lists, which a migration empties cheaply only for its own CPU.
+    pub(crate) cpu: Atomic<u32>,
     /// `POLICY_*`.
     pub(crate) policy: Atomic<u32>,
     /// Pages that migrate around a fault.
@@ -119,6 +123,7 @@ impl Faults {
             mirror,
             ring <- new_irqlock!(ring, "coax_requests"),
             scratch <- new_mutex!(scratch, "coax_scratch"),
+            cpu: Atomic::new(this_cpu()),
             policy: Atomic::new(uapi::POLICY_ON_FAULT),
             fault_around: Atomic::new(FAULT_AROUND),
         }? Error))

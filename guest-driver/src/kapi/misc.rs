@@ -21,3 +21,9 @@ pub(crate) fn boottime_ns() -> u64 {
     // SAFETY: No preconditions.
     unsafe { sys::coax_boottime_ns() }
 }
+
+/// The CPU that the caller runs on, which may change at any time.
+pub(crate) fn this_cpu() -> u32 {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_this_cpu() }
+}

@@ -8,7 +8,7 @@ use crate::sys;
 use core::ptr::NonNull;
 use kernel::{bindings, container_of, prelude::*, types::Opaque};
 
-/// An unbound workqueue of high priority; destroyed, after its work is done, when dropped.
+/// A workqueue of high priority whose work runs on the CPU it is queued for; destroyed, after its work is done, when dropped.
 pub(crate) struct Workqueue(NonNull<bindings::workqueue_struct>);
 
 // SAFETY: A workqueue may be used and destroyed from any thread.
@@ -68,10 +68,11 @@ impl<T: Work> Worker<T> {
         }? Error)
     }
 
-    /// Has it run once more after now; callable from interrupts.
-    pub(crate) fn queue(&self, on: &Workqueue) {
-        // SAFETY: The item is initialised and lives until its cancellation in `drop`.
-        unsafe { sys::coax_queue_work(on.0.as_ptr(), self.work.get()) };
+    /// Has it run once more after now, on `cpu` if that is online; callable from interrupts.
+    pub(crate) fn queue(&self, on: &Workqueue, cpu: u32) {
+        // SAFETY: The item is initialised and lives until its cancellation in `drop`; `cpu` is a
+        // number that `this_cpu` returned.
+        unsafe { sys::coax_queue_work_on(cpu, on.0.as_ptr(), self.work.get()) };
     }
 
     /// The data.

@@ -52,12 +52,17 @@ void coax_init_work(struct work_struct *work, work_func_t func)
 
 struct workqueue_struct *coax_alloc_workqueue(void)
 {
-	return alloc_workqueue("coax", WQ_UNBOUND | WQ_HIGHPRI, 0);
+	return alloc_workqueue("coax", WQ_PERCPU | WQ_HIGHPRI | WQ_CPU_INTENSIVE, 0);
 }
 
-bool coax_queue_work(struct workqueue_struct *wq, struct work_struct *work)
+bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct work_struct *work)
 {
-	return queue_work(wq, work);
+	return queue_work_on(cpu, wq, work);
+}
+
+unsigned int coax_this_cpu(void)
+{
+	return raw_smp_processor_id();
 }
 
 int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,

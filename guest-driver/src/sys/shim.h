@@ -28,7 +28,8 @@ unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int 
 /* Workqueue. */
 void coax_init_work(struct work_struct *work, work_func_t func);
 struct workqueue_struct *coax_alloc_workqueue(void);
-bool coax_queue_work(struct workqueue_struct *wq, struct work_struct *work);
+bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct work_struct *work);
+unsigned int coax_this_cpu(void);
 
 /* Virtio. */
 int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
