@@ -64,7 +64,10 @@ pub struct Crate {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// It is not what was pinned.
-    #[error("{path} is refused: its SHA-256 is {actual}, {expected} is pinned")]
+    #[error(
+        "{path} is refused: its SHA-256 is {actual}, {expected} is pinned. Remove it to have it \
+         fetched again"
+    )]
     Checksum {
         /// The file.
         path: String,

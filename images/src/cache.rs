@@ -59,8 +59,8 @@ impl Key {
         self
     }
 
-    /// Adds a file, or all files below a folder, by contents and relative path. Names that begin
-    /// with a dot and folders called `target` are left out.
+    /// Adds a file, or all files below a folder, by contents and relative path. Left out are names
+    /// that begin with a dot, what builds leave behind, and texts for people.
     ///
     /// # Errors
     ///
@@ -99,7 +99,8 @@ fn collect_files(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name.to_string_lossy().starts_with('.') || name == "target" {
+        let name = name.to_string_lossy();
+        if name.starts_with('.') || name.ends_with(".md") || name == "target" || name == "build" {
             continue;
         }
         collect_files(&entry.path(), files)?;

@@ -78,8 +78,7 @@ pub fn build(install: bool) -> Result<Kernel> {
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "the guest kernel")?;
 
-    let source = source()?;
-    let tree = unpack(&source, &entry)?;
+    let tree = unpacked(&entry)?;
     let build_dir = entry.path("build");
     cache::make_folder(&build_dir)?;
     let make = Make {
@@ -130,12 +129,13 @@ fn source() -> Result<Source> {
     }
 }
 
-/// Unpacks the source once; its folder appears complete or not at all.
-fn unpack(source: &Source, entry: &Entry) -> Result<PathBuf> {
+/// Fetches and unpacks the source once; its folder appears complete or not at all.
+fn unpacked(entry: &Entry) -> Result<PathBuf> {
     let tree = entry.path("source");
     if tree.is_dir() {
         return Ok(tree);
     }
+    let source = source()?;
     let progress = Progress::start(&format!("Unpacking Linux {}", source.version));
     let part = entry.path("source.part");
     if part.exists() {

@@ -87,16 +87,17 @@ pub fn build(install: bool) -> Result<Qemu> {
     let entry = Entry::new("qemu", &key()?)?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "QEMU")?;
-    let source = fetch::first_of(&Artifacts::pinned()?.qemu)?;
     let log = entry.path("build.log");
 
-    let tree = patched_source(&source.path, &entry, &log)?;
+    let tree = patched_source(&entry, &log)?;
     let build_dir = entry.path("build");
     if !build_dir.join("build.ninja").is_file() {
         configure(&tree, &build_dir, &entry, &log)?;
     }
     compile(&build_dir, &log)?;
 
+    let version = fs::read_to_string(tree.join("VERSION")).context("Cannot read QEMU's version")?;
+    let version = version.trim().to_owned();
     let program = entry.path(PROGRAM);
     fs::copy(build_dir.join(PROGRAM), &program)
         .with_context(|| format!("Cannot write {}", program.display()))?;
@@ -105,7 +106,7 @@ pub fn build(install: bool) -> Result<Qemu> {
     let seconds = started.elapsed().as_secs_f64();
     let qemu = Qemu {
         program,
-        version: source.version,
+        version,
         firmware: vec![firmware],
         seconds,
     };
@@ -153,12 +154,13 @@ fn parse_series(text: &str) -> impl Iterator<Item = &str> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Unpacks and patches once; the folder appears complete or not at all.
-fn patched_source(archive: &Path, entry: &Entry, log: &Path) -> Result<PathBuf> {
+/// Fetches, unpacks and patches once; the folder appears complete or not at all.
+fn patched_source(entry: &Entry, log: &Path) -> Result<PathBuf> {
     let tree = entry.path("source");
     if tree.is_dir() {
         return Ok(tree);
     }
+    let source = fetch::first_of(&Artifacts::pinned()?.qemu)?;
     let progress = Progress::start("Unpacking and patching QEMU");
     let part = entry.path("source.part");
     if part.exists() {
@@ -173,7 +175,7 @@ fn patched_source(archive: &Path, entry: &Entry, log: &Path) -> Result<PathBuf> 
                 "--extract",
                 "--file",
             ])
-            .arg(archive)
+            .arg(&source.path)
             .current_dir(&part),
         "Unpacking QEMU",
         log,

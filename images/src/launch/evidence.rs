@@ -102,6 +102,8 @@ pub enum Failure {
     Qemu(ExitStatus),
     /// The back end ended badly.
     Device(ExitStatus),
+    /// The back end ended, not badly, before the job did.
+    DeviceLeft(ExitStatus),
     /// The back end was still running this long after QEMU had ended.
     DeviceStayed(Duration),
     /// The channel to the guest broke.
@@ -117,6 +119,9 @@ impl fmt::Display for Failure {
             Failure::NoVerdict => f.write_str("the VM ended without a verdict of its job"),
             Failure::Qemu(status) => write!(f, "QEMU ended with {status}"),
             Failure::Device(status) => write!(f, "the back end ended with {status}"),
+            Failure::DeviceLeft(status) => {
+                write!(f, "the back end ended before the job did, with {status}")
+            }
             Failure::DeviceStayed(limit) => {
                 write!(
                     f,

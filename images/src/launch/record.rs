@@ -84,27 +84,26 @@ pub fn judge(
     if record.escaped {
         return None;
     }
-    match device {
-        _ if record.device_killed => {}
-        Some(status) if !status.success() => return Some(Failure::Device(status)),
-        // It left while the machine still ran.
-        Some(status) if record.device_status.is_some() && record.exit.is_none() => {
-            return Some(Failure::Device(status))
+    let failed = |status: &ExitStatus| !status.success();
+    if let Some(status) = device.filter(failed).filter(|_| !record.device_killed) {
+        return Some(Failure::Device(status));
+    }
+    // One that lived too long was killed, which says nothing about QEMU.
+    if let Some(status) = qemu.filter(failed).filter(|_| !record.timed_out) {
+        return Some(Failure::Qemu(status));
+    }
+    if let Some(status) = record.device_status.filter(|_| !record.device_killed) {
+        if record.exit.is_none() {
+            return Some(Failure::DeviceLeft(status));
         }
-        _ => {}
     }
     if record.timed_out {
         // After the verdict, only the power-off can have run out of time.
-        let limit = if record.exit.is_some() {
-            Some(POWER_OFF_LIMIT)
-        } else {
-            timeout
-        };
+        let limit = record
+            .exit
+            .as_ref()
+            .map_or(timeout, |_| Some(POWER_OFF_LIMIT));
         return Some(Failure::TimedOut(limit.unwrap_or(POWER_OFF_LIMIT)));
-    }
-    match qemu {
-        Some(status) if !status.success() => return Some(Failure::Qemu(status)),
-        _ => {}
     }
     if let Some(error) = record.channel_error.take() {
         return Some(Failure::Channel(error));
@@ -159,6 +158,31 @@ mod tests {
         assert!(matches!(
             judged(record, ended(0), ended(0)),
             Some(Failure::KernelComplaint(_))
+        ));
+    }
+
+    #[test]
+    fn a_back_end_that_left_early_is_not_blamed_on_the_time_limit() {
+        let record = Record {
+            timed_out: true,
+            device_status: ended(0),
+            ..Record::default()
+        };
+        assert!(matches!(
+            judged(record, None, ended(0)),
+            Some(Failure::DeviceLeft(_))
+        ));
+    }
+
+    #[test]
+    fn a_qemu_that_crashed_is_not_blamed_on_the_back_end_that_ended_with_it() {
+        let record = Record {
+            device_status: ended(0),
+            ..Record::default()
+        };
+        assert!(matches!(
+            judged(record, ended(1), ended(0)),
+            Some(Failure::Qemu(_))
         ));
     }
 
