@@ -43,6 +43,9 @@ const MAX_COMMAND_QUEUES: u32 = 16;
 /// Names of the command queues, for `/proc/interrupts`.
 const COMMAND_QUEUE_NAMES: [&CStr; MAX_COMMAND_QUEUES as usize] = [c"command"; 16];
 
+/// Device memory comes in multiples of what `memremap_pages` maps at a time.
+const MEMORY_UNIT: u64 = 2 << 20;
+
 /// Identifiers of commands go up by this from one context to the next, so that a late answer to a
 /// command of an earlier context with the same number matches none.
 const COMMAND_IDS_PER_CONTEXT: u64 = 1 << 40;
@@ -249,6 +252,16 @@ impl Driver for Device {
             dev_err!(dev, "coax: the device announces no device memory\n");
             return Err(ENODEV);
         };
+        if region.len() == 0 || (region.start() | region.len()) % MEMORY_UNIT != 0 {
+            let (len, at) = (region.len(), region.start());
+            dev_err!(
+                dev,
+                "coax: {} bytes of device memory at {:#x} are not whole 2 MiB\n",
+                len,
+                at
+            );
+            return Err(EINVAL);
+        }
         let mode = *crate::module_parameters::mode.value();
         let kind = match mode {
             uapi::MODE_PRIVATE => Kind::Private,
@@ -307,6 +320,13 @@ impl Driver for Device {
 
     fn start(this: ArcBorrow<'_, Self>, vdev: &VirtioDevice) -> Result {
         let this: Arc<Self> = this.into();
+        if vdev.needs_reset() {
+            dev_err!(
+                vdev.parent(),
+                "coax: the device is not working: it needs a reset\n"
+            );
+            return Err(ENODEV);
+        }
         // One buffer for each request that can be outstanding, of both kinds.
         this.link.post_request_buffers(wire::QUEUE_SIZE.into())?;
         let (base, bytes) = (this.region.start(), this.region.len());
