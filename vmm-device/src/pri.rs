@@ -10,34 +10,33 @@
 //!
 //! Page requests are bounded by the allocation, translation requests by the number of tags,
 //! and both by the free buffers of the request queue. What exceeds a bound waits here, first
-//! come first served.
+//! come first served; `send` sends it.
 //!
 //! No thread waits here: answers come in through [`Pri::complete`] and [`Pri::respond`] on the
 //! thread of the translation queue, and jobs go back to their engines through their inboxes.
 //! Requests of an epoch that has ended are neither sent nor, if sent before, answered to
 //! anyone: see [`crate::tags`].
 //!
-//! Lock order: the state of this file, then the ring of the request queue. The locks of the
+//! Lock order: the state of this file, then the ring of the request queue or an inbox. The locks of the
 //! contexts are never taken while the state is locked, and invalidations do not take it at all.
 #![forbid(unsafe_code)]
+
+mod send;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use coax_abi::wire::{
-    DeviceRequest, MAX_RANGE_PAGES, PAGE_SIZE, REQUEST_LAST, REQUEST_PAGE, REQUEST_TRANSLATION,
-};
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
-use zerocopy::IntoBytes;
+use coax_abi::wire::PAGE_SIZE;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::atc::{Translation, LEAF_PAGES};
+use crate::atc::Translation;
 use crate::context::Fill;
 use crate::engine::Miss;
 use crate::guest_log::GuestLog;
 use crate::job::{Inbox, Job, Resumed, Verdict};
 use crate::message::ResponseCode;
-use crate::queue::{self, Ring};
+use crate::queue::Ring;
 use crate::stats::Stats;
 use crate::sync::lock;
 use crate::tags::{Answered, Tags};
@@ -65,7 +64,7 @@ struct State {
     ring: Option<Ring>,
     parked: HashMap<u64, Parked>,
     next_id: u64,
-    /// Translation requests to send: parked command and index of its miss.
+    /// Translation requests to send: parked command and miss.
     translations_due: VecDeque<(u64, Miss)>,
     /// Parked commands whose next page request group is to be sent.
     groups_due: VecDeque<u64>,
@@ -98,14 +97,6 @@ struct Parked {
 struct Group {
     parked: u64,
     misses: Vec<Miss>,
-}
-
-/// A request that cannot be sent at present.
-enum Blocked {
-    /// No tag is free, or the allocation is used up.
-    Bound,
-    /// The request queue has no buffer.
-    Buffer,
 }
 
 impl Pri {
@@ -378,157 +369,6 @@ impl Pri {
             None => log::error!("command of an engine that does not exist"),
         }
     }
-
-    /// Sends what can be sent.
-    fn pump(&self, state: &mut State) {
-        if state.translations_due.is_empty() && state.groups_due.is_empty() {
-            return;
-        }
-        let Some(ring) = state.ring.clone() else {
-            return;
-        };
-        let memory = self.memory.memory();
-        let mut sent = false;
-        let result = loop {
-            match self.send_next(state, &ring, &memory) {
-                Ok(Ok(())) => sent = true,
-                Ok(Err(Blocked::Bound)) => break Ok(()),
-                Ok(Err(Blocked::Buffer)) => match more_buffers(&ring, &memory) {
-                    Ok(true) => {}
-                    Ok(false) => break Ok(()),
-                    Err(error) => break Err(error),
-                },
-                Err(error) => break Err(error),
-            }
-        };
-        let result = result.and_then(|()| {
-            if sent {
-                queue::notify(&ring, &memory)?;
-            }
-            Ok(())
-        });
-        if let Err(error) = result {
-            self.stats.guest_errors.bump();
-            self.log.warn(format_args!("request queue: {error}"));
-        }
-    }
-
-    /// Sends one translation request or one page request group.
-    fn send_next(
-        &self,
-        state: &mut State,
-        ring: &Ring,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Result<(), Blocked>, queue::Error> {
-        let translation = self.send_translation(state, ring, memory)?;
-        if translation.is_ok() {
-            return Ok(Ok(()));
-        }
-        let group = self.send_group(state, ring, memory)?;
-        Ok(match (translation, group) {
-            (_, Ok(())) => Ok(()),
-            (Err(Blocked::Buffer), _) | (_, Err(Blocked::Buffer)) => Err(Blocked::Buffer),
-            _ => Err(Blocked::Bound),
-        })
-    }
-
-    fn send_translation(
-        &self,
-        state: &mut State,
-        ring: &Ring,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Result<(), Blocked>, queue::Error> {
-        let Some((id, miss)) = state.translations_due.pop_front() else {
-            return Ok(Err(Blocked::Bound));
-        };
-        let Some(context) = state.context(id) else {
-            return Ok(Ok(()));
-        };
-        if queue::available(ring, memory)? == 0 {
-            state.translations_due.push_front((id, miss));
-            return Ok(Err(Blocked::Buffer));
-        }
-        let tag = match state.translations.give(context, (id, miss)) {
-            Ok(tag) => tag,
-            Err(due) => {
-                state.translations_due.push_front(due);
-                return Ok(Err(Blocked::Bound));
-            }
-        };
-        let message = request(REQUEST_TRANSLATION, context, &miss, tag, 0);
-        if !queue::push(ring, memory, message.as_bytes())? {
-            state.translations.answer(tag, context);
-            state.translations_due.push_front((id, miss));
-            return Ok(Err(Blocked::Buffer));
-        }
-        self.stats.translation_requests.bump();
-        Ok(Ok(()))
-    }
-
-    fn send_group(
-        &self,
-        state: &mut State,
-        ring: &Ring,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Result<(), Blocked>, queue::Error> {
-        let Some(&id) = state.groups_due.front() else {
-            return Ok(Err(Blocked::Bound));
-        };
-        let Some((context, count)) = state.context(id).zip(state.group_size(id)) else {
-            state.groups_due.pop_front();
-            return Ok(Ok(()));
-        };
-        if state.outstanding + count as u32 > state.allocation {
-            self.defer(state, id, count);
-            return Ok(Err(Blocked::Bound));
-        }
-        if usize::from(queue::available(ring, memory)?) < count {
-            return Ok(Err(Blocked::Buffer));
-        }
-        let Some(parked) = state.parked.get_mut(&id) else {
-            return Ok(Ok(()));
-        };
-        let misses: Vec<Miss> = parked.lacking.drain(..count).collect();
-        let group = Group {
-            parked: id,
-            misses: misses.clone(),
-        };
-        let tag = match state.groups.give(context, group) {
-            Ok(tag) => tag,
-            Err(group) => {
-                parked.lacking.splice(..0, group.misses);
-                return Ok(Err(Blocked::Bound));
-            }
-        };
-        state.groups_due.pop_front();
-        state.outstanding += count as u32;
-        parked.asked_at.get_or_insert_with(Instant::now);
-        parked.job.page_requests += count as u64;
-        for (n, miss) in misses.iter().enumerate() {
-            let last = if n + 1 == count { REQUEST_LAST } else { 0 };
-            let message = request(REQUEST_PAGE, context, miss, tag, last);
-            if !queue::push(ring, memory, message.as_bytes())? {
-                // The driver offered buffers that are too small: the group cannot be completed
-                // and is left to its fate; the command ends.
-                self.stats.guest_errors.bump();
-                state.groups.orphan(|group| group.parked == id);
-                state.outstanding -= count as u32;
-                self.resume(state, id, Verdict::Failure { va: miss.va });
-                return Ok(Ok(()));
-            }
-            self.stats.page_requests.bump();
-        }
-        Ok(Ok(()))
-    }
-
-    /// Counts the requests of a group that wait for the allocation, once.
-    fn defer(&self, state: &mut State, id: u64, count: usize) {
-        if let Some(parked) = state.parked.get_mut(&id) {
-            if !std::mem::replace(&mut parked.deferred, true) {
-                self.stats.requests_deferred.add(count as u64);
-            }
-        }
-    }
 }
 
 impl State {
@@ -539,20 +379,6 @@ impl State {
     fn fill(&self, id: u64) -> Option<Fill> {
         Some(self.parked.get(&id)?.job.member.fill())
     }
-
-    /// Requests in the next group of a parked command.
-    fn group_size(&self, id: u64) -> Option<usize> {
-        let parked = self.parked.get(&id)?;
-        let most = if parked.singly { 1 } else { self.allocation };
-        Some(parked.lacking.len().min(most as usize))
-    }
-}
-
-/// Asks for a kick when the driver adds buffers; true if it did so in the meantime.
-fn more_buffers(ring: &Ring, memory: &GuestMemoryMmap) -> Result<bool, queue::Error> {
-    let before = queue::available(ring, memory)?;
-    queue::await_kick(ring, memory)?;
-    Ok(queue::available(ring, memory)? != before)
 }
 
 /// Whether the entries grant what a miss needs for its first page.
@@ -565,68 +391,18 @@ fn grants(entries: &[Translation], miss: &Miss) -> bool {
     })
 }
 
-/// The message for a miss. A page request names the pages that are certain to be needed, a
-/// translation request also those that are likely, both up to the next 2 MiB border.
-fn request(kind: u32, context: u32, miss: &Miss, tag: u32, flags: u32) -> DeviceRequest {
-    let vpn = miss.va / PAGE_SIZE;
-    let to_border = LEAF_PAGES - vpn % LEAF_PAGES;
-    let certain = (miss.va % PAGE_SIZE)
-        .saturating_add(miss.bytes)
-        .div_ceil(PAGE_SIZE);
-    let npages = if kind == REQUEST_TRANSLATION && miss.around {
-        to_border
-    } else {
-        certain.clamp(1, to_border)
-    };
-    DeviceRequest {
-        kind: kind.into(),
-        context: context.into(),
-        va: (vpn * PAGE_SIZE).into(),
-        npages: (npages.min(MAX_RANGE_PAGES.into()) as u32).into(),
-        flags: (miss.access.wire() | flags).into(),
-        tag: tag.into(),
-        reserved: 0.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::access::Access;
 
-    fn miss(va: u64, bytes: u64, around: bool) -> Miss {
+    fn miss(va: u64) -> Miss {
         Miss {
             va,
-            bytes,
+            bytes: 1,
             access: Access::READ,
-            around,
+            around: false,
         }
-    }
-
-    fn pages(kind: u32, miss: &Miss) -> u32 {
-        request(kind, 0, miss, 0, 0).npages.get()
-    }
-
-    #[test]
-    fn requests_cover_the_range_up_to_the_2_mib_border() {
-        // One byte beyond a page border needs two pages.
-        assert_eq!(pages(REQUEST_PAGE, &miss(0x1fff, 2, false)), 2);
-        assert_eq!(pages(REQUEST_PAGE, &miss(0x1000, u64::MAX, false)), 511);
-        assert_eq!(pages(REQUEST_TRANSLATION, &miss(0, 1 << 40, false)), 512);
-    }
-
-    #[test]
-    fn neighbours_are_asked_for_by_translation_requests_only() {
-        assert_eq!(pages(REQUEST_TRANSLATION, &miss(0x1008, 1, true)), 511);
-        assert_eq!(pages(REQUEST_PAGE, &miss(0x1008, 1, true)), 1);
-    }
-
-    #[test]
-    fn address_of_a_request_is_that_of_the_page() {
-        let message = request(REQUEST_PAGE, 9, &miss(u64::MAX, 1, false), 4, REQUEST_LAST);
-        assert_eq!(message.va.get(), u64::MAX - 0xfff);
-        assert_eq!(message.npages.get(), 1);
-        assert_eq!(message.flags.get(), Access::READ.wire() | REQUEST_LAST);
     }
 
     #[test]
@@ -637,12 +413,12 @@ mod tests {
             npages: 2,
             access: Access::READ,
         };
-        assert!(grants(&[entry], &miss(0x5fff, 1, false)));
-        assert!(!grants(&[entry], &miss(0x6000, 1, false)));
-        assert!(!grants(&[entry], &miss(0x3fff, 2, false)));
+        assert!(grants(&[entry], &miss(0x5fff)));
+        assert!(!grants(&[entry], &miss(0x6000)));
+        assert!(!grants(&[entry], &miss(0x3fff)));
         let write = Miss {
             access: Access::WRITE,
-            ..miss(0x4000, 1, false)
+            ..miss(0x4000)
         };
         assert!(!grants(&[entry], &write));
     }

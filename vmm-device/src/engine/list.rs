@@ -46,7 +46,7 @@ impl ListSum {
         }
     }
 
-    /// Visits up to [`STEP_NODES`] nodes.
+    /// Visits up to `STEP_NODES` nodes.
     pub fn step<'m>(&mut self, memory: &mut impl DmaMemory<'m>) -> Step {
         for _ in 0..STEP_NODES {
             if self.node == 0 {

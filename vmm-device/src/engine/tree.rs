@@ -60,7 +60,7 @@ impl TreeSearch {
         }
     }
 
-    /// Visits up to [`STEP_LEVELS`] nodes.
+    /// Visits up to `STEP_LEVELS` nodes.
     pub fn step<'m>(&mut self, memory: &mut impl DmaMemory<'m>) -> Step {
         for _ in 0..STEP_LEVELS {
             if self.node == 0 || self.found {
