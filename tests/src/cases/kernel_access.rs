@@ -10,10 +10,11 @@ use std::os::unix::net::UnixStream;
 
 use anyhow::{ensure, Context as _, Result};
 use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::unistd::pipe;
 
 use crate::case;
 use crate::case::{CaseResult, Subject};
-use crate::guest::device::Device;
+use crate::guest::device::{range_of, Device};
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::pattern::{self, same};
 use crate::guest::process::{fork, line};
@@ -33,6 +34,10 @@ pub const SUBJECT: Subject = Subject {
         case!(
             sockets_take_and_give_device_pages,
             "send and receive with buffers on the device"
+        ),
+        case!(
+            pinned_pages_are_used_in_place,
+            "pages in a pipe cannot move, and the device works on them"
         ),
         case!(
             another_process_reads_device_pages,
@@ -106,6 +111,33 @@ fn sockets_take_and_give_device_pages() -> CaseResult {
     expected[PAGE..PAGE + 1000].copy_from_slice(&answer);
     one.flush()?;
     same("memory", &memory.to_vec(), &expected)
+}
+
+fn pinned_pages_are_used_in_place() -> CaseResult {
+    let device = Device::open()?;
+    let memory = Mapping::anonymous(LEN)?;
+    let mut content = pattern::bytes(158, LEN);
+    memory.write(0, &content);
+    let (reader, writer) = pipe()?;
+    let pinned = 4 * PAGE;
+    let taken = memory.pin_in_pipe(0..pinned, writer.as_fd())?;
+    ensure!(taken == pinned, "{taken} bytes in the pipe");
+    let migrated = device.prefetch(range_of(&memory))?;
+    let expected = (memory.pages() - 4, 4);
+    ensure!((migrated.moved, migrated.left) == expected, "{migrated:?}");
+    ensure!(
+        device.digest(&memory)? == pattern::sha256(&content),
+        "Wrong digest"
+    );
+    device.fill(&memory, 0..PAGE, 0)?;
+    content[..PAGE].fill(0);
+    // The pipe holds the same pages, not copies.
+    let mut seen = vec![0; pinned];
+    File::from(reader).read_exact(&mut seen)?;
+    same("what comes out of the pipe", &seen, &content[..pinned])?;
+    same("memory", &memory.to_vec(), &content)?;
+    // Free to move again.
+    device.take(&memory)
 }
 
 fn another_process_reads_device_pages() -> CaseResult {

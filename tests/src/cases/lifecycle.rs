@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The driver unloaded and the device unbound, idle and under use.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Command, Error};
 use nix::errno::Errno;
+use nix::unistd::pipe;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
@@ -12,6 +17,7 @@ use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::module;
 use crate::guest::pattern::{self, same};
+use crate::guest::wait;
 
 /// The cases of this file.
 pub const SUBJECT: Subject = Subject {
@@ -35,6 +41,11 @@ pub const SUBJECT: Subject = Subject {
         case!(
             unloading_brings_pages_back,
             "pages on the device, no file open"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            unloading_waits_for_pinned_pages,
+            "pages on the device that a pipe holds"
         )
         .in_vm(Vm::Lifecycle),
         case!(
@@ -218,6 +229,33 @@ fn an_open_file_outlives_the_device() -> CaseResult {
     }
     drop(device);
     module::bind(&name)?;
+    works()
+}
+
+fn unloading_waits_for_pinned_pages() -> CaseResult {
+    let mode = mode()?;
+    let memory = Mapping::anonymous(LEN)?;
+    let content = pattern::bytes(134, LEN);
+    memory.write(0, &content);
+    let device = Device::open()?;
+    device.take(&memory)?;
+    let (reader, writer) = pipe()?;
+    let pinned = 4 * PAGE;
+    memory.pin_in_pipe(0..pinned, writer.as_fd())?;
+    drop(device);
+    std::thread::scope(|scope| -> Result<()> {
+        let unloading = scope.spawn(module::unload);
+        wait::until("Unloading having begun", || Ok(module::is_going()))?;
+        let mut seen = vec![0; pinned];
+        File::from(reader).read_exact(&mut seen)?;
+        same("what comes out of the pipe", &seen, &content[..pinned])?;
+        let unloaded = unloading.join();
+        unloaded
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .context("Unloading")
+    })?;
+    same("memory", &memory.to_vec(), &content)?;
+    module::load(mode)?;
     works()
 }
 

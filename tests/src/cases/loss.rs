@@ -13,7 +13,6 @@ use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::module;
 use crate::guest::pattern::{self, same};
-
 use crate::request::Request;
 
 /// The cases of this file; in one VM, in this order.

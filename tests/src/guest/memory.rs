@@ -215,6 +215,22 @@ impl Mapping {
         moved(got).context("read")
     }
 
+    /// Puts references to the pages of a range into a pipe, as `vmsplice(2)`: until the pipe is
+    /// read they cannot move. Returns how many bytes the pipe holds.
+    pub fn pin_in_pipe(&self, range: Range<usize>, pipe: BorrowedFd<'_>) -> Result<usize> {
+        let from = self.pointer(range.start, range.len());
+        let vector = libc::iovec {
+            iov_base: from.cast(),
+            iov_len: range.len(),
+        };
+        // SAFETY:
+        // - The vector is one valid element for the time of the call.
+        // - The source is mapped (invariant, checked by `pointer`) and only read, now or when
+        //   the pipe is read.
+        let taken = unsafe { libc::vmsplice(pipe.as_raw_fd(), &vector, 1, 0) };
+        moved(taken).context("vmsplice")
+    }
+
     /// Reads a word that others, the device among them, may write at the same time.
     pub fn load(&self, offset: usize) -> u64 {
         self.word(offset, |word| word.load(Ordering::SeqCst))

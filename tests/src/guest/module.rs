@@ -13,6 +13,8 @@ use crate::case::Mode;
 
 /// Where the guest image keeps the module.
 const MODULE_PATH: &str = "/lib/modules/coax.ko";
+/// Whether the module lives, in sysfs.
+const STATE_PATH: &str = "/sys/module/coax/initstate";
 /// The driver's folder in sysfs.
 const DRIVER_DIR: &str = "/sys/bus/virtio/drivers/coax";
 /// The first device's file.
@@ -21,6 +23,14 @@ const DEVICE_PATH: &str = "/dev/coax0";
 /// Unloads the driver without waiting for its users.
 pub fn unload() -> Result<(), Errno> {
     delete_module(c"coax", DeleteModuleFlags::O_NONBLOCK)
+}
+
+/// Whether the driver is being unloaded, or is.
+pub fn is_going() -> bool {
+    match std::fs::read_to_string(STATE_PATH) {
+        Ok(state) => state.trim() == "going",
+        Err(_) => true,
+    }
 }
 
 /// Loads the driver and waits for its device.
