@@ -15,6 +15,7 @@ pub mod lifecycle;
 pub mod loss;
 pub mod mapping_changes;
 pub mod migration;
+pub mod observability;
 pub mod reclaim;
 pub mod reset;
 pub mod storm;
@@ -22,12 +23,13 @@ pub mod storm;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 17] = [
+const SUBJECTS: [Subject; 18] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
     coherence::SUBJECT,
     migration::SUBJECT,
+    observability::SUBJECT,
     kernel_access::SUBJECT,
     ioctl::SUBJECT,
     fork::SUBJECT,

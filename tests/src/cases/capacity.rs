@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Device memory smaller than the data: slower, never wrong.
 
+use std::time::Duration;
+
 use anyhow::{ensure, Result};
 
 use crate::case;
@@ -18,29 +20,37 @@ pub const SUBJECT: Subject = Subject {
             a_list_larger_than_device_memory_is_walked,
             "reads of more than fits"
         )
-        .in_vm(Vm::SmallDevice),
+        .in_vm(Vm::SmallDevice)
+        .limit(LIMIT),
         case!(
             more_than_device_memory_is_written,
             "writes to more than fits"
         )
-        .in_vm(Vm::SmallDevice),
+        .in_vm(Vm::SmallDevice)
+        .limit(LIMIT),
         case!(
             prefetch_of_more_than_fits_says_so,
             "moving on request of more than fits"
         )
-        .in_vm(Vm::SmallDevice),
+        .in_vm(Vm::SmallDevice)
+        .limit(LIMIT),
         case!(
             processes_share_device_memory,
             "two processes, each with more than half"
         )
-        .in_vm(Vm::SmallDevice),
+        .in_vm(Vm::SmallDevice)
+        .limit(LIMIT),
         case!(
             device_memory_is_free_again_at_the_end,
             "nothing was lost by the cases before"
         )
-        .in_vm(Vm::SmallDevice),
+        .in_vm(Vm::SmallDevice)
+        .limit(LIMIT),
     ],
 };
+
+/// These touch hundreds of MiB page by page, under TCG on a busy host.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Two and a half times device memory.
 fn too_much(device: &Device) -> Result<usize> {

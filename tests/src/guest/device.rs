@@ -5,12 +5,16 @@
 #![expect(unsafe_code)]
 
 use std::ops::{Deref, Range};
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Access, Command, CommandId, Completion, Context, Error, Failure, PageRange, Residency};
 
 use super::memory::{Mapping, PAGE};
-use super::wait::EVENT_LIMIT;
+
+/// Longest wait for a command, 50 s: the longest touch several times the device memory page by
+/// page. Shorter than the limit of a case, so that it is the command that is reported.
+const COMMAND_LIMIT: Duration = Duration::from_secs(50);
 
 /// What a command came to.
 pub type Outcome = Result<Completion, Error>;
@@ -43,9 +47,9 @@ impl Device {
         unsafe { self.0.submit(command) }
     }
 
-    /// Collects a command within the limit for events.
+    /// Collects a command within the limit for commands.
     pub fn finish(&self, id: CommandId) -> Outcome {
-        self.0.wait(id, Some(EVENT_LIMIT))
+        self.0.wait(id, Some(COMMAND_LIMIT))
     }
 
     /// Runs a command to its end.

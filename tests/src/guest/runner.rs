@@ -178,3 +178,34 @@ fn print_stacks() {
         println!("# no stacks: /proc/sysrq-trigger: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(wait_status: i32, skip: Option<&str>) -> Outcome {
+        outcome(
+            ExitStatus::from_raw(wait_status),
+            false,
+            skip.map(str::to_owned),
+        )
+    }
+
+    #[test]
+    fn the_exit_status_tells_the_outcome() {
+        assert_eq!(ended(0, None), Outcome::Passed);
+        assert_eq!(ended(1 << 8, None), Outcome::Failed);
+        let skipped = ended(i32::from(STATUS_SKIP) << 8, Some("no swap"));
+        assert_eq!(skipped, Outcome::Skipped("no swap".into()));
+    }
+
+    #[test]
+    fn a_signal_a_time_out_and_a_skip_without_reason_are_failures() {
+        assert_eq!(ended(11, None), Outcome::Failed);
+        assert_eq!(ended(i32::from(STATUS_SKIP) << 8, None), Outcome::Failed);
+        assert_eq!(
+            outcome(ExitStatus::from_raw(0), true, None),
+            Outcome::Failed
+        );
+    }
+}
