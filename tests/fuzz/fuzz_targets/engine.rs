@@ -56,7 +56,10 @@ struct Memory<'m> {
 
 impl<'m> DmaMemory<'m> for Memory<'m> {
     fn piece(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop> {
-        assert!(len > 0 && va.checked_add(len).is_some(), "{len} bytes at {va:#x}");
+        assert!(
+            len > 0 && va.checked_add(len).is_some(),
+            "{len} bytes at {va:#x}"
+        );
         let offset = va.checked_sub(BASE).ok_or(Stop::Miss(va))?;
         let page = usize::try_from(offset / PAGE).map_err(|_| Stop::Miss(va))?;
         match self.rights.get(page) {
@@ -69,9 +72,15 @@ impl<'m> DmaMemory<'m> for Memory<'m> {
     }
 
     fn pair(&mut self, src: u64, dst: u64, len: u64) -> Result<Pair<'m>, PairStop> {
-        match (self.piece(src, len, Access::READ), self.piece(dst, len, Access::WRITE)) {
+        match (
+            self.piece(src, len, Access::READ),
+            self.piece(dst, len, Access::WRITE),
+        ) {
             (Ok(src), Ok(dst)) => Ok((src, dst)),
-            (src, dst) => Err(PairStop { src: src.err(), dst: dst.err() }),
+            (src, dst) => Err(PairStop {
+                src: src.err(),
+                dst: dst.err(),
+            }),
         }
     }
 }
@@ -84,10 +93,15 @@ fuzz_target!(|input: Input| {
     let message = [
         u32::from(input.opcode % 10).to_le_bytes().to_vec(),
         0u32.to_le_bytes().to_vec(),
-        argument.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        argument
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
     ]
     .concat();
-    let Ok(request) = Request::decode(&message) else { return };
+    let Ok(request) = Request::decode(&message) else {
+        return;
+    };
 
     let mut before = vec![0; PAGES * PAGE as usize];
     for (at, word) in &input.words {
@@ -104,7 +118,10 @@ fuzz_target!(|input: Input| {
 
     let changed = |at: &usize| before[*at] != after[*at];
     for at in (0..before.len()).filter(changed) {
-        assert!(rights[at / PAGE as usize].contains(Access::WRITE), "{at:#x} is read-only");
+        assert!(
+            rights[at / PAGE as usize].contains(Access::WRITE),
+            "{at:#x} is read-only"
+        );
         let va = BASE + at as u64;
         let allowed = match request.command {
             Command::Copy { dst, .. } | Command::Fill { dst, .. } => dst..dst + done,
@@ -112,7 +129,10 @@ fuzz_target!(|input: Input| {
             Command::Sgemm(_) | Command::Dgemm(_) => BASE..u64::MAX,
             _ => 0..0,
         };
-        assert!(allowed.contains(&va), "{va:#x} was written, allowed is {allowed:x?}");
+        assert!(
+            allowed.contains(&va),
+            "{va:#x} was written, allowed is {allowed:x?}"
+        );
     }
 });
 

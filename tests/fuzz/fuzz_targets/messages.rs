@@ -20,17 +20,24 @@ fuzz_target!(|input: (u8, &[u8])| {
 });
 
 fn copy(bytes: &[u8]) {
-    let Ok(entries) = copy_entries(bytes) else { return };
+    let Ok(entries) = copy_entries(bytes) else {
+        return;
+    };
     assert!((1..=MAX_COPY_ENTRIES as usize).contains(&entries.len()));
     for entry in entries {
-        let Ok(range) = copy_range(entry) else { continue };
+        let Ok(range) = copy_range(entry) else {
+            continue;
+        };
         assert!((1..=u64::from(MAX_RANGE_PAGES)).contains(&(range.len / PAGE_SIZE)));
         assert_eq!(range.len % PAGE_SIZE, 0);
         assert_eq!(range.dst % PAGE_SIZE, 0);
         match range.src {
             Some(src) => {
                 assert_eq!(src % PAGE_SIZE, 0);
-                assert!(src.abs_diff(range.dst) >= range.len, "source and destination overlap");
+                assert!(
+                    src.abs_diff(range.dst) >= range.len,
+                    "source and destination overlap"
+                );
             }
             None => assert_ne!(entry.flags.get() & COPY_ZERO, 0),
         }

@@ -18,11 +18,23 @@ const RUN: u64 = 512;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    Fill { vpn: u16, npages: u16, gpa: u32, rights: u8 },
-    Invalidate { vpn: u16, npages: u16 },
-    InvalidateToTheEnd { vpn: u16 },
+    Fill {
+        vpn: u16,
+        npages: u16,
+        gpa: u32,
+        rights: u8,
+    },
+    Invalidate {
+        vpn: u16,
+        npages: u16,
+    },
+    InvalidateToTheEnd {
+        vpn: u16,
+    },
     Clear,
-    Look { vpn: u16 },
+    Look {
+        vpn: u16,
+    },
 }
 
 fuzz_target!(|steps: Vec<Step>| {
@@ -30,7 +42,12 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut model: HashMap<u64, Page> = HashMap::new();
     for step in steps {
         match step {
-            Step::Fill { vpn, npages, gpa, rights } => {
+            Step::Fill {
+                vpn,
+                npages,
+                gpa,
+                rights,
+            } => {
                 let access = Access::from_bits(u64::from(rights));
                 if access.is_empty() {
                     continue;
@@ -38,9 +55,20 @@ fuzz_target!(|steps: Vec<Step>| {
                 let vpn = u64::from(vpn) % PAGES;
                 let npages = 1 + u64::from(npages) % RUN;
                 let gpa = u64::from(gpa) * PAGE_SIZE;
-                atc.fill(Translation { vpn, gpa, npages, access });
+                atc.fill(Translation {
+                    vpn,
+                    gpa,
+                    npages,
+                    access,
+                });
                 for n in 0..npages {
-                    model.insert(vpn + n, Page { gpa: gpa + n * PAGE_SIZE, access });
+                    model.insert(
+                        vpn + n,
+                        Page {
+                            gpa: gpa + n * PAGE_SIZE,
+                            access,
+                        },
+                    );
                 }
             }
             Step::Invalidate { vpn, npages } => {
