@@ -25,7 +25,7 @@ use crate::{
         trace,
         work::Work,
     },
-    memory::DeviceMemory,
+    memory::{clear_ahead, DeviceMemory},
     migration::{self, WINDOW_PAGES},
     mirror::Mirror,
     new_irqlock, uapi, wire,
@@ -338,7 +338,7 @@ impl Work for Faults {
             let request = {
                 let mut ring = self.ring.lock();
                 match ring.is_empty() {
-                    true => return,
+                    true => break,
                     false => ring.remove(0),
                 }
             };
@@ -347,8 +347,9 @@ impl Work for Faults {
                     self.translation_request(&memory, &request, &mut scratch);
                 }
                 Ok(request) => self.page_request(&memory, &request, &mut scratch),
-                Err(_) => return,
+                Err(_) => break,
             }
         }
+        clear_ahead(&memory);
     }
 }

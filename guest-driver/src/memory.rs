@@ -5,7 +5,10 @@
 //! Copies go through a queue of their own, which user commands can neither fill nor delay: a copy
 //! may be what a fault, and so a command, waits for.
 //!
-//! `page_free` may be called with spinlocks held and from reclaim; the map's lock is a leaf.
+//! A few pages are cleared ahead of need, so that a device's fault on memory never touched does not
+//! wait for a copy message.
+//!
+//! `page_free` may be called with spinlocks held and from reclaim; the lock is a leaf.
 
 use crate::{
     kapi::{
@@ -18,6 +21,7 @@ use crate::{
     page_map::{words_for, PageMap},
     wire,
 };
+use core::ops::Range;
 use kernel::{
     prelude::*,
     sync::{
@@ -29,13 +33,33 @@ use kernel::{
 /// Device memory with its struct pages.
 pub(crate) type DeviceMemory = Pagemap<Memory>;
 
+/// Pages cleared ahead of need: 256 KiB, which one message clears while the device is at work on the
+/// pages of the faults before.
+const CLEARED: usize = 64;
+
+/// Which pages are in use.
+struct Pages {
+    map: PageMap<KVVec<u64>>,
+    /// Pages that count as used in `map`, hold zeros and are nobody's.
+    cleared: KVec<usize>,
+}
+
+impl Pages {
+    /// A page for any content, of those cleared if there is no other.
+    fn take(&mut self, want: usize) -> Option<(usize, usize)> {
+        self.map
+            .take(want)
+            .or_else(|| self.cleared.pop().map(|index| (index, 1)))
+    }
+}
+
 /// The allocator and what copying needs.
 #[pin_data]
 pub(crate) struct Memory {
     /// The device.
     pub(crate) link: Arc<Link>,
     #[pin]
-    map: IrqSpinLock<PageMap<KVVec<u64>>>,
+    pages: IrqSpinLock<Pages>,
     accepting: Atomic<bool>,
 }
 
@@ -48,16 +72,21 @@ impl Memory {
     pub(crate) fn new(link: Arc<Link>, pages: usize) -> Result<impl PinInit<Self>> {
         let mut words = KVVec::new();
         words.resize(words_for(pages), 0, GFP_KERNEL)?;
+        let pages = Pages {
+            map: PageMap::new(words, pages),
+            cleared: KVec::with_capacity(CLEARED, GFP_KERNEL)?,
+        };
         Ok(pin_init!(Self {
             link,
-            map <- new_irqlock!(PageMap::new(words, pages), "coax_page_map"),
+            pages <- new_irqlock!(pages, "coax_pages"),
             accepting: Atomic::new(true),
         }))
     }
 
     /// Pages not in use.
     pub(crate) fn free_pages(&self) -> u64 {
-        self.map.lock().free() as u64
+        let pages = self.pages.lock();
+        (pages.map.free() + pages.cleared.len()) as u64
     }
 
     /// Whether pages are given out.
@@ -67,31 +96,74 @@ impl Memory {
 
     /// Whether pages are to be given out; taken pages stay.
     pub(crate) fn set_accepting(&self, accepting: bool) {
+        let mut pages = self.pages.lock();
         self.accepting.store(accepting, Relaxed);
+        if !accepting {
+            while let Some(index) = pages.cleared.pop() {
+                pages.map.give(index);
+            }
+        }
     }
 
     /// Up to `want` consecutive free pages.
     pub(crate) fn take(&self, want: usize) -> Option<(usize, usize)> {
-        if !self.is_accepting() {
-            return None;
+        let mut pages = self.pages.lock();
+        if self.is_accepting() {
+            pages.take(want)
+        } else {
+            None
         }
-        self.map.lock().take(want)
+    }
+
+    /// A page that holds zeros, if one was cleared ahead.
+    pub(crate) fn take_cleared(&self) -> Option<usize> {
+        self.pages.lock().cleared.pop()
+    }
+
+    /// Puts by pages that hold zeros, or gives them back where they are not wanted.
+    fn put_by(&self, run: Range<usize>) {
+        let mut pages = self.pages.lock();
+        for index in run {
+            if !self.is_accepting() || pages.cleared.push_within_capacity(index).is_err() {
+                pages.map.give(index);
+            }
+        }
     }
 
     /// Gives back a page that was taken and never readied.
     pub(crate) fn give(&self, index: usize) {
-        self.map.lock().give(index);
+        self.pages.lock().map.give(index);
     }
 
     /// The next run of pages in use, at most `most`, from `from` on.
     pub(crate) fn used_run(&self, from: usize, most: usize) -> Option<(usize, usize)> {
-        self.map.lock().used_run(from, most)
+        self.pages.lock().map.used_run(from, most)
+    }
+}
+
+/// Clears pages ahead of need if few are left; to be called when nobody waits.
+pub(crate) fn clear_ahead(memory: &DeviceMemory) {
+    let data = memory.data();
+    let cleared = data.pages.lock().cleared.len();
+    if cleared >= CLEARED / 2 {
+        return;
+    }
+    let Some((first, count)) = data.take(CLEARED - cleared) else {
+        return;
+    };
+    let done = CopyBatch::new(count).and_then(|mut batch| {
+        (first..first + count).try_for_each(|index| batch.push(None, memory.address_at(index)))?;
+        batch.run(&data.link)
+    });
+    match done {
+        Ok(()) => data.put_by(first..first + count),
+        Err(_) => (first..first + count).for_each(|index| data.give(index)),
     }
 }
 
 impl PagemapOps for Memory {
     fn page_free(&self, index: usize) {
-        if !self.map.lock().give(index) {
+        if !self.pages.lock().map.give(index) {
             pr_err!("page {} of the device memory was freed twice\n", index);
         }
     }

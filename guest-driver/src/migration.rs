@@ -31,6 +31,8 @@ use kernel::{
 
 /// Most pages moved at a time: 2 MiB, what one copy message holds.
 pub(crate) const WINDOW_PAGES: usize = 512;
+/// Pages up to which a window uses those cleared ahead; more come in one piece and are cleared then.
+const FEW_PAGES: usize = 16;
 /// Pages brought back around a CPU's fault: 64 KiB, enough that a pass over memory is not one
 /// fault a page, little enough that a stray access does not take from the device what it uses.
 const CPU_FAULT_AROUND: usize = 16;
@@ -80,11 +82,23 @@ pub(crate) fn to_device(
     let mut left = (0..migration.len())
         .filter(|&i| movable(&migration, i).is_some())
         .count();
+    let few = left <= FEW_PAGES;
     let mut run = 0..0;
     for i in 0..migration.len() {
         let Some(source) = movable(&migration, i) else {
             continue;
         };
+        if few && matches!(source, Source::Hole) {
+            if let Some(page) = memory
+                .data()
+                .take_cleared()
+                .and_then(|i| memory.init_page(i))
+            {
+                left -= 1;
+                migration.set_destination(i, page);
+                continue;
+            }
+        }
         if run.is_empty() {
             let Some((first, count)) = memory.data().take(left) else {
                 memory.data().link.stats.device_full.add(left as u64);

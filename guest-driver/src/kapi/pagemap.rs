@@ -177,11 +177,16 @@ impl<T: PagemapOps> Pagemap<T> {
         (index < self.pages()).then_some(index)
     }
 
+    /// Physical address of the memory behind page `index`.
+    pub(crate) fn address_at(&self, index: usize) -> u64 {
+        self.memory.start() + index as u64 * 4096
+    }
+
     /// Physical address of the memory behind `page`, which for a private page is not that of its
     /// frame number.
     pub(crate) fn address_of(&self, page: PagePtr) -> u64 {
         match self.index_of(page) {
-            Some(index) => self.memory.start() + index as u64 * 4096,
+            Some(index) => self.address_at(index),
             None => page.pfn() * 4096,
         }
     }
