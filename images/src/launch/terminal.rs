@@ -75,7 +75,7 @@ impl Drop for RawMode {
     }
 }
 
-/// Brings the terminal back to how it was before [`RawMode::enter`].
+/// Brings the terminal back to how it was before the guest took it.
 pub fn restore() {
     if let Some(cooked) = COOKED.lock().unwrap_or_else(PoisonError::into_inner).take() {
         // There is nobody to tell when the terminal has gone away.
