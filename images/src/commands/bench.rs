@@ -5,9 +5,9 @@
 //! measurements, the same work on the host, and the back end's memory.
 
 mod goals;
+mod memory;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::process::{Command, ExitCode};
 
 use anyhow::{bail, Context, Result};
@@ -21,6 +21,7 @@ use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::launch::{Outcome, Vm, VmConfig};
 use coax_images::tool;
+use memory::MemoryWatch;
 
 /// Contexts at work while the back end's memory is looked at.
 const CONTEXTS: u32 = 64;
@@ -133,29 +134,19 @@ fn in_a_guest(images: &Images, accel: Choice, measured: &mut Measured) -> Result
 
 /// The back end's memory while many contexts work.
 fn many_contexts(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
-    let job = Job::new([
-        "coax-demo",
-        "bench",
-        "--contexts",
-        &CONTEXTS.to_string(),
-        "--json",
-        "-",
-    ]);
+    let count = CONTEXTS.to_string();
+    let job = Job::new(["coax-demo", "bench", "--contexts", &count, "--json", "-"]);
     let mut vm = Vm::start(images, &config(accel), &job)?;
-    let device = vm.device_id();
-    let mut resident: Option<f64> = None;
+    let watch = MemoryWatch::start(vm.device_id())?;
     let outcome = vm.wait_watching(|line| {
         take(line, measured);
-        // The contexts stay open until their end is told.
-        if let Some(now) = own_memory_mib(device) {
-            resident = Some(resident.map_or(now, |most| most.max(now)));
-        }
         None
     })?;
+    let most = watch.most_mib();
     succeeded(&outcome)?;
-    let resident = resident.context("The back end's memory could not be read")?;
-    println!("  {:<32}{resident:>16.1} MiB", "back_end_memory");
-    measured.insert("back_end_memory".into(), resident);
+    let most = most.context("The back end's memory could not be read")?;
+    println!("  {:<32}{most:>16.2} MiB", "back_end_memory");
+    measured.insert("back_end_memory".into(), most);
     Ok(())
 }
 
@@ -190,31 +181,9 @@ fn take(line: &str, measured: &mut Measured) {
     measured.insert(line.name, value);
 }
 
-/// Resident memory of a process besides what it shares with the guest, in MiB.
-fn own_memory_mib(process: u32) -> Option<f64> {
-    parse_own_memory(&fs::read_to_string(format!("/proc/{process}/status")).ok()?)
-}
-
-/// `RssAnon` and `RssFile` of `/proc/PID/status`; guest memory is `RssShmem`.
-fn parse_own_memory(status: &str) -> Option<f64> {
-    let field = |name: &str| -> Option<f64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
-    };
-    Some((field("RssAnon:")? + field("RssFile:")?) / 1024.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shared_guest_memory_is_not_counted() {
-        let status =
-            "VmRSS:\t 9000 kB\nRssAnon:\t 2048 kB\nRssFile:\t 1024 kB\nRssShmem:\t 5928 kB\n";
-        assert_eq!(parse_own_memory(status), Some(3.0));
-        assert_eq!(parse_own_memory("VmRSS: 1 kB"), None);
-    }
 
     #[test]
     fn measurements_are_kept_and_names_are_not() {
