@@ -87,9 +87,10 @@ impl<T: PagemapOps> Pagemap<T> {
         let bytes = memory.len() & !4095;
         let name = name.as_ptr().cast();
         let region = match kind {
-            // SAFETY: `name` lives for ever.
             Kind::Private => {
-                from_err_ptr(unsafe { sys::coax_request_free_region(bytes as usize, name) })?
+                // SAFETY: `name` lives for ever.
+                let region = unsafe { sys::coax_request_free_region(bytes as usize, name) };
+                from_err_ptr(region)?
             }
             // SAFETY: As above.
             Kind::Coherent => unsafe { sys::coax_request_region(memory.start(), bytes, name) },
