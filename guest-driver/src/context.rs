@@ -7,8 +7,8 @@
 //! 1. The device closes the context: its commands end, it holds no translation and asks no more.
 //! 2. What it asked and answered until then is taken out of the rings.
 //! 3. The context becomes unreachable for interrupts.
-//! 4. Its worker and notifier go. A worker may wait for a fault that only the exit of the process
-//!    resolves (userfaultfd), so this is done by the reaper and not by the task that exits.
+//! 4. Its worker and notifier go. A worker may be in a fault that takes long (swap, a slow file
+//!    system), so this is done by the reaper and not by the task that closes the file.
 //! 5. The number is free again.
 
 use crate::{
