@@ -19,10 +19,11 @@ use coax_images::launch::Bytes;
 #[command(name = "coax", version, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
-  ./coax demo                     see pages move
-  ./coax run -- coaxctl info      run a command beside the device
-  ./coax run                      a shell beside the device
-  ./coax test vm --filter fork    some of the VM tests
+  ./coax demo                         see pages move
+  ./coax run -- coaxctl info          run a command beside the device
+  ./coax run                          a shell beside the device
+  ./coax run --file prog -- ./prog    a static program of yours
+  ./coax test vm --filter fork        some of the VM tests
 
 Exit status: 0 done, 1 failed, 2 wrong usage; of `run`, that of its command.")]
 pub struct Cli {
@@ -167,6 +168,10 @@ pub struct Run {
     /// Do not load the driver; it is /lib/modules/coax.ko in the guest
     #[arg(long, conflicts_with = "mode")]
     pub no_driver: bool,
+    /// File to put into the guest, at /root/NAME unless a path in the guest is given; static
+    /// programs run there; may be repeated
+    #[arg(long, value_name = "FILE[:PATH]", value_parser = parse_file)]
+    pub file: Vec<(PathBuf, String)>,
     /// Words for the kernel's command line
     #[arg(long, value_name = "WORDS")]
     pub append: Option<String>,
@@ -210,6 +215,26 @@ fn between(bytes: Bytes, least: Bytes) -> Result<Bytes, String> {
         return Ok(bytes);
     }
     Err(format!("{bytes} is not from {least} to {MAX_MEMORY}"))
+}
+
+/// `FILE` or `FILE:PATH` to a file of the host and its absolute path in the guest.
+fn parse_file(text: &str) -> Result<(PathBuf, String), String> {
+    let (file, path) = match text.rsplit_once(':') {
+        Some((file, path)) => (PathBuf::from(file), path.to_owned()),
+        None => {
+            let file = PathBuf::from(text);
+            let name = file.file_name().ok_or("has no name")?.to_string_lossy();
+            let path = format!("/root/{name}");
+            (file, path)
+        }
+    };
+    if !path.starts_with('/') {
+        return Err(format!("{path} is no absolute path"));
+    }
+    if !file.is_file() {
+        return Err(format!("{} is no file", file.display()));
+    }
+    Ok((file, path))
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -305,6 +330,8 @@ mod tests {
             "coax run --device-memory 300M",
             "coax run --no-driver --mode private",
             "coax run --timeout 0",
+            "coax run --file /nowhere/at-all",
+            "coax run --file Cargo.toml:relative",
             "coax run coaxctl info",
             "coax test nothing",
             "coax test --list --ktap x",

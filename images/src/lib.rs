@@ -40,4 +40,6 @@ pub mod qemu;
 #[cfg(feature = "host")]
 pub mod rust_for_kernel;
 #[cfg(feature = "host")]
+pub mod temporary;
+#[cfg(feature = "host")]
 pub mod tool;

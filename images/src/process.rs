@@ -120,6 +120,7 @@ pub fn end_children_on_signals() -> io::Result<()> {
                     let _ = killpg(*pid, *end);
                 }
                 crate::launch::restore_terminal();
+                crate::temporary::remove_all();
                 std::process::exit(128 + signal);
             }
         })?;

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `coax run`.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::announce_accel;
 use crate::cli::Run;
 use coax_images::images::Images;
 use coax_images::job::Job;
-use coax_images::launch::{self, Output, Vm, VmConfig};
+use coax_images::launch::{self, GuestFile, Output, Vm, VmConfig};
 
 /// Runs the command, whose exit status is returned, or a shell.
 pub fn run(options: &Run, install: bool) -> Result<ExitCode> {
+    let files = options.file.iter().map(read).collect::<Result<Vec<_>>>()?;
     let images = Images::build(install)?;
     announce_accel(options.accel.accel)?;
     let config = VmConfig {
@@ -25,6 +29,7 @@ pub fn run(options: &Run, install: bool) -> Result<ExitCode> {
         kernel_args: options.append.iter().cloned().collect(),
         accel: options.accel.accel,
         timeout: options.timeout,
+        files,
         output: Output::Interactive,
         ..VmConfig::default()
     };
@@ -35,6 +40,21 @@ pub fn run(options: &Run, install: bool) -> Result<ExitCode> {
     };
     let outcome = Vm::start(&images, &config, &job)?.wait()?;
     Ok(outcome.exit.shell_status().into())
+}
+
+/// A file of the host with its permissions, for the guest.
+fn read((file, path): &(PathBuf, String)) -> Result<GuestFile> {
+    let context = || format!("Cannot read {}", file.display());
+    let contents = fs::read(file).with_context(context)?;
+    let mode = fs::metadata(file)
+        .with_context(context)?
+        .permissions()
+        .mode();
+    Ok(GuestFile {
+        path: path.clone(),
+        contents,
+        mode,
+    })
 }
 
 /// A shell, on a terminal if the user has one.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a VM is made of.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::accel::Choice;
@@ -53,15 +52,14 @@ impl std::str::FromStr for Bytes {
     }
 }
 
-/// What happens to the job's output besides being kept in [`super::Outcome`].
+/// Where the job's output goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
-    /// Nothing.
+    /// It is kept in [`super::Outcome`].
     #[default]
     Capture,
-    /// It is copied to standard output and error as it comes.
-    Live,
-    /// As `Live`, but not kept, and standard input goes to the job; on a terminal, key by key.
+    /// It is copied to standard output and error as it comes and not kept, and standard input
+    /// goes to the job; on a terminal, key by key.
     Interactive,
 }
 
@@ -105,8 +103,6 @@ pub struct VmConfig {
     pub files: Vec<GuestFile>,
     /// Where output goes.
     pub output: Output,
-    /// The back end to run instead of the built one, as for one instrumented by a test.
-    pub device_program: Option<PathBuf>,
 }
 
 impl Default for VmConfig {
@@ -126,7 +122,6 @@ impl Default for VmConfig {
             timeout: Some(Duration::from_secs(180)),
             files: Vec::new(),
             output: Output::Capture,
-            device_program: None,
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct Evidence {
     pub qemu_log: String,
     /// QEMU's command line, ready for a shell.
     pub command_line: String,
-    /// The back end's command line, ready for a shell.
+    /// The back end's command line; its standard input is the socket it listens on.
     pub device_command_line: String,
     /// What the job wrote to standard error, unless it went to the terminal.
     pub stderr: String,

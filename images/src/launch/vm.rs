@@ -11,7 +11,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
 
 use super::channel::{self, Event};
 use super::config::{Output, VmConfig};
@@ -26,6 +25,7 @@ use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Exit, Job, JobFile};
 use crate::process::Group;
+use crate::temporary::TemporaryFolder;
 
 /// From a fatal console line to the end of the VM: time for the trace that follows it.
 const FATAL_LIMIT: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ pub struct Vm {
     // Dropped in this order: QEMU first, so that the back end sees its front end leave.
     qemu: Group,
     device: Group,
-    folder: TempDir,
+    folder: TemporaryFolder,
     events: Receiver<Event>,
     sender: Sender<Event>,
     output: Output,
@@ -68,9 +68,7 @@ impl Vm {
         let accel = accel::decide(config.accel)
             .map_err(LaunchError::NoKvm)?
             .accel;
-        let folder = prepare("a folder", || {
-            tempfile::Builder::new().prefix("coax-").tempdir()
-        })?;
+        let folder = prepare("a folder", TemporaryFolder::new)?;
         let path = |name: &str| folder.path().join(name);
         let (device_socket, job_socket) = (path("device.sock"), path("job.sock"));
         let initramfs_path = path("initramfs.cpio");
@@ -89,7 +87,7 @@ impl Vm {
         let qemu_log = prepare("QEMU's log", || File::create(path("qemu.log")))?;
 
         let started = Instant::now();
-        let program = config.device_program.as_ref().unwrap_or(&images.device);
+        let program = &images.device;
         let args = qemu_args::device(config);
         let device_command_line = qemu_args::shell_line(program, &args);
         let device = start(
@@ -237,22 +235,16 @@ impl Vm {
     }
 
     fn frame(&mut self, frame: Frame) {
-        let live = self.output != Output::Capture;
+        let live = self.output == Output::Interactive;
         match frame.kind {
             Kind::Start => {
                 self.record.boot = Some(self.started.elapsed());
                 self.start_input();
             }
+            // Kept, the output of a session of hours would only fill the memory.
+            Kind::Stdout if live => show(io::stdout().lock(), &frame.payload),
             Kind::Stderr if live => show(io::stderr().lock(), &frame.payload),
-            Kind::Stdout => {
-                if live {
-                    show(io::stdout().lock(), &frame.payload);
-                }
-                // A session of hours would only fill the memory.
-                if self.output != Output::Interactive {
-                    self.record.stdout.extend(frame.payload);
-                }
-            }
+            Kind::Stdout => self.record.stdout.extend(frame.payload),
             Kind::Stderr => self.record.stderr.extend(frame.payload),
             Kind::Exit => {
                 match serde_json::from_slice(&frame.payload) {
