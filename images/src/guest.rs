@@ -53,7 +53,7 @@ const HOST_PROGRAMS: &[&str] = &["vhost-device-coax", "coax-engine-bench"];
 /// Modules of the kernel itself that are put beside the driver.
 const KERNEL_MODULES: &[&str] = &["lib/test_hmm.ko"];
 /// Crates compiled for host and guest together, for the estimate.
-const EXPECTED_CRATES: u64 = 170;
+const EXPECTED_CRATES: u64 = 90;
 
 /// A finished guest.
 #[derive(Clone, Debug, Serialize, Deserialize)]

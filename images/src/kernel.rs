@@ -23,7 +23,7 @@ use crate::tool;
 /// Version of the steps below: part of the key, raised when they change.
 const RECIPE: u32 = 1;
 /// Lines that make prints for a whole build, for the estimate.
-const EXPECTED_LINES: u64 = 2430;
+const EXPECTED_LINES: u64 = 2385;
 /// Source, build tree and archive.
 const NEEDED_MIB: u64 = 3500;
 /// The options.

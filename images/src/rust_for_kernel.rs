@@ -19,7 +19,7 @@ use crate::tool;
 /// Oldest bindgen that understands the kernel's headers (`scripts/min-tool-version.sh` of 7.2).
 const MIN_BINDGEN: [u32; 3] = [0, 71, 1];
 /// Crates that make up bindgen-cli, for the estimate.
-const BINDGEN_CRATES: u64 = 50;
+const BINDGEN_CRATES: u64 = 46;
 
 /// The tools.
 #[derive(Clone, Debug)]
