@@ -15,6 +15,10 @@ use crate::job::PORT_NAME;
 /// - `loglevel=6`: complaints reach the console, the hundreds of lines about a healthy boot,
 ///   each character of which is an exit to QEMU, do not.
 const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 oops=panic loglevel=6";
+/// What it is told under TCG, whose time stamp counters run alike on all virtual CPUs: a busy host
+/// makes the kernel's check of them, and of the timer interrupt, slow and wrong, and without the
+/// counter every look at the clock is an exit to QEMU.
+const TCG_KERNEL_ARGS: &str = "tsc=reliable no_timer_check";
 
 /// Paths in a VM's folder.
 pub struct Sockets<'a> {
@@ -63,6 +67,7 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
     args.pair("-kernel", &images.kernel);
     args.pair("-initrd", paths.initramfs);
     let append: Vec<&str> = std::iter::once(KERNEL_ARGS)
+        .chain((accel == Accel::Tcg).then_some(TCG_KERNEL_ARGS))
         .chain(config.kernel_args.iter().map(String::as_str))
         .collect();
     args.add(&["-append", &append.join(" ")]);
