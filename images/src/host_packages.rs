@@ -214,34 +214,36 @@ pub fn ensure(groups: &[Group], install: bool) -> Result<()> {
     if !install {
         bail!("These packages are missing:\n{list}\nTo install them: {by_hand}");
     }
-    let Some(mut root) = as_root("env") else {
+    if as_root("true").is_none() {
         bail!(
             "These packages are missing, and neither are you root nor does sudo work without a \
              password:\n{list}\nTo install them: {by_hand}"
         );
-    };
+    }
     eprintln!("Installing packages that are missing:\n{list}");
+    let mut words = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
+    words.extend(names(&missing));
+    if !apt_get(&words)? {
+        eprintln!("Once more, with apt's lists brought up to date");
+        if !(apt_get(&["update", "--quiet"])? && apt_get(&words)?) {
+            bail!("apt-get failed. To install the packages by hand: {by_hand}");
+        }
+    }
+    Ok(())
+}
+
+/// Runs apt-get as root; whether it succeeded.
+fn apt_get(words: &[&str]) -> Result<bool> {
+    let mut root = as_root("env").context("There is no way to become root any more")?;
     let status = root
-        .args([
-            "DEBIAN_FRONTEND=noninteractive",
-            "apt-get",
-            "install",
-            "--yes",
-        ])
-        .args(["--quiet", "--no-install-recommends"])
-        .args(names(&missing))
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        .args(words)
         .stdin(Stdio::null())
         // Standard output is for what was asked for.
         .stdout(std::io::stderr())
         .status()
         .context("Cannot start apt-get")?;
-    if !status.success() {
-        bail!(
-            "apt-get ended with {status}. If it did not find packages, run apt-get update, then \
-             this again"
-        );
-    }
-    Ok(())
+    Ok(status.success())
 }
 
 /// A command that runs `program` as root, if that is possible without asking.

@@ -138,7 +138,7 @@ fn find_libclang(folder: &Path) -> Option<PathBuf> {
             .any(|file| {
                 let name = file.file_name();
                 let name = name.to_string_lossy();
-                // `libclang.so.1` or `libclang-19.so`, but neither `libclang-cpp.so` nor `.a` files.
+                // `libclang.so.1` or `libclang-19.so`, but no `libclang-cpp.so` and no `.a`.
                 name.starts_with("libclang.so")
                     || name.starts_with(&format!("libclang-{version}.so"))
             });
