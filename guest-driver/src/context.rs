@@ -20,7 +20,7 @@ use crate::{
     kapi::{chardev::OpenFile, misc::this_cpu, mm, trace, virtqueue::Request, work::Worker},
     link::{put, CommandTag},
     mirror::Mirror,
-    uapi, wire,
+    new_worker, uapi, wire,
 };
 use kernel::{
     bindings,
@@ -141,7 +141,7 @@ impl OpenFile for Context {
         let opened = (|| {
             let mirror = Mirror::new(link.clone(), number)?;
             let faults = Faults::new(device.clone(), &user, mirror.clone())?;
-            let faults = Arc::pin_init(Worker::new(faults), GFP_KERNEL)?;
+            let faults = Arc::pin_init(new_worker!(faults, "coax_faults"), GFP_KERNEL)?;
             let commands = Commands::new(device.next_command_base())?;
             link.control(wire::CONTROL_CONTEXT_OPEN, number, 0, 0, &mut [])?;
             link.contexts.publish(

@@ -25,7 +25,7 @@ use crate::{
     },
     link::Link,
     memory::{DeviceMemory, Memory},
-    migration, uapi, wire,
+    migration, new_worker, uapi, wire,
 };
 use kernel::{
     c_str, debugfs, fmt, new_mutex,
@@ -310,9 +310,12 @@ impl Driver for Device {
                 next_command_base: Atomic::new(1),
                 service <- new_mutex!(Service::default(), "coax_service"),
                 resetting <- new_mutex!((), "coax_resetting"),
-                reaper <- Worker::new(try_pin_init!(Reaper {
-                    dead <- new_mutex!(KVec::new(), "coax_reaper"),
-                }? Error)),
+                reaper <- new_worker!(
+                    try_pin_init!(Reaper {
+                        dead <- new_mutex!(KVec::new(), "coax_reaper"),
+                    }? Error),
+                    "coax_reaper_work"
+                ),
             }? Error),
             GFP_KERNEL,
         )

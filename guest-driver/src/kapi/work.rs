@@ -6,7 +6,7 @@
 
 use crate::sys;
 use core::ptr::NonNull;
-use kernel::{bindings, container_of, prelude::*, types::Opaque};
+use kernel::{bindings, container_of, prelude::*, str::CStr, sync::LockClassKey, types::Opaque};
 
 /// A workqueue of high priority whose work runs on the CPU it is queued for; destroyed, after its work is done, when dropped.
 pub(crate) struct Workqueue(NonNull<bindings::workqueue_struct>);
@@ -57,12 +57,24 @@ unsafe impl<T: Work> Send for Worker<T> {}
 unsafe impl<T: Work> Sync for Worker<T> {}
 
 impl<T: Work> Worker<T> {
-    /// A worker that is not queued.
-    pub(crate) fn new(data: impl PinInit<T, Error>) -> impl PinInit<Self, Error> {
+    /// A worker that is not queued. Workers that wait for each other need lock classes of their own.
+    pub(crate) fn new(
+        data: impl PinInit<T, Error>,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             work <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writes and pinned.
-                unsafe { sys::coax_init_work(slot, Some(Self::trampoline)) }
+                // SAFETY: `slot` is valid for writes and pinned; `name` and `key` live for ever.
+                unsafe {
+                    bindings::init_work_with_key(
+                        slot,
+                        Some(Self::trampoline),
+                        false,
+                        name.as_ptr().cast(),
+                        key.as_ptr(),
+                    )
+                }
             }),
             data <- data,
         }? Error)
@@ -100,4 +112,12 @@ impl<T: Work> PinnedDrop for Worker<T> {
     fn drop(self: Pin<&mut Self>) {
         self.cancel();
     }
+}
+
+/// Initialises a [`Worker`] with a lock class of its own.
+#[macro_export]
+macro_rules! new_worker {
+    ($data:expr, $name:literal) => {
+        $crate::kapi::work::Worker::new($data, kernel::c_str!($name), kernel::static_lock_class!())
+    };
 }

@@ -45,11 +45,6 @@ unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int 
 	return wait_for_completion_timeout(done, msecs_to_jiffies(ms));
 }
 
-void coax_init_work(struct work_struct *work, work_func_t func)
-{
-	INIT_WORK(work, func);
-}
-
 struct workqueue_struct *coax_alloc_workqueue(void)
 {
 	return alloc_workqueue("coax", WQ_PERCPU | WQ_HIGHPRI | WQ_CPU_INTENSIVE, 0);

@@ -26,7 +26,6 @@ void coax_init_completion(struct completion *done);
 unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int ms);
 
 /* Workqueue. */
-void coax_init_work(struct work_struct *work, work_func_t func);
 struct workqueue_struct *coax_alloc_workqueue(void);
 bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct work_struct *work);
 unsigned int coax_this_cpu(void);
