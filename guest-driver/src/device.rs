@@ -117,17 +117,22 @@ pub(crate) struct Device {
     reaper: Worker<Reaper>,
 }
 
-/// Drops the workers of closed contexts.
+/// Drops the workers of closed contexts while the device is in service. It is part of the device and
+/// so must not drop the last reference of it: after [`Driver::stop`] it does nothing any more.
 #[pin_data]
 struct Reaper {
+    // None after `stop`.
     #[pin]
-    dead: Mutex<KVec<Arc<Worker<Faults>>>>,
+    dead: Mutex<Option<KVec<Arc<Worker<Faults>>>>>,
 }
 
 impl Work for Reaper {
     fn run(&self) {
         loop {
-            let next = self.dead.lock().pop();
+            let next = match &mut *self.dead.lock() {
+                Some(list) => list.pop(),
+                None => None,
+            };
             match next {
                 // This waits, and not who drops the last reference.
                 Some(worker) => worker.cancel(),
@@ -160,16 +165,12 @@ impl Device {
 
     /// Drops a closed context's worker, which may take long, without making the caller wait.
     pub(crate) fn reap(&self, worker: Arc<Worker<Faults>>) {
-        // Without memory for the list the caller does wait.
-        if self
-            .reaper
-            .data()
-            .dead
-            .lock()
-            .push(worker, GFP_KERNEL)
-            .is_ok()
-        {
-            self.reaper.queue(&self.link.workqueue, this_cpu());
+        let mut dead = self.reaper.data().dead.lock();
+        // Out of service, or without memory for the list, the caller does wait.
+        if let Some(list) = &mut *dead {
+            if list.push(worker, GFP_KERNEL).is_ok() {
+                self.reaper.queue(&self.link.workqueue, this_cpu());
+            }
         }
     }
 
@@ -312,7 +313,7 @@ impl Driver for Device {
                 resetting <- new_mutex!((), "coax_resetting"),
                 reaper <- new_worker!(
                     try_pin_init!(Reaper {
-                        dead <- new_mutex!(KVec::new(), "coax_reaper"),
+                        dead <- new_mutex!(Some(KVec::new()), "coax_reaper"),
                     }? Error),
                     "coax_reaper_work"
                 ),
@@ -387,8 +388,9 @@ impl Driver for Device {
                 Err(error) => pr_err!("the device memory could not be emptied: {:?}\n", error),
             }
         }
+        let dead = self.reaper.data().dead.lock().take();
         self.reaper.cancel();
-        self.reaper.data().run();
+        drop(dead);
     }
 
     fn drain(&self) {
