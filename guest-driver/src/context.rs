@@ -117,11 +117,7 @@ impl Context {
             return;
         }
         let link = &self.device.link;
-        // A broken device answers nothing and is told nothing.
-        let _ = link.control(wire::CONTROL_CONTEXT_CLOSE, self.number, 0, 0, &mut []);
-        link.take_requests();
-        link.take_all_commands();
-        self.commands.fail_all(ENODEV);
+        link.close_context(self.number, &self.commands);
         drop(link.contexts.withdraw(self.number));
         link.contexts.release(self.number);
     }

@@ -372,12 +372,7 @@ impl Driver for Device {
         }
         for number in 0..self.max_contexts {
             if let Some(entry) = self.link.contexts.get(number) {
-                let _ = self
-                    .link
-                    .control(wire::CONTROL_CONTEXT_CLOSE, number, 0, 0, &mut []);
-                self.link.take_requests();
-                self.link.take_all_commands();
-                entry.commands.fail_all(ENODEV);
+                self.link.close_context(number, &entry.commands);
                 entry.faults.cancel();
             }
         }

@@ -10,6 +10,7 @@
 //! of them are taken with interrupts disabled, because interrupt handlers take them too.
 
 use crate::{
+    commands::Commands,
     context_table::ContextTable,
     kapi::{
         completion::Completion,
@@ -289,6 +290,16 @@ impl Link {
         queue.send(message).map_err(|(error, _)| error)
     }
 
+    /// Closes a context on the device and takes all that the device asked and answered for it, in
+    /// this order: after it nothing of the context is in the rings. Its commands end.
+    pub(crate) fn close_context(&self, number: u32, commands: &Commands) {
+        // A broken device answers nothing and is told nothing.
+        let _ = self.control(wire::CONTROL_CONTEXT_CLOSE, number, 0, 0, &mut []);
+        self.take_requests();
+        self.take_all_commands();
+        commands.fail_all(ENODEV);
+    }
+
     /// Number of command queues.
     pub(crate) fn command_queues(&self) -> usize {
         self.command.len()
@@ -320,7 +331,7 @@ impl Link {
 
     /// Takes all requests that are in the ring. After the answer to the closing of a context this
     /// leaves none of it.
-    pub(crate) fn take_requests(&self) {
+    fn take_requests(&self) {
         while let Some((mut buffer, len)) = self.request.pop() {
             match wire::DeviceRequest::read_from_bytes(buffer.writable()) {
                 Ok(request) if len == size_of::<wire::DeviceRequest>() => {
@@ -353,7 +364,7 @@ impl Link {
     }
 
     /// Takes all answered commands; after a context is closed this leaves none of it running.
-    pub(crate) fn take_all_commands(&self) {
+    fn take_all_commands(&self) {
         for index in 0..self.command.len() as u16 {
             self.take_commands(wire::QUEUE_COMMAND + index);
         }
