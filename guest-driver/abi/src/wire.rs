@@ -25,7 +25,7 @@ pub const VIRTIO_ID_COAX: u32 = 63;
 /// `magic` of [`Config`]: "COAX" read as a little-endian integer.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"COAX");
 /// `abi_version` of [`Config`]; a driver refuses a device with another one.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// Identifier of the shared-memory region (VirtIO 1.3 §2.10) that is the device memory.
 pub const SHM_DEVICE_MEMORY: u8 = 0;
 
@@ -256,6 +256,9 @@ pub const ACCESS_READ: u32 = 1 << 0;
 pub const ACCESS_WRITE: u32 = 1 << 1;
 /// Last request of its group.
 pub const REQUEST_LAST: u32 = 1 << 2;
+/// Atomic operations are wanted or granted; only together with both other rights. While it is
+/// granted no CPU reads or writes the page, or the memory takes the atomic operations of both.
+pub const ACCESS_ATOMIC: u32 = 1 << 3;
 
 /// What the device asks of the driver.
 #[repr(C)]
@@ -286,6 +289,10 @@ pub const MSG_TRANSLATION_COMPLETION: u32 = 1;
 pub const MSG_GROUP_RESPONSE: u32 = 2;
 /// Drop what is cached of `va` … `va + npages`, wait for accesses in progress, then answer.
 pub const MSG_INVALIDATE: u32 = 3;
+/// Translations that a request of a group asked for, before the group's [`MSG_GROUP_RESPONSE`];
+/// `tag` is the group's index. A group of several requests gets those of its last one with the
+/// response and those of the others by such messages.
+pub const MSG_GROUP_PART: u32 = 4;
 
 /// Response code Success (PCIe 6.0 §10.4.2.1).
 pub const RESPONSE_SUCCESS: u32 = 0x0;
@@ -344,7 +351,8 @@ pub struct InvalidateReply {
 
 /// Do nothing, successfully: the round trip itself.
 pub const OP_NOP: u32 = 0;
-/// Copy: `arg` = dst va, src va, bytes. Overlapping ranges are refused.
+/// Copy: `arg` = dst va, src va, bytes. Overlapping ranges are refused. Result = u64 times it was
+/// parked because a translation of the source was missing, u64 the same of the destination.
 pub const OP_COPY: u32 = 1;
 /// Fill: `arg` = dst va, bytes, 64-bit pattern (stored little-endian, repeated from dst on).
 pub const OP_FILL: u32 = 2;
@@ -365,6 +373,14 @@ pub const OP_TREE_SEARCH: u32 = 6;
 pub const OP_SGEMM: u32 = 7;
 /// As [`OP_SGEMM`] in f64.
 pub const OP_DGEMM: u32 = 8;
+/// Atomic FetchAdd (PCIe 6.0 §6.15): `arg` = va, bytes of a word (4 or 8), addend, words, distance
+/// in bytes from one word to the next (0: the same word again and again). Each word is
+/// little-endian and naturally aligned. Result = u64 the first word before, u64 words done.
+pub const OP_FETCH_ADD: u32 = 9;
+/// Atomic compare and swap (PCIe 6.0 §6.15): `arg` = va, bytes of the word (4 or 8), value
+/// expected, new value; the word is little-endian and naturally aligned. Result = u64 the word
+/// before; it was swapped if that is the value expected.
+pub const OP_COMPARE_SWAP: u32 = 10;
 
 /// op(A) = Aᵀ.
 pub const GEMM_TRANS_A: u64 = 1 << 0;
