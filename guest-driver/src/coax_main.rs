@@ -9,6 +9,7 @@ mod context;
 mod context_table;
 mod device;
 mod faults;
+mod hmm;
 mod ioctl;
 mod kapi;
 mod link;
@@ -38,6 +39,10 @@ module! {
         mode: u32 {
             default: 0,
             description: "Device memory: 0 private (a CPU access brings the page back), 1 coherent (the CPU accesses it in place)",
+        },
+        hmm: u32 {
+            default: 0,
+            description: "1: also offer test_hmm's interface, as /dev/hmm_dmirrorN; devices 0 and 1 are then private, others coherent",
         },
     },
 }

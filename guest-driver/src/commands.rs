@@ -18,6 +18,8 @@ use kernel::{
 
 enum State {
     Running,
+    /// Nobody will collect it.
+    Abandoned,
     Done(Result<wire::CommandReply>),
 }
 
@@ -87,12 +89,26 @@ impl Commands {
         self.table.lock().slots.retain(|slot| slot.id != id);
     }
 
+    /// Gives up a command that nobody will collect; its slot is free when it is answered.
+    pub(crate) fn abandon(&self, id: u64) {
+        let mut table = self.table.lock();
+        table
+            .slots
+            .retain(|slot| slot.id != id || matches!(slot.state, State::Running));
+        if let Some(slot) = table.slots.iter_mut().find(|slot| slot.id == id) {
+            slot.state = State::Abandoned;
+        }
+    }
+
     /// A command was answered; callable from interrupts.
     pub(crate) fn done(&self, tag: CommandTag, reply: Result<wire::CommandReply>) {
         let status = reply.as_ref().map_or(u32::MAX, |r| r.status.get());
         trace::command_done(tag.context, tag.id, status);
         {
             let mut table = self.table.lock();
+            table
+                .slots
+                .retain(|slot| slot.id != tag.id || !matches!(slot.state, State::Abandoned));
             match table.slots.iter_mut().find(|slot| slot.id == tag.id) {
                 Some(slot) if matches!(slot.state, State::Running) => {
                     slot.state = State::Done(reply)

@@ -111,6 +111,25 @@ impl Context {
             .map_err(|e| if e == ENOSPC { EBUSY } else { e })
     }
 
+    /// Has the device do a command, and waits for it. One that a signal interrupts goes on and is
+    /// forgotten.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`: a signal came. Those of [`Self::submit`] and [`Commands::collect`].
+    pub(crate) fn run(
+        &self,
+        opcode: u32,
+        arg: &[u64; wire::COMMAND_ARGS],
+    ) -> Result<wire::CommandReply> {
+        let id = self.submit(opcode, arg)?;
+        let reply = self.commands.collect(id, None);
+        if reply.is_err() {
+            self.commands.abandon(id);
+        }
+        reply
+    }
+
     /// Closes the context on the device; later calls do nothing.
     pub(crate) fn close(&self) {
         if self.closed.xchg(true, Full) {

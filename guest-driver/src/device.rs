@@ -16,6 +16,7 @@
 use crate::{
     context::Context,
     faults::Faults,
+    hmm::Dmirror,
     kapi::{
         chardev,
         misc::this_cpu,
@@ -39,6 +40,13 @@ use kernel::{
 
 /// Most command queues that this driver uses; a device with more is refused.
 const MAX_COMMAND_QUEUES: u32 = 16;
+
+/// Permission bits of `/dev/coaxN`: whoever may open it shares only their own memory.
+const FOR_ALL: u16 = 0o666;
+/// Permission bits of `/dev/hmm_dmirrorN`, which can take the memory of all back.
+const FOR_ROOT: u16 = 0o600;
+/// Devices that are private with the parameter `hmm`; `test_hmm` has two of each kind.
+const HMM_PRIVATE_DEVICES: u32 = 2;
 
 /// Names of the command queues, for `/proc/interrupts`.
 const COMMAND_QUEUE_NAMES: [&CStr; MAX_COMMAND_QUEUES as usize] = [c"command"; 16];
@@ -86,6 +94,7 @@ impl Drop for Number {
 #[derive(Default)]
 struct Service {
     chardev: Option<Pin<KBox<chardev::Registration<Context>>>>,
+    dmirror: Option<Pin<KBox<chardev::Registration<Dmirror>>>>,
     debugfs: Option<(debugfs::Dir, Pin<KBox<debugfs::File<Arc<Link>>>>)>,
     number: Option<Number>,
 }
@@ -180,19 +189,29 @@ impl Device {
     ///
     /// `EBUSY`: something holds on to pages. `EIO`: the device is broken. `ENOMEM`.
     pub(crate) fn reset(&self) -> Result {
+        let reset = || self.link.control(wire::CONTROL_RESET, 0, 0, 0, &mut []);
+        match self.bring_back(reset)? {
+            0 => Ok(()),
+            _ => Err(EBUSY),
+        }
+    }
+
+    /// Brings all pages back while commands go on; returns how many are held by something.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn empty(&self) -> Result<u64> {
+        self.bring_back(|| Ok(()))
+    }
+
+    fn bring_back(&self, first: impl FnOnce() -> Result) -> Result<u64> {
         let _one_at_a_time = self.resetting.lock();
         let memory = self.memory()?;
         memory.data().set_accepting(false);
-        let reset = self
-            .link
-            .control(wire::CONTROL_RESET, 0, 0, 0, &mut [])
-            .and_then(|()| migration::evict_all(&memory));
+        let held = first().and_then(|()| migration::evict_all(&memory));
         memory.data().set_accepting(self.is_alive());
-        if reset? == 0 {
-            Ok(())
-        } else {
-            Err(EBUSY)
-        }
+        held
     }
 
     fn show(link: &Arc<Link>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,18 +219,22 @@ impl Device {
     }
 
     fn into_service(this: &Arc<Self>) -> Result {
-        let number = Number::take()?;
-        let name = CString::try_from_fmt(fmt!("coax{}", number.0))?;
+        let mut service = this.service.lock();
+        let number = service.number.as_ref().ok_or(ENODEV)?.0;
+        let name = CString::try_from_fmt(fmt!("coax{}", number))?;
         let dir = debugfs::Dir::new(c"coax").subdir(&name);
         let file = KBox::pin_init(
             dir.read_callback_file(c"stats", this.link.clone(), &Self::show),
             GFP_KERNEL,
         )?;
-        let chardev = KBox::pin_init(chardev::Registration::new(name, this.clone()), GFP_KERNEL)?;
-        let mut service = this.service.lock();
+        let chardev = chardev::Registration::new(name, FOR_ALL, this.clone());
         service.debugfs = Some((dir, file));
-        service.chardev = Some(chardev);
-        service.number = Some(number);
+        service.chardev = Some(KBox::pin_init(chardev, GFP_KERNEL)?);
+        if *crate::module_parameters::hmm.value() != 0 {
+            let name = CString::try_from_fmt(fmt!("hmm_dmirror{}", number))?;
+            let dmirror = chardev::Registration::new(name, FOR_ROOT, this.clone());
+            service.dmirror = Some(KBox::pin_init(dmirror, GFP_KERNEL)?);
+        }
         Ok(())
     }
 }
@@ -263,7 +286,12 @@ impl Driver for Device {
             );
             return Err(EINVAL);
         }
-        let mode = *crate::module_parameters::mode.value();
+        let number = Number::take()?;
+        let mode = match *crate::module_parameters::hmm.value() {
+            0 => *crate::module_parameters::mode.value(),
+            _ if number.0 < HMM_PRIVATE_DEVICES => uapi::MODE_PRIVATE,
+            _ => uapi::MODE_COHERENT,
+        };
         let kind = match mode {
             uapi::MODE_PRIVATE => Kind::Private,
             uapi::MODE_COHERENT => Kind::Coherent,
@@ -309,7 +337,13 @@ impl Driver for Device {
                 region,
                 alive: Atomic::new(true),
                 next_command_base: Atomic::new(1),
-                service <- new_mutex!(Service::default(), "coax_service"),
+                service <- new_mutex!(
+                    Service {
+                        number: Some(number),
+                        ..Service::default()
+                    },
+                    "coax_service"
+                ),
                 resetting <- new_mutex!((), "coax_resetting"),
                 reaper <- new_worker!(
                     try_pin_init!(Reaper {

@@ -6,12 +6,14 @@
 //! fault pages in), then, under the mirror's lock, post the answer if nothing changed meanwhile,
 //! else begin anew. Under `POLICY_ON_FAULT` a page request first moves the pages to device
 //! memory; if they cannot move the device uses them where they are, so that every request ends.
+//! A request for atomic operations takes pages of system memory from the CPUs (`exclusive`).
 //!
 //! Requests come by interrupt into a ring and are handled in order by the context's worker;
 //! contexts do not wait for each other. The worker holds neither the mirror's lock nor any other
 //! of the driver while it migrates or faults pages in, because both call the notifier.
 
 mod answer;
+mod exclusive;
 
 use crate::{
     device::Device,
@@ -22,11 +24,12 @@ use crate::{
         misc::this_cpu,
         mm,
         notifier::IntervalNotifier,
+        page::PMD_ORDER,
         trace,
         work::Work,
     },
     memory::{clear_ahead, DeviceMemory},
-    migration::{self, WINDOW_PAGES},
+    migration::{self, Wish, WINDOW_PAGES},
     mirror::Mirror,
     new_irqlock, uapi, wire,
 };
@@ -38,7 +41,7 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         Arc, Mutex,
     },
-    time::{Delta, Instant, Monotonic},
+    time::Delta,
 };
 
 /// Longest attempt to answer one request while the mappings keep changing.
@@ -80,6 +83,44 @@ pub(crate) struct Faults {
     pub(crate) fault_around: Atomic<u32>,
 }
 
+/// Access that a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// Whatever there is: nothing is faulted in.
+    Present,
+    /// Reading.
+    Read,
+    /// Writing, which includes reading.
+    Write,
+    /// Atomic operations, which include both.
+    Atomic,
+}
+
+impl Want {
+    /// What the page request asks for.
+    fn of(request: &wire::DeviceRequest) -> Self {
+        let flags = request.flags.get();
+        match (flags & wire::ACCESS_ATOMIC != 0, flags & wire::ACCESS_WRITE != 0) {
+            (true, _) => Want::Atomic,
+            (false, true) => Want::Write,
+            (false, false) => Want::Read,
+        }
+    }
+
+    /// Whether pages must be writable.
+    fn writes(self) -> bool {
+        matches!(self, Want::Write | Want::Atomic)
+    }
+
+    /// What a look-up has to do for a page wanted so.
+    fn pfn(self) -> HmmPfn {
+        match self {
+            Want::Present => HmmPfn::SNAPSHOT,
+            _ => HmmPfn::fault(self.writes()),
+        }
+    }
+}
+
 /// Why a page request cannot succeed.
 enum Refusal {
     /// No such page, or no such right.
@@ -114,7 +155,7 @@ impl Faults {
         pfns.resize(WINDOW_PAGES, HmmPfn::SNAPSHOT, GFP_KERNEL)?;
         let scratch = Scratch {
             pfns,
-            arrays: PageArrays::new(WINDOW_PAGES)?,
+            arrays: PageArrays::default(),
             groups: [wire::RESPONSE_SUCCESS; wire::MAX_PAGE_REQUESTS as usize],
         };
         Ok(try_pin_init!(Self {
@@ -163,7 +204,8 @@ impl Faults {
         Ok((va, (request.npages.get() as usize).min(pages as usize)))
     }
 
-    /// Moves the pages wanted, and those around them that are present, to device memory.
+    /// Moves the pages wanted, and those around them that are present, to device memory: all of a
+    /// 2 MiB page, and all of 2 MiB never touched where the program wants such pages.
     fn migrate(
         &self,
         memory: &DeviceMemory,
@@ -176,31 +218,73 @@ impl Faults {
         if write {
             self.break_copy_on_write(memory, mm, va, npages, scratch);
         }
+        let order = self.map_order(memory, mm, va, scratch);
         let guard = mm.mmap_read_lock();
         let Some(vma) = guard.vma_lookup(va as usize) else {
             return;
         };
-        if !mm::is_anonymous(vma) {
+        if !mm::may_migrate(vma) {
             return;
         }
-        let around = u64::from(self.fault_around.load(Relaxed)) * PAGE_SIZE;
         let wanted = va as usize..(va as usize + npages * PAGE_SIZE as usize).min(vma.end());
-        let block = va - va % around;
-        let mut start = (block as usize).max(vma.start());
-        let mut end = ((block + around) as usize).min(vma.end()).max(wanted.end);
-        if end - start > WINDOW_PAGES * PAGE_SIZE as usize {
-            start = wanted.start;
-            end = wanted.end;
-        }
+        let block = |pages: usize| {
+            let bytes = pages * PAGE_SIZE as usize;
+            let start = va as usize - va as usize % bytes;
+            start..start + bytes
+        };
+        let large = block(WINDOW_PAGES);
+        let untouched = order.is_none() && vma.flags() & virt::flags::HUGEPAGE != 0;
+        let fits = vma.start() <= large.start && large.end <= vma.end();
+        let (window, fill) = if memory.has_large_folios()
+            && fits
+            && (untouched || order.is_some_and(|order| order >= PMD_ORDER))
+        {
+            (large, if untouched { wanted } else { 0..0 })
+        } else {
+            let around = block(self.fault_around.load(Relaxed) as usize);
+            let start = around.start.max(vma.start());
+            let end = around.end.min(vma.end()).max(wanted.end);
+            if end - start > WINDOW_PAGES * PAGE_SIZE as usize {
+                (wanted.clone(), wanted)
+            } else {
+                (start..end, wanted)
+            }
+        };
+        let start = window.start;
+        let wish = Wish {
+            fill,
+            fill_large: untouched,
+            fail_alloc: None,
+        };
         // What does not move is used in place.
-        let moved =
-            migration::to_device(memory, vma, start..end, wanted, &mut scratch.arrays).unwrap_or(0);
+        let arrays = core::mem::take(&mut scratch.arrays);
+        let Ok((moved, arrays)) = migration::to_device(memory, vma, window, &wish, arrays) else {
+            return;
+        };
+        scratch.arrays = arrays;
         if moved > 0 {
-            migration::count_first(memory, moved);
             self.device.link.stats.to_device_fault.add(moved);
             self.mirror.stats.to_device.add(moved);
             trace::to_device(self.mirror.context(), start as u64, moved);
         }
+    }
+
+    /// Pages, as a power of two, that the page-table entry at `va` maps; none if nothing is there.
+    fn map_order(
+        &self,
+        memory: &DeviceMemory,
+        mm: &MmWithUser,
+        va: u64,
+        scratch: &mut Scratch,
+    ) -> Option<u32> {
+        let pfns = &mut scratch.pfns[..1];
+        pfns.fill(HmmPfn::SNAPSHOT);
+        let seq = self.notifier.read_begin();
+        let guard = mm.mmap_read_lock();
+        // A change in between makes this a guess, and a guess will do.
+        range_fault(&self.notifier, &guard, seq, va, pfns, memory.owner()).ok()?;
+        pfns[0].page()?;
+        Some(pfns[0].map_order())
     }
 
     fn translation_request(
@@ -222,7 +306,7 @@ impl Faults {
             .ok_or(ESRCH)
             .and_then(|mm| {
                 let range = self.clip(&mm, request)?;
-                self.answer(memory, &mm, range, None, withhold, head, scratch)
+                self.answer(memory, &mm, range, Want::Present, withhold, head, scratch)
             });
         if answered.is_err() {
             self.answer_empty(head);
@@ -246,12 +330,16 @@ impl Faults {
 
         let last = flags & wire::REQUEST_LAST != 0;
         let earlier = scratch.groups[tag as usize];
-        let result = self.resolve(
-            memory,
-            request,
-            last && earlier == wire::RESPONSE_SUCCESS,
-            scratch,
-        );
+        // A group that is refused already gets no more translations.
+        let head = match (last, earlier) {
+            (_, code) if code != wire::RESPONSE_SUCCESS => None,
+            (true, _) => Some(head(wire::MSG_GROUP_RESPONSE, request, wire::RESPONSE_SUCCESS)),
+            (false, _) => Some(head(wire::MSG_GROUP_PART, request, 0)),
+        };
+        let result = match head {
+            Some(head) => self.resolve(memory, request, head, scratch),
+            None => Ok(()),
+        };
         let code = match result {
             Ok(()) => earlier,
             Err(Refusal::Invalid) => earlier.max(wire::RESPONSE_INVALID),
@@ -270,16 +358,16 @@ impl Faults {
         }
         trace::group_response(context, tag, code);
         if code != wire::RESPONSE_SUCCESS {
-            self.answer_empty(head(wire::MSG_GROUP_RESPONSE, request, code));
+            self.answer_empty(crate::faults::head(wire::MSG_GROUP_RESPONSE, request, code));
         }
     }
 
-    /// Makes the pages usable; if `respond`, posts the group's response with their translations.
+    /// Makes the pages usable and posts a message with their translations.
     fn resolve(
         &self,
         memory: &DeviceMemory,
         request: &wire::DeviceRequest,
-        respond: bool,
+        head: wire::TranslationMessage,
         scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
         let mm = self
@@ -288,29 +376,16 @@ impl Faults {
             .mmget_not_zero()
             .ok_or(Refusal::Failure)?;
         let (va, npages) = self.clip(&mm, request).map_err(Refusal::of)?;
-        let write = request.flags.get() & wire::ACCESS_WRITE != 0;
+        let want = Want::of(request);
         if self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT {
-            self.migrate(memory, &mm, va, npages, write, scratch);
+            self.migrate(memory, &mm, va, npages, want.writes(), scratch);
         }
-        if respond {
-            let head = head(wire::MSG_GROUP_RESPONSE, request, wire::RESPONSE_SUCCESS);
-            return self
-                .answer(memory, &mm, (va, npages), Some(write), false, head, scratch)
-                .map_err(Refusal::of);
+        let range = (va, npages);
+        match want {
+            Want::Atomic => self.answer_exclusive(memory, &mm, range, head, scratch),
+            _ => self.answer(memory, &mm, range, want, false, head, scratch),
         }
-        let pfns = &mut scratch.pfns[..1];
-        pfns.fill(HmmPfn::fault(write));
-        let began = Instant::<Monotonic>::now();
-        loop {
-            let seq = self.notifier.read_begin();
-            let guard = mm.mmap_read_lock();
-            let owner = memory.owner();
-            match range_fault(&self.notifier, &guard, seq, va, pfns, owner) {
-                Err(error)
-                    if error == EBUSY && began.elapsed().as_millis() < RETRY_LIMIT.as_millis() => {}
-                result => return result.map_err(Refusal::of),
-            }
-        }
+        .map_err(Refusal::of)
     }
 }
 

@@ -8,17 +8,17 @@
 use crate::{
     context::{checked, Context},
     kapi::{
-        migrate::PageArrays,
         misc::{cond_resched, is_admin},
         mm,
         notifier::IntervalNotifier,
         uaccess,
     },
     memory::DeviceMemory,
-    migration::{self, WINDOW_PAGES},
+    migration::{Direction, Pipeline, WINDOW_PAGES},
     residency::{windows, Unconcerned, Window},
     uapi, wire,
 };
+use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
     prelude::*,
@@ -26,6 +26,10 @@ use kernel::{
     time::msecs_to_jiffies,
 };
 use zerocopy::{FromZeros, IntoBytes};
+
+/// What is moved under one hold of the mmap lock, 64 MiB: long enough that the windows of it overlap,
+/// short enough that who wants to change the mappings does not wait long.
+const CHUNK_BYTES: u64 = 64 << 20;
 
 /// Runs one call; its result is what `ioctl(2)` returns.
 pub(crate) fn dispatch(context: &Context, cmd: u32, arg: usize) -> Result<isize> {
@@ -96,11 +100,12 @@ fn check_range(mm: &MmWithUser, addr: u64, len: u64) -> Result {
 
 fn migrate(context: &Context, arg: usize) -> Result {
     let mut migrate: uapi::Migrate = uaccess::read(arg)?;
-    let to_device = match migrate.direction {
-        uapi::MIGRATE_TO_DEVICE => true,
-        uapi::MIGRATE_TO_SYSTEM => false,
+    let direction = match migrate.direction {
+        uapi::MIGRATE_TO_DEVICE => Direction::ToDevice { fill: false },
+        uapi::MIGRATE_TO_SYSTEM => Direction::ToSystem,
         _ => return Err(EINVAL),
     };
+    let to_device = direction != Direction::ToSystem;
     let mm: ARef<MmWithUser> = match migrate.pid {
         0 => context.mm.mmget_not_zero().ok_or(ESRCH)?,
         _ if !is_admin() => return Err(EACCES),
@@ -112,27 +117,38 @@ fn migrate(context: &Context, arg: usize) -> Result {
     }
     (migrate.moved, migrate.already, migrate.left) = (0, 0, 0);
     let memory = context.device.memory()?;
-    let mut arrays = PageArrays::new(WINDOW_PAGES)?;
     let mut look = Window::new()?;
     let unconcerned = Arc::new(Unconcerned, GFP_KERNEL)?;
     let notifier = KBox::pin_init(IntervalNotifier::new(&mm, unconcerned), GFP_KERNEL)?;
     let mut unmapped = false;
-    for (addr, npages) in windows(migrate.addr, migrate.len) {
-        let (moved, gap) =
-            migrate_window(context, &memory, &mm, addr, npages, to_device, &mut arrays)?;
+    let mut residents = |at: u64, len: u64| -> Result<[u64; 4]> {
+        let mut sum = [0; 4];
+        for (addr, npages) in windows(at, len) {
+            let counts = look.look(&memory, &notifier, &mm, addr, npages)?;
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        Ok(sum)
+    };
+    let end = migrate.addr + migrate.len;
+    let mut at = migrate.addr;
+    while at < end {
+        let next = (at + CHUNK_BYTES).min(end);
+        let (moved, gap) = migrate_chunk(context, &memory, &mm, at..next, direction)?;
         unmapped |= gap;
-        let kinds = look.look(&memory, &notifier, &mm, addr, npages)?;
+        let kinds = residents(at, next - at)?;
         let on_device = kinds[usize::from(uapi::RESIDENT_DEVICE)];
         let on_system =
             kinds[usize::from(uapi::RESIDENT_SYSTEM)] + kinds[usize::from(uapi::RESIDENT_FILE)];
         let there = if to_device { on_device } else { on_system };
+        let npages = (next - at) / wire::PAGE_SIZE;
         migrate.moved += moved;
         migrate.already += there.saturating_sub(moved);
         migrate.left += if to_device {
-            npages as u64 - on_device.min(npages as u64)
+            npages - on_device.min(npages)
         } else {
             on_device
         };
+        at = next;
         cond_resched();
     }
     uaccess::write(arg, &migrate)?;
@@ -143,20 +159,21 @@ fn migrate(context: &Context, arg: usize) -> Result {
     }
 }
 
-/// Moves the pages of one window, mapping by mapping; returns how many moved and whether part of
-/// the window is not mapped.
-fn migrate_window(
+/// Moves the pages of `range`, mapping by mapping; returns how many moved and whether part of it is
+/// not mapped.
+fn migrate_chunk(
     context: &Context,
     memory: &DeviceMemory,
     mm: &MmWithUser,
-    addr: u64,
-    npages: usize,
-    to_device: bool,
-    arrays: &mut PageArrays,
+    range: Range<u64>,
+    direction: Direction,
 ) -> Result<(u64, bool)> {
-    let device = &context.device;
-    let end = addr as usize + npages * wire::PAGE_SIZE as usize;
-    let (mut at, mut moved, mut gap) = (addr as usize, 0, false);
+    let mut pipeline = Pipeline::new(memory, direction, None);
+    if mm::is_current(&context.mm) {
+        context.mirror.forget(range.start, range.end);
+    }
+    let (mut at, mut moved, mut gap) = (range.start as usize, 0, false);
+    let end = range.end as usize;
     let guard = mm.mmap_read_lock();
     while at < end {
         let Some(vma) = mm::find_vma(mm, &guard, at).filter(|vma| vma.start() < end) else {
@@ -164,31 +181,20 @@ fn migrate_window(
             break;
         };
         gap |= vma.start() > at;
-        let window = vma.start().max(at)..vma.end().min(end);
-        at = window.end;
-        if !mm::is_anonymous(vma) {
+        let part = vma.start().max(at)..vma.end().min(end);
+        at = part.end;
+        if !mm::may_migrate(vma) {
             continue;
         }
-        let start = window.start;
-        let result = if to_device {
-            migration::to_device(memory, vma, window, 0..0, arrays)
-        } else {
-            migration::range_to_system(memory, vma, window, arrays)
-        };
-        match result {
-            Ok(pages) => {
-                moved += pages;
-                if to_device && pages > 0 {
-                    migration::count_first(memory, pages);
-                    device.link.stats.to_device_request.add(pages);
-                    context.mirror.stats.to_device.add(pages);
-                    crate::kapi::trace::to_device(context.number, start as u64, pages);
-                }
-            }
+        match pipeline.run(vma, part, context.number) {
+            Ok(pages) => moved += pages,
             // A kind of mapping that does not migrate.
             Err(error) if error == EINVAL => {}
             Err(error) => return Err(error),
         }
+    }
+    if matches!(direction, Direction::ToDevice { .. }) {
+        context.mirror.stats.to_device.add(moved);
     }
     Ok((moved, gap))
 }

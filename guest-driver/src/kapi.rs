@@ -7,6 +7,7 @@
 
 pub(crate) mod chardev;
 pub(crate) mod completion;
+pub(crate) mod exclusive;
 pub(crate) mod hmm;
 pub(crate) mod irqlock;
 pub(crate) mod migrate;

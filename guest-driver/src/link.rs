@@ -234,13 +234,21 @@ impl Link {
         }
     }
 
-    /// Has the device do the copies in `message`, a copy chain with room for its reply.
+    /// Has the device begin with the copies in `message`, a copy chain with room for its reply.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`: the device is broken. `ENOMEM`.
+    pub(crate) fn begin_copy(&self, message: KBox<CallRequest>) -> Result<Pending> {
+        self.begin(&self.copy, message, GFP_KERNEL)
+    }
+
+    /// Waits until the copies are done.
     ///
     /// # Errors
     ///
     /// `EIO`: the device is broken or refused.
-    pub(crate) fn copy(&self, message: KBox<CallRequest>) -> Result {
-        let pending = self.begin(&self.copy, message, GFP_KERNEL)?;
+    pub(crate) fn finish_copy(&self, pending: Pending) -> Result {
         let answer = self.finish(pending)?;
         let reply = wire::CopyReply::read_from_bytes(answer.writable()).map_err(|_| EIO)?;
         if reply.status.get() == wire::STATUS_OK {

@@ -14,9 +14,10 @@ use crate::{
     kapi::{
         irqlock::IrqSpinLock,
         migrate::Fault,
+        page::PMD_PAGES,
         pagemap::{FaultError, Pagemap, PagemapOps},
     },
-    link::{new_message, put, CallRequest, Link},
+    link::{new_message, put, CallRequest, Link, Pending},
     migration, new_irqlock,
     page_map::{words_for, PageMap},
     wire,
@@ -100,7 +101,7 @@ impl Memory {
         self.accepting.store(accepting, Relaxed);
         if !accepting {
             while let Some(index) = pages.cleared.pop() {
-                pages.map.give(index);
+                pages.map.give(index, 1);
             }
         }
     }
@@ -110,6 +111,16 @@ impl Memory {
         let mut pages = self.pages.lock();
         if self.is_accepting() {
             pages.take(want)
+        } else {
+            None
+        }
+    }
+
+    /// The pages of a 2 MiB folio, if there are [`PMD_PAGES`] free ones in place.
+    pub(crate) fn take_large(&self) -> Option<usize> {
+        let mut pages = self.pages.lock();
+        if self.is_accepting() {
+            pages.map.take_block(PMD_PAGES)
         } else {
             None
         }
@@ -125,19 +136,22 @@ impl Memory {
         let mut pages = self.pages.lock();
         for index in run {
             if !self.is_accepting() || pages.cleared.push_within_capacity(index).is_err() {
-                pages.map.give(index);
+                pages.map.give(index, 1);
             }
         }
     }
 
-    /// Gives back a page that was taken and never readied.
-    pub(crate) fn give(&self, index: usize) {
-        self.pages.lock().map.give(index);
+    /// Gives back pages that were taken and never readied.
+    pub(crate) fn give(&self, run: Range<usize>) {
+        self.pages.lock().map.give(run.start, run.len());
     }
 
-    /// The next run of pages in use, at most `most`, from `from` on.
-    pub(crate) fn used_run(&self, from: usize, most: usize) -> Option<(usize, usize)> {
-        self.pages.lock().map.used_run(from, most)
+    /// The next run of pages in use from `from` on, within one block of [`PMD_PAGES`], so that it
+    /// holds whole folios.
+    pub(crate) fn used_run(&self, from: usize) -> Option<Range<usize>> {
+        let (first, count) = self.pages.lock().map.used_run(from, PMD_PAGES)?;
+        let border = first - first % PMD_PAGES + PMD_PAGES;
+        Some(first..border.min(first + count))
     }
 }
 
@@ -152,18 +166,18 @@ pub(crate) fn clear_ahead(memory: &DeviceMemory) {
         return;
     };
     let done = CopyBatch::new(count).and_then(|mut batch| {
-        (first..first + count).try_for_each(|index| batch.push(None, memory.address_at(index)))?;
+        batch.push(None, memory.address_at(first), count as u32)?;
         batch.run(&data.link)
     });
     match done {
         Ok(()) => data.put_by(first..first + count),
-        Err(_) => (first..first + count).for_each(|index| data.give(index)),
+        Err(_) => data.give(first..first + count),
     }
 }
 
 impl PagemapOps for Memory {
-    fn page_free(&self, index: usize) {
-        if !self.pages.lock().map.give(index) {
+    fn folio_free(&self, index: usize, count: usize) {
+        if self.pages.lock().map.give(index, count) != count {
             pr_err!("page {} of the device memory was freed twice\n", index);
         }
     }
@@ -181,7 +195,7 @@ pub(crate) struct CopyBatch {
 }
 
 impl CopyBatch {
-    /// A batch of up to `most` pages.
+    /// A batch of up to `most` ranges.
     ///
     /// # Errors
     ///
@@ -200,45 +214,55 @@ impl CopyBatch {
         })
     }
 
-    /// Adds one page: from `src`, or cleared where there is none. Pages that follow each other on
-    /// both sides become one entry.
+    /// Adds `npages` pages: from `src`, or cleared where there is none. Pages that follow each other
+    /// on both sides become one entry.
     ///
     /// # Errors
     ///
     /// `EINVAL`: more pages than the batch was made for.
-    pub(crate) fn push(&mut self, src: Option<u64>, dst: u64) -> Result {
+    pub(crate) fn push(&mut self, src: Option<u64>, dst: u64, npages: u32) -> Result {
         let flags = if src.is_some() { 0 } else { wire::COPY_ZERO };
         let pages = self.last.npages.get();
         let bytes = u64::from(pages) * wire::PAGE_SIZE;
         let continues = self.entries > 0
-            && pages < wire::MAX_RANGE_PAGES
+            && pages + npages <= wire::MAX_RANGE_PAGES
             && self.last.flags.get() == flags
             && self.last.dst_gpa.get() + bytes == dst
             && src.is_none_or(|src| self.last.src_gpa.get() + bytes == src);
         if continues {
-            self.last.npages.set(pages + 1);
-        } else {
-            self.last = wire::CopyEntry {
-                src_gpa: src.unwrap_or(0).into(),
-                dst_gpa: dst.into(),
-                npages: 1.into(),
-                flags: flags.into(),
-            };
-            self.entries += 1;
+            self.last.npages.set(pages + npages);
+            return Ok(());
         }
-        let at = size_of::<wire::CopyHeader>() + (self.entries - 1) * size_of::<wire::CopyEntry>();
+        self.flush()?;
+        self.last = wire::CopyEntry {
+            src_gpa: src.unwrap_or(0).into(),
+            dst_gpa: dst.into(),
+            npages: npages.into(),
+            flags: flags.into(),
+        };
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// Writes the last entry.
+    fn flush(&mut self) -> Result {
+        let Some(last) = self.entries.checked_sub(1) else {
+            return Ok(());
+        };
+        let at = size_of::<wire::CopyHeader>() + last * size_of::<wire::CopyEntry>();
         put(&mut self.message, at, &self.last)
     }
 
-    /// Has the device do the copies; at once if there are none.
+    /// Has the device begin with the copies; `None` if there are none.
     ///
     /// # Errors
     ///
-    /// `EIO`: the device is broken or refused.
-    pub(crate) fn run(mut self, link: &Link) -> Result {
+    /// `EIO`: the device is broken. `ENOMEM`.
+    pub(crate) fn begin(mut self, link: &Link) -> Result<Option<Pending>> {
         if self.entries == 0 {
-            return Ok(());
+            return Ok(None);
         }
+        self.flush()?;
         let header = wire::CopyHeader {
             count: (self.entries as u32).into(),
             reserved: 0.into(),
@@ -246,6 +270,18 @@ impl CopyBatch {
         put(&mut self.message, 0, &header)?;
         let used = size_of::<wire::CopyHeader>() + self.entries * size_of::<wire::CopyEntry>();
         self.message.limit_readable(used);
-        link.copy(self.message)
+        link.begin_copy(self.message).map(Some)
+    }
+
+    /// Has the device do the copies; at once if there are none.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`: the device is broken or refused. `ENOMEM`.
+    pub(crate) fn run(self, link: &Link) -> Result {
+        match self.begin(link)? {
+            Some(pending) => link.finish_copy(pending),
+            None => Ok(()),
+        }
     }
 }

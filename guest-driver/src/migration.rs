@@ -1,45 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Moving a window of pages to device memory or back.
+//! Moving pages to device memory or back, a window at a time.
 //!
 //! Partial success is normal: pages that are pinned, shared in a way that the memory manager does
 //! not move, file-backed, or for which there is no memory, stay where they are and stay usable.
+//! 2 MiB folios move whole where both sides have one ([`DeviceMemory::has_large_folios`]); where
+//! only the source has, it is split.
 //!
-//! The device copies. When it no longer answers, what is in its memory is brought back by the CPU,
-//! so that the loss of the back end loses no data.
+//! The device copies. A range of several windows is pipelined: while the device copies one window the
+//! next ones are unmapped. When the device no longer answers, what is in its memory is brought back
+//! by the CPU, so that the loss of the back end loses no data.
 //!
-//! [`on_cpu_fault`] takes no lock of the driver but that of the page map and the queues', both
-//! leaves: a lock shared with the device's faults would livelock with them
-//! (`Documentation/gpu/rfc/gpusvm.rst`).
+//! Windows in flight hold their folios locked. Nothing here waits for a folio lock (the memory manager
+//! only tries them, `mm/migrate_device.c`), and copies wait for nothing, so several in flight block
+//! nobody but the users of their pages.
+
+mod cpu_fault;
+mod destinations;
+mod evict;
+mod pipeline;
+
+pub(crate) use cpu_fault::on_cpu_fault;
+pub(crate) use evict::evict_all;
+pub(crate) use pipeline::{Direction, Pipeline};
 
 use crate::{
     kapi::{
-        migrate::{Fault, Migration, PageArrays, Select, Source},
+        migrate::{Migration, PageArrays, Select},
         misc::boottime_ns,
-        page::LockedPage,
-        pagemap::FaultError,
-        trace,
+        mm,
+        page::{LockedFolio, PMD_PAGES},
     },
+    link::Pending,
     memory::{CopyBatch, DeviceMemory},
 };
 use core::ops::Range;
+use destinations::Destinations;
 use kernel::{
-    mm::virt::VmaRef,
+    mm::virt::{flags, VmaRef},
     prelude::*,
-    time::{delay::fsleep, Delta, Instant, Monotonic},
+    sync::atomic::{Atomic, Relaxed},
 };
 
 /// Most pages moved at a time: 2 MiB, what one copy message holds.
-pub(crate) const WINDOW_PAGES: usize = 512;
-/// Pages up to which a window uses those cleared ahead; more come in one piece and are cleared then.
-const FEW_PAGES: usize = 16;
-/// Pages brought back around a CPU's fault: 64 KiB, enough that a pass over memory is not one
-/// fault a page, little enough that a stray access does not take from the device what it uses.
-const CPU_FAULT_AROUND: usize = 16;
-/// Longest attempt to empty the device memory; what is still held then stays.
-const EVICT_LIMIT: Delta = Delta::from_secs(10);
-/// Pause before pages that something held are tried again.
-const EVICT_PAUSE: Delta = Delta::from_millis(2);
+pub(crate) const WINDOW_PAGES: usize = PMD_PAGES;
 
 const PAGE_SIZE: usize = crate::wire::PAGE_SIZE as usize;
 
@@ -48,238 +52,222 @@ const CAUSE_FAULT: u32 = 0;
 const CAUSE_REQUEST: u32 = 1;
 const CAUSE_EVICT: u32 = 2;
 
-/// Moves the anonymous pages of `window` in `vma` to device memory and returns how many moved.
-/// Pages never touched are made in device memory if they lie in `fill`, else left alone.
+/// What is wanted of a move to device memory.
+pub(crate) struct Wish<'a> {
+    /// Pages never touched are made in device memory if they lie here, else left alone.
+    pub(crate) fill: Range<usize>,
+    /// 2 MiB never touched at all may be made as one, even if `fill` is only part of it.
+    pub(crate) fill_large: bool,
+    /// Makes the next allocation fail, once.
+    pub(crate) fail_alloc: Option<&'a Atomic<bool>>,
+}
+
+/// A window whose pages are unmapped and on their way.
+pub(crate) struct InFlight<'a> {
+    migration: Migration<'a>,
+    copy: Option<Pending>,
+    start: usize,
+}
+
+/// Takes the anonymous pages of `window` in `vma` on their way to device memory.
 ///
 /// # Errors
 ///
 /// `EINVAL`: `window` is not in `vma`, or `vma` does not migrate. `ENOMEM`. `EIO`: the device is
 /// broken; nothing moved.
-pub(crate) fn to_device(
+fn depart<'a>(
     memory: &DeviceMemory,
-    vma: &VmaRef,
+    vma: &'a VmaRef,
     window: Range<usize>,
-    fill: Range<usize>,
-    arrays: &mut PageArrays,
-) -> Result<u64> {
-    let mut batch = CopyBatch::new(window.len() / PAGE_SIZE)?;
+    wish: &Wish<'_>,
+    arrays: PageArrays,
+) -> Result<InFlight<'a>> {
     let start = window.start;
+    let covered = wish.fill.start <= window.start && window.end <= wish.fill.end;
+    // Where memory was never touched at all, the kernel takes 2 MiB as a whole or not.
+    let large = memory.has_large_folios()
+        && vma.flags() & flags::NOHUGEPAGE == 0
+        && (wish.fill.is_empty() || covered || wish.fill_large);
     let mut migration = Migration::of_range(
         vma,
-        start,
-        window.end,
-        Select::System,
+        window,
+        (Select::System, large),
         memory.owner(),
         None,
         arrays,
     )?;
-    let movable = |migration: &Migration<'_>, i: usize| match migration.source(i) {
-        Some(Source::Hole) if !fill.contains(&(start + i * PAGE_SIZE)) => None,
-        // Merged pages are mapped many times; the device reads them where they are.
-        Some(Source::Page(page)) if page.is_ksm() => None,
-        source => source,
+    let hugepage = vma.flags() & flags::HUGEPAGE != 0;
+    // Of these mappings each page has to be looked at.
+    let mixed = !mm::is_anonymous(vma) || vma.flags() & flags::MERGEABLE != 0;
+    let movable = |migration: &Migration<'_>, i: usize| {
+        migration.source(i).filter(|source| match source.page {
+            Some(page) => !mixed || page.is_plain_anon(),
+            None if source.order > 0 => covered || wish.fill_large && hugepage,
+            None => wish.fill.contains(&(start + i * PAGE_SIZE)),
+        })
     };
-    let mut left = (0..migration.len())
-        .filter(|&i| movable(&migration, i).is_some())
-        .count();
-    let few = left <= FEW_PAGES;
-    let mut run = 0..0;
+    let wanted = (0..migration.len())
+        .filter_map(|i| movable(&migration, i))
+        .map(|source| 1 << source.order)
+        .sum();
+    let mut destinations = Destinations::new(memory, wanted, wish.fail_alloc)?;
     for i in 0..migration.len() {
         let Some(source) = movable(&migration, i) else {
             continue;
         };
-        if few && matches!(source, Source::Hole) {
-            if let Some(page) = memory
-                .data()
-                .take_cleared()
-                .and_then(|i| memory.init_page(i))
-            {
-                left -= 1;
-                migration.set_destination(i, page);
-                continue;
-            }
-        }
-        if run.is_empty() {
-            let Some((first, count)) = memory.data().take(left) else {
-                memory.data().link.stats.device_full.add(left as u64);
-                break;
-            };
-            run = first..first + count;
-        }
-        let Some(page) = run.next().and_then(|index| memory.init_page(index)) else {
+        let whole = source.page.is_some() || hugepage;
+        if !destinations.add(&mut migration, i, source, whole)? {
             break;
-        };
-        left -= 1;
-        let from = match source {
-            Source::Hole => None,
-            Source::Page(page) => Some(memory.address_of(page)),
-        };
-        batch.push(from, memory.address_of(page.page()))?;
-        migration.set_destination(i, page);
+        }
     }
-    for index in run {
-        memory.data().give(index);
+    let copy = destinations.begin_copy()?;
+    Ok(InFlight {
+        migration,
+        copy,
+        start,
+    })
+}
+
+impl InFlight<'_> {
+    /// Waits for the copies and puts the pages in place in device memory; returns how many moved.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`: the device is broken; nothing moved.
+    fn arrive(mut self, memory: &DeviceMemory) -> Result<(u64, PageArrays)> {
+        if let Some(copy) = self.copy.take() {
+            memory.data().link.finish_copy(copy)?;
+        }
+        self.migration.commit();
+        let moved = self.migration.count_moved();
+        count_first(memory, moved);
+        Ok((moved, self.migration.finish()))
     }
-    batch.run(&memory.data().link)?;
-    migration.commit();
-    Ok(migration.count_moved())
+
+    /// Waits for the copies and puts the pages in place in system memory. If the device is gone,
+    /// its memory is not, and the CPU copies.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: the device is gone, and its memory cannot be mapped; nothing moved.
+    fn return_home(&mut self, memory: &DeviceMemory) -> Result<u64> {
+        let copied = match self.copy.take() {
+            Some(copy) => memory.data().link.finish_copy(copy),
+            None => Ok(()),
+        };
+        if copied.is_err() {
+            self.migration.copy_by_cpu(memory)?;
+        }
+        self.migration.commit();
+        Ok(self.migration.count_moved())
+    }
+}
+
+/// Moves the anonymous pages of `window` in `vma` to device memory and returns how many moved, and
+/// the arrays.
+///
+/// # Errors
+///
+/// Those of [`depart`] and [`InFlight::arrive`].
+pub(crate) fn to_device(
+    memory: &DeviceMemory,
+    vma: &VmaRef,
+    window: Range<usize>,
+    wish: &Wish<'_>,
+    arrays: PageArrays,
+) -> Result<(u64, PageArrays)> {
+    depart(memory, vma, window, wish, arrays)?.arrive(memory)
 }
 
 /// Records that pages moved to device memory.
-pub(crate) fn count_first(memory: &DeviceMemory, moved: u64) {
-    if moved > 0 && memory.data().link.stats.first_migration_ns.get() == 0 {
-        memory
-            .data()
-            .link
-            .stats
-            .first_migration_ns
-            .set_once(boottime_ns());
+fn count_first(memory: &DeviceMemory, moved: u64) {
+    let first = &memory.data().link.stats.first_migration_ns;
+    if moved > 0 && first.get() == 0 {
+        first.set_once(boottime_ns());
     }
 }
 
-/// Gives each page of `migration` a system page from `alloc`, has it copied there and puts it in
-/// place. Pages for which there is no memory stay.
-fn to_system<'a>(
+/// Gives each page of `migration` system memory from `alloc`, which is told page and order, and
+/// has the device begin to copy. Pages for which there is no memory stay.
+fn depart_home<'a>(
     memory: &DeviceMemory,
     mut migration: Migration<'a>,
-    mut batch: CopyBatch,
-    mut alloc: impl FnMut(usize) -> Option<LockedPage>,
-) -> Result<Migration<'a>> {
+    start: usize,
+    fail_alloc: Option<&Atomic<bool>>,
+    mut alloc: impl FnMut(usize, u32) -> Option<LockedFolio>,
+) -> Result<InFlight<'a>> {
+    let mut alloc = |i, order| match fail_alloc {
+        Some(fail) if fail.load(Relaxed) => {
+            fail.store(false, Relaxed);
+            None
+        }
+        _ => alloc(i, order),
+    };
+    let mut batch = CopyBatch::new(migration.len())?;
     for i in 0..migration.len() {
-        let Some(Source::Page(source)) = migration.source(i) else {
+        let Some(source) = migration.source(i) else {
             continue;
         };
-        let Some(page) = alloc(i) else {
+        let Some(page) = source.page else { continue };
+        let from = memory.address_of(page);
+        if let Some(folio) = alloc(i, source.order) {
+            batch.push(Some(from), folio.head().pfn() * PAGE_SIZE as u64, 1 << source.order)?;
+            migration.set_destination(i, folio);
             continue;
-        };
-        batch.push(
-            Some(memory.address_of(source)),
-            memory.address_of(page.page()),
-        )?;
-        migration.set_destination(i, page);
+        }
+        if source.order == 0 {
+            continue;
+        }
+        for part in 0..1usize << source.order {
+            let Some(folio) = alloc(i + part, 0) else {
+                break;
+            };
+            let from = from + (part * PAGE_SIZE) as u64;
+            batch.push(Some(from), folio.head().pfn() * PAGE_SIZE as u64, 1)?;
+            migration.set_destination(i + part, folio);
+        }
     }
-    if batch.run(&memory.data().link).is_err() {
-        // The device is gone, its memory is not.
-        migration.copy_by_cpu(memory)?;
+    // Without an answer the CPU copies.
+    let copy = batch.begin(&memory.data().link);
+    match copy {
+        Ok(copy) => Ok(InFlight {
+            migration,
+            copy,
+            start,
+        }),
+        Err(_) => {
+            migration.copy_by_cpu(memory)?;
+            Ok(InFlight {
+                migration,
+                copy: None,
+                start,
+            })
+        }
     }
-    migration.commit();
-    Ok(migration)
 }
 
-/// Brings the device pages of `window` in `vma` back and returns how many moved.
+/// Takes the device pages of `window` in `vma` on their way back.
 ///
 /// # Errors
 ///
 /// `EINVAL`: `window` is not in `vma`, or `vma` does not migrate. `ENOMEM`.
-pub(crate) fn range_to_system(
+fn depart_range_home<'a>(
     memory: &DeviceMemory,
-    vma: &VmaRef,
+    vma: &'a VmaRef,
     window: Range<usize>,
-    arrays: &mut PageArrays,
-) -> Result<u64> {
-    let batch = CopyBatch::new(window.len() / PAGE_SIZE)?;
+    fail_alloc: Option<&Atomic<bool>>,
+    arrays: PageArrays,
+) -> Result<InFlight<'a>> {
     let start = window.start;
     let migration = Migration::of_range(
         vma,
-        start,
-        window.end,
-        Select::Device,
+        window,
+        (Select::Device, memory.has_large_folios()),
         memory.owner(),
         None,
         arrays,
     )?;
-    let moved = to_system(memory, migration, batch, |i| {
-        LockedPage::alloc(vma, start + i * PAGE_SIZE)
-    })?
-    .count_moved();
-    if moved > 0 {
-        memory.data().link.stats.to_system_request.add(moved);
-        trace::to_system(start as u64, moved, CAUSE_REQUEST);
-    }
-    Ok(moved)
-}
-
-/// A CPU touched a private page: brings it and its neighbours back, or it alone where the same
-/// page is mapped more than once around it, so that it cannot move with them.
-pub(crate) fn on_cpu_fault(memory: &DeviceMemory, fault: &Fault<'_>) -> Result<(), FaultError> {
-    let vma = fault.vma();
-    let page = fault.address() & !(PAGE_SIZE - 1);
-    let block = CPU_FAULT_AROUND * PAGE_SIZE;
-    let start = page & !(block - 1);
-    let around = start.max(vma.start())..(start + block).min(vma.end());
-    if !bring_back(memory, fault, around)? {
-        // If it does not move now, something holds it for a moment, and the CPU faults again.
-        bring_back(memory, fault, page..page + PAGE_SIZE)?;
-    }
-    Ok(())
-}
-
-/// Brings `window` back; returns whether the page touched moved.
-fn bring_back(
-    memory: &DeviceMemory,
-    fault: &Fault<'_>,
-    window: Range<usize>,
-) -> Result<bool, FaultError> {
-    let no_memory = |_| FaultError::NoMemory;
-    let vma = fault.vma();
-    let start = window.start;
-    let pages = window.len() / PAGE_SIZE;
-    let mut arrays = PageArrays::new(pages).map_err(no_memory)?;
-    let batch = CopyBatch::new(pages).map_err(no_memory)?;
-    let migration = Migration::of_range(
-        vma,
-        start,
-        window.end,
-        Select::Device,
-        memory.owner(),
-        Some(fault),
-        &mut arrays,
-    )
-    .map_err(|_| FaultError::Lost)?;
-    let at_fault = (fault.address() - start) / PAGE_SIZE;
-    let mut fault_page_missing = false;
-    let migration = to_system(memory, migration, batch, |i| {
-        let page = LockedPage::alloc(vma, start + i * PAGE_SIZE);
-        fault_page_missing |= page.is_none() && i == at_fault;
-        page
+    depart_home(memory, migration, start, fail_alloc, |i, order| {
+        LockedFolio::alloc(vma, start + i * PAGE_SIZE, order)
     })
-    .map_err(|_| FaultError::Lost)?;
-    let moved = migration.count_moved();
-    if moved > 0 {
-        memory.data().link.stats.to_system_fault.add(moved);
-        trace::to_system(start as u64, moved, CAUSE_FAULT);
-    }
-    if fault_page_missing {
-        return Err(FaultError::NoMemory);
-    }
-    Ok(migration.moved(at_fault))
-}
-
-/// Brings all pages back, wherever they are mapped, and returns how many are still held by
-/// something after [`EVICT_LIMIT`]. No page may be given out meanwhile.
-///
-/// # Errors
-///
-/// `ENOMEM`: no memory.
-pub(crate) fn evict_all(memory: &DeviceMemory) -> Result<u64> {
-    let mut arrays = PageArrays::new(WINDOW_PAGES)?;
-    let began = Instant::<Monotonic>::now();
-    loop {
-        let mut from = 0;
-        while let Some((first, count)) = memory.data().used_run(from, WINDOW_PAGES) {
-            from = first + count;
-            let batch = CopyBatch::new(count)?;
-            let migration =
-                Migration::of_device(memory.first_pfn() + first as u64, count, &mut arrays)?;
-            let moved =
-                to_system(memory, migration, batch, |_| LockedPage::alloc_any())?.count_moved();
-            memory.data().link.stats.to_system_evict.add(moved);
-            trace::to_system(0, moved, CAUSE_EVICT);
-        }
-        let held = memory.pages() as u64 - memory.data().free_pages();
-        if held == 0 || began.elapsed().as_millis() > EVICT_LIMIT.as_millis() {
-            return Ok(held);
-        }
-        fsleep(EVICT_PAUSE);
-    }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Mirror {
 struct State {
     /// What the device may have cached.
     cached: RangeSet,
+    /// What of it the device may have exclusively.
+    exclusive: RangeSet,
     /// What is being invalidated: empty when nothing is in flight, else at least that.
     leaving: RangeSet,
     in_flight: u32,
@@ -75,7 +77,12 @@ impl Mirror {
                 context,
                 stats: ContextStats::new(),
                 state <- new_mutex!(
-                    State { cached: RangeSet::new(), leaving: RangeSet::new(), in_flight: 0 },
+                    State {
+                        cached: RangeSet::new(),
+                        exclusive: RangeSet::new(),
+                        leaving: RangeSet::new(),
+                        in_flight: 0,
+                    },
                     "coax_mirror"
                 ),
             }),
@@ -131,12 +138,27 @@ impl Held<'_> {
         self.state.cached.insert(start, end);
         self.mirror.link.post_translation(message)
     }
+
+    /// Records that what was posted of `start` … `end` was posted as the device's alone.
+    pub(crate) fn set_exclusive(&mut self, start: u64, end: u64) {
+        self.state.exclusive.insert(start, end);
+    }
+
+    /// Whether the device may have something of `start` … `end` for itself.
+    pub(crate) fn is_exclusive(&self, start: u64, end: u64) -> bool {
+        self.state.exclusive.overlaps(start, end)
+    }
 }
 
 impl Invalidate for Mirror {
     fn invalidate(&self, range: &Invalidation<'_>) -> bool {
+        if range.is_exclusive_for(self) {
+            // The page is being taken from the CPUs for this very device, whose translations of it stay
+            // true. Were this a change like others, a look would never be found up to date.
+            return true;
+        }
         let (start, end) = (range.start(), range.end());
-        let mut state = if range.may_block() {
+        let state = if range.may_block() {
             self.state.lock()
         } else {
             match self.state.try_lock() {
@@ -151,9 +173,24 @@ impl Invalidate for Mirror {
             return false;
         }
         range.begin();
-        if !concerned {
-            return true;
+        if concerned {
+            self.drop_range(state, start, end);
         }
+        true
+    }
+}
+
+impl Mirror {
+    /// Has the device drop what it has cached of `start` … `end`, at once instead of window by window,
+    /// before all of it is going to change.
+    pub(crate) fn forget(&self, start: u64, end: u64) {
+        let state = self.state.lock();
+        if state.cached.overlaps(start, end) && !self.link.is_broken() {
+            self.drop_range(state, start, end);
+        }
+    }
+
+    fn drop_range(&self, mut state: MutexGuard<'_, State>, start: u64, end: u64) {
         let pending = loop {
             match self
                 .message(start, end)
@@ -164,6 +201,7 @@ impl Invalidate for Mirror {
             }
         };
         state.cached.remove(start, end);
+        state.exclusive.remove(start, end);
         state.leaving.insert(start, end);
         state.in_flight += 1;
         drop(state);
@@ -179,6 +217,5 @@ impl Invalidate for Mirror {
         if state.in_flight == 0 {
             state.leaving.clear();
         }
-        true
     }
 }

@@ -62,14 +62,42 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
         Some((first, count))
     }
 
-    /// Gives `page` back; false if it was not in use.
-    pub(crate) fn give(&mut self, page: usize) -> bool {
-        if !self.is_used(page) {
-            return false;
+    /// Takes a block of `count` consecutive pages that begins at a multiple of `count`, which must
+    /// be a multiple of 64.
+    pub(crate) fn take_block(&mut self, count: usize) -> Option<usize> {
+        debug_assert!(count % 64 == 0);
+        let blocks = self.pages / count;
+        let words = count / 64;
+        if self.free < count || blocks == 0 {
+            return None;
         }
-        self.words[page / 64] &= !(1 << (page % 64));
-        self.free += 1;
-        true
+        let from = self.cursor.div_ceil(count);
+        let block = (from..blocks).chain(0..from.min(blocks)).find(|block| {
+            self.words[block * words..(block + 1) * words]
+                .iter()
+                .all(|&word| word == 0)
+        })?;
+        self.words[block * words..(block + 1) * words].fill(u64::MAX);
+        self.free -= count;
+        self.cursor = (block + 1) * count;
+        Some(block * count)
+    }
+
+    /// Gives the `count` pages from `first` on back; returns how many of them were in use.
+    pub(crate) fn give(&mut self, first: usize, count: usize) -> usize {
+        let before = self.free;
+        let end = (first + count).min(self.pages);
+        let mut page = first;
+        while page < end {
+            // The part of the range in one word.
+            let bits = (64 - page % 64).min(end - page);
+            let mask = (u64::MAX >> (64 - bits)) << (page % 64);
+            let word = &mut self.words[page / 64];
+            self.free += (*word & mask).count_ones() as usize;
+            *word &= !mask;
+            page += bits;
+        }
+        self.free - before
     }
 
     /// First free page at or after `from`.
@@ -132,7 +160,7 @@ mod tests {
         let mut m = map(256);
         assert_eq!(m.take(256), Some((0, 256)));
         for p in [3, 4, 5, 100] {
-            assert!(m.give(p));
+            assert_eq!(m.give(p, 1), 1);
         }
         assert_eq!(m.take(10), Some((3, 3)));
         assert_eq!(m.take(10), Some((100, 1)));
@@ -143,17 +171,39 @@ mod tests {
     fn giving_twice_is_refused() {
         let mut m = map(10);
         assert_eq!(m.take(1), Some((0, 1)));
-        assert!(m.give(0) && !m.give(0) && !m.give(9) && !m.give(10_000));
+        assert_eq!(m.give(0, 1), 1);
+        assert_eq!(m.give(0, 1) + m.give(9, 1) + m.give(10_000, 1), 0);
         assert_eq!(m.free(), 10);
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_skip_what_is_in_use() {
+        let mut m = map(4 * 128 + 5);
+        assert_eq!(m.take(1), Some((0, 1)));
+        assert_eq!(m.take_block(128), Some(128));
+        assert_eq!(m.take_block(128), Some(256));
+        assert_eq!(m.take_block(128), Some(384));
+        assert_eq!(m.take_block(128), None);
+        assert_eq!(m.give(0, 1), 1);
+        assert_eq!(m.take_block(128), Some(0));
+        assert_eq!(m.free(), 5);
+    }
+
+    #[test]
+    fn runs_are_given_back_across_words() {
+        let mut m = map(300);
+        m.take(300);
+        assert_eq!(m.give(60, 140), 140);
+        assert_eq!(m.give(50, 100), 10);
+        assert_eq!(m.free(), 150);
+        assert!(m.is_used(49) && !m.is_used(50) && !m.is_used(199) && m.is_used(200));
     }
 
     #[test]
     fn used_runs_are_found_in_order() {
         let mut m = map(200);
         m.take(150);
-        for p in 10..140 {
-            m.give(p);
-        }
+        m.give(10, 130);
         assert_eq!(m.used_run(0, 512), Some((0, 10)));
         assert_eq!(m.used_run(10, 4), Some((140, 4)));
         assert_eq!(m.used_run(150, 4), None);

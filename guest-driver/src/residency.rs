@@ -49,19 +49,19 @@ impl Window {
         Ok(Window { pfns, kinds })
     }
 
-    /// Looks at `npages` pages from `addr` on, fills `kinds` and returns how many are of each.
+    /// Looks at `npages` pages from `addr` on.
     ///
     /// # Errors
     ///
     /// `ETIMEDOUT`: the mappings do not stop changing. `EFAULT`: the range is not in user space.
-    pub(crate) fn look<T: Invalidate>(
+    pub(crate) fn pfns<T: Invalidate>(
         &mut self,
         memory: &DeviceMemory,
         notifier: &IntervalNotifier<T>,
         mm: &MmWithUser,
         addr: u64,
         npages: usize,
-    ) -> Result<[u64; 4]> {
+    ) -> Result<&[HmmPfn]> {
         let began = Instant::<Monotonic>::now();
         let pfns = &mut self.pfns[..npages];
         loop {
@@ -77,12 +77,30 @@ impl Window {
                 Err(_) => {}
             }
         }
+        Ok(&self.pfns[..npages])
+    }
+
+    /// Looks at `npages` pages from `addr` on, fills `kinds` and returns how many are of each.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::pfns`].
+    pub(crate) fn look<T: Invalidate>(
+        &mut self,
+        memory: &DeviceMemory,
+        notifier: &IntervalNotifier<T>,
+        mm: &MmWithUser,
+        addr: u64,
+        npages: usize,
+    ) -> Result<[u64; 4]> {
+        self.pfns(memory, notifier, mm, addr, npages)?;
+        let pfns = &self.pfns[..npages];
         let mut counts = [0; 4];
         for (kind, pfn) in self.kinds.iter_mut().zip(pfns.iter()) {
             *kind = match pfn.page() {
                 None => uapi::RESIDENT_NONE,
-                Some(page) if page.is_zero() => uapi::RESIDENT_NONE,
                 Some(page) if memory.index_of(page).is_some() => uapi::RESIDENT_DEVICE,
+                Some(page) if page.is_zero() => uapi::RESIDENT_NONE,
                 Some(page) if page.is_anon() => uapi::RESIDENT_SYSTEM,
                 Some(_) => uapi::RESIDENT_FILE,
             };

@@ -56,7 +56,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What one device's driver did; the fields are those of the ioctl's `Stats`.
+    /// What one device's driver did; the ioctl's `Stats` has all but those of atomic operations.
     Stats {
         /// Page requests taken from the device.
         page_requests,
@@ -82,6 +82,8 @@ counters! {
         to_system_evict,
         /// Pages that stayed because device memory was full.
         device_full,
+        /// Pages given to the device for atomic operations.
+        exclusive,
         /// Messages of the device that made no sense.
         device_errors,
         /// When the first page moved, in nanoseconds since boot.

@@ -2,9 +2,12 @@
 
 //! Looking pages up and posting what was found.
 
-use super::{Faults, Scratch, PAGE_SIZE, RETRY_LIMIT};
+use super::{Faults, Scratch, Want, PAGE_SIZE, RETRY_LIMIT};
 use crate::{
-    kapi::hmm::{range_fault, HmmPfn},
+    kapi::{
+        hmm::{range_fault, HmmPfn},
+        page::{PMD_ORDER, PMD_PAGES},
+    },
     link::{new_message, put, CallRequest},
     memory::DeviceMemory,
     wire,
@@ -16,7 +19,7 @@ use kernel::{
 };
 
 /// Changes of the mappings after which only the page that must be had is still looked up.
-const HINT_TRIES: usize = 16;
+pub(super) const HINT_TRIES: usize = 16;
 
 impl Faults {
     /// Gives the process its own copy of present pages it shares, before they move: a shared page
@@ -65,7 +68,7 @@ impl Faults {
 
     /// Faults in what `pfns` says, also our own private pages that the process may not write:
     /// `hmm_range_fault` reports those of the owner it is given and leaves them as they are.
-    fn fault_in(
+    pub(super) fn fault_in(
         &self,
         guard: &MmapReadGuard<'_>,
         seq: u64,
@@ -75,42 +78,30 @@ impl Faults {
         range_fault(&self.notifier, guard, seq, va, pfns, core::ptr::null_mut())
     }
 
-    /// Looks up `npages` pages from `va` on, faulting in what `want` says, and posts `message` with
+    /// Looks up `npages` pages from `va` on, faulting in what `want` says, and posts a message with
     /// what was found.
     pub(super) fn answer(
         &self,
         memory: &DeviceMemory,
         mm: &MmWithUser,
         (va, npages): (u64, usize),
-        want: Option<bool>,
+        want: Want,
         withhold: bool,
         head: wire::TranslationMessage,
         scratch: &mut Scratch,
     ) -> Result {
         let began = Instant::<Monotonic>::now();
-        let owner = memory.owner();
+        // Pages after the first are a hint, unless they take too long or cannot be had.
         let (mut neighbours, mut tries) = (true, 0);
         loop {
             if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() {
                 return Err(ETIMEDOUT);
             }
             let pfns = &mut scratch.pfns[..npages];
-            let wanted = want.map_or(HmmPfn::SNAPSHOT, HmmPfn::fault);
-            pfns.fill(if neighbours { wanted } else { HmmPfn::SNAPSHOT });
-            pfns[0] = wanted;
+            pfns.fill(if neighbours { want.pfn() } else { HmmPfn::SNAPSHOT });
+            pfns[0] = want.pfn();
             let seq = self.notifier.read_begin();
-            let found = {
-                let guard = mm.mmap_read_lock();
-                range_fault(&self.notifier, &guard, seq, va, pfns, owner).and_then(|()| {
-                    if want == Some(true) && !pfns[0].is_writable() {
-                        pfns[0] = wanted;
-                        self.fault_in(&guard, seq, va, &mut pfns[..1])?;
-                        return Err(EBUSY);
-                    }
-                    Ok(())
-                })
-            };
-            match found {
+            match self.look_up(memory, mm, seq, va, pfns, want, neighbours) {
                 Ok(()) => {}
                 Err(error) if error == EBUSY => {
                     tries += 1;
@@ -134,7 +125,37 @@ impl Faults {
         }
     }
 
-    fn message_for(
+    /// Looks up the pages once. What is found must be writable where `want` says so, of the
+    /// neighbours too if `neighbours` says so: our own private pages that the process may not write
+    /// are faulted in, and `EBUSY` has the caller look again.
+    pub(super) fn look_up(
+        &self,
+        memory: &DeviceMemory,
+        mm: &MmWithUser,
+        seq: u64,
+        va: u64,
+        pfns: &mut [HmmPfn],
+        want: Want,
+        neighbours: bool,
+    ) -> Result {
+        let guard = mm.mmap_read_lock();
+        range_fault(&self.notifier, &guard, seq, va, pfns, memory.owner())?;
+        if !want.writes() {
+            return Ok(());
+        }
+        let needed = if neighbours { pfns.len() } else { 1 };
+        let lacks = |pfn: &HmmPfn| pfn.page().is_some() && !pfn.is_writable();
+        if !pfns[..needed].iter().any(lacks) {
+            return Ok(());
+        }
+        for pfn in pfns[..needed].iter_mut() {
+            *pfn = if lacks(pfn) { want.pfn() } else { HmmPfn::SNAPSHOT };
+        }
+        self.fault_in(&guard, seq, va, &mut pfns[..needed])?;
+        Err(EBUSY)
+    }
+
+    pub(super) fn message_for(
         &self,
         head: wire::TranslationMessage,
         entries: usize,
@@ -148,63 +169,46 @@ impl Faults {
 
     /// Writes what was found as entries, joining neighbours; under the mirror's lock, so that the
     /// pages stay.
-    fn fill_entries(
+    pub(super) fn fill_entries(
         &self,
         memory: &DeviceMemory,
         message: &mut CallRequest,
-        mut head: wire::TranslationMessage,
+        head: wire::TranslationMessage,
         va: u64,
         pfns: &[HmmPfn],
         withhold: bool,
     ) -> Result {
-        let mut count = 0usize;
-        let mut last: Option<wire::TranslationEntry> = None;
-        let at = |count: usize| {
-            size_of::<wire::TranslationMessage>() + count * size_of::<wire::TranslationEntry>()
-        };
-        for (i, pfn) in pfns.iter().enumerate() {
+        let mut entries = Entries::new(message);
+        let mut i = 0;
+        while let Some(pfn) = pfns.get(i) {
+            let pages = if pfn.map_order() < PMD_ORDER {
+                1
+            } else {
+                // One look at a large page is one at all of it.
+                let page = (va / PAGE_SIZE) as usize + i;
+                (PMD_PAGES - page % PMD_PAGES).min(pfns.len() - i)
+            };
+            let at = va + i as u64 * PAGE_SIZE;
+            i += pages;
             let Some(page) = pfn.page() else { continue };
             let ours = memory.index_of(page).is_some();
-            if !ours && (page.is_zone_device() || withhold && (page.is_anon() || page.is_zero())) {
+            let absent = page.is_device_private() || withhold && (page.is_anon() || page.is_zero());
+            if !ours && absent {
                 continue;
             }
             let mut access = wire::ACCESS_READ;
             if pfn.is_writable() {
                 access |= wire::ACCESS_WRITE;
-                page.mark_written();
-            }
-            let entry_va = va + i as u64 * PAGE_SIZE;
-            let gpa = memory.address_of(page);
-            match &mut last {
-                Some(e)
-                    if e.access.get() == access
-                        && e.va.get() + u64::from(e.npages.get()) * PAGE_SIZE == entry_va
-                        && e.gpa.get() + u64::from(e.npages.get()) * PAGE_SIZE == gpa =>
-                {
-                    e.npages.set(e.npages.get() + 1);
-                }
-                _ => {
-                    if let Some(e) = last {
-                        put(message, at(count), &e)?;
-                        count += 1;
-                    }
-                    last = Some(wire::TranslationEntry {
-                        va: entry_va.into(),
-                        gpa: gpa.into(),
-                        npages: 1.into(),
-                        access: access.into(),
-                    });
+                // Device memory takes the atomic operations of both sides, or no CPU's at all.
+                if ours {
+                    access |= wire::ACCESS_ATOMIC;
+                } else {
+                    page.mark_written();
                 }
             }
+            entries.add(at, memory.address_of(page), pages as u32, access)?;
         }
-        if let Some(e) = last {
-            put(message, at(count), &e)?;
-            count += 1;
-        }
-        head.count.set(count as u32);
-        put(message, 0, &head)?;
-        message.limit_readable(at(count));
-        Ok(())
+        entries.finish(head)
     }
 
     /// Posts an answer without entries.
@@ -213,5 +217,76 @@ impl Faults {
         let _ = self
             .message_for(head, 0)
             .and_then(|m| self.mirror.lock().post(m, 0, 0));
+    }
+}
+
+/// Entries of a message under construction; neighbours with the same rights become one.
+pub(super) struct Entries<'a> {
+    message: &'a mut CallRequest,
+    count: usize,
+    last: Option<wire::TranslationEntry>,
+}
+
+impl<'a> Entries<'a> {
+    /// No entries yet.
+    pub(super) fn new(message: &'a mut CallRequest) -> Self {
+        Entries {
+            message,
+            count: 0,
+            last: None,
+        }
+    }
+
+    /// Adds a run of pages.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: more entries than the message has room for.
+    pub(super) fn add(&mut self, va: u64, gpa: u64, npages: u32, access: u32) -> Result {
+        if let Some(last) = &mut self.last {
+            let bytes = u64::from(last.npages.get()) * PAGE_SIZE;
+            let continues = last.access.get() == access
+                && last.va.get() + bytes == va
+                && last.gpa.get() + bytes == gpa;
+            if continues {
+                last.npages.set(last.npages.get() + npages);
+                return Ok(());
+            }
+        }
+        self.flush()?;
+        self.last = Some(wire::TranslationEntry {
+            va: va.into(),
+            gpa: gpa.into(),
+            npages: npages.into(),
+            access: access.into(),
+        });
+        Ok(())
+    }
+
+    fn at(&self) -> usize {
+        size_of::<wire::TranslationMessage>() + self.count * size_of::<wire::TranslationEntry>()
+    }
+
+    fn flush(&mut self) -> Result {
+        if let Some(last) = self.last.take() {
+            let at = self.at();
+            put(self.message, at, &last)?;
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    /// Completes the message.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::add`].
+    pub(super) fn finish(mut self, mut head: wire::TranslationMessage) -> Result {
+        self.flush()?;
+        head.count.set(self.count as u32);
+        put(self.message, 0, &head)?;
+        let used = self.at();
+        self.message.limit_readable(used);
+        Ok(())
     }
 }

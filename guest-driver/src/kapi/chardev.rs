@@ -12,6 +12,7 @@ use kernel::{
     error::to_result,
     ffi::{c_int, c_long, c_uint, c_ulong, c_void},
     fs::File,
+    mm::virt::VmaNew,
     prelude::*,
     str::CString,
     sync::{poll::PollTable, Arc},
@@ -31,6 +32,11 @@ pub(crate) trait OpenFile: Send + Sync + Sized + 'static {
 
     /// Registers with `table` and returns the events that have happened, `POLL*`.
     fn poll(&self, file: &File, table: &PollTable<'_>) -> u32;
+
+    /// Maps the file.
+    fn mmap(&self, _vma: &VmaNew) -> Result {
+        Err(ENODEV)
+    }
 
     /// The last reference of the file is gone.
     fn release(&self);
@@ -60,16 +66,17 @@ impl<T: OpenFile> Registration<T> {
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: bindings::compat_ptr_ioctl,
         poll: Some(Self::poll),
+        mmap: Some(Self::mmap),
         llseek: Some(bindings::noop_llseek),
         ..pin_init::zeroed()
     };
 
-    /// Makes `/dev/<name>`, for all users.
+    /// Makes `/dev/<name>` with these permission bits.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; what the misc core says, `EEXIST` where the name is taken.
-    pub(crate) fn new(name: CString, device: Arc<T::Device>) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(name: CString, mode: u16, device: Arc<T::Device>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             name,
             device,
@@ -78,7 +85,7 @@ impl<T: OpenFile> Registration<T> {
                     minor: bindings::MISC_DYNAMIC_MINOR as c_int,
                     name: crate::kapi::chardev::c_name(name),
                     fops: &Self::FOPS,
-                    mode: 0o666,
+                    mode,
                     ..pin_init::zeroed()
                 };
                 // SAFETY: `slot` is valid for a write and stays where it is.
@@ -132,6 +139,20 @@ impl<T: OpenFile> Registration<T> {
         // SAFETY: `file` and `table` are valid during the call; `file` is not being closed.
         let (file, table) = unsafe { (File::from_raw_file(file), PollTable::from_raw(table)) };
         object.poll(file, &table)
+    }
+
+    unsafe extern "C" fn mmap(
+        file: *mut bindings::file,
+        vma: *mut bindings::vm_area_struct,
+    ) -> c_int {
+        // SAFETY: As in `ioctl`.
+        let object = unsafe { <Arc<T> as ForeignOwnable>::borrow(Self::data(file)) };
+        // SAFETY: The kernel calls while it sets up `vma`.
+        let vma = unsafe { VmaNew::from_raw(vma) };
+        match object.mmap(vma) {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        }
     }
 
     /// # Safety

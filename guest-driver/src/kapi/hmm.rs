@@ -41,15 +41,30 @@ impl HmmPfn {
         self.0 & WRITE != 0
     }
 
+    /// The entry of a page that was found otherwise and that the device may write.
+    pub(crate) fn writable(page: PagePtr) -> Self {
+        HmmPfn(page.pfn() as c_ulong | VALID | WRITE)
+    }
+
+    /// Whether nothing that a device could use is mapped, and nothing can be.
+    pub(crate) fn is_error(self) -> bool {
+        self.0 & ERROR != 0
+    }
+
+    /// Pages that one page-table entry maps around this one, as a power of two.
+    pub(crate) fn map_order(self) -> u32 {
+        // SAFETY: Only bits of the value are looked at.
+        unsafe { sys::coax_hmm_map_order(self.0) }
+    }
+
     /// The page found, if there is one that may be used.
     pub(crate) fn page(self) -> Option<PagePtr> {
         if self.0 & VALID == 0 || self.0 & ERROR != 0 {
             return None;
         }
-        // SAFETY: `hmm_range_fault` reports page frames that have struct pages.
-        let page = unsafe { sys::coax_pfn_to_page(self.0 & !FLAGS) };
-        // SAFETY: The struct page is valid; what it is used for is checked by `retry`.
-        unsafe { PagePtr::from_raw(page) }
+        // SAFETY: `hmm_range_fault` reports page frames that have struct pages; what the page is used
+        // for is checked by `retry`.
+        unsafe { PagePtr::from_pfn((self.0 & !FLAGS) as u64) }
     }
 }
 

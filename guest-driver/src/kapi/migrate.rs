@@ -10,12 +10,12 @@
 
 use crate::{
     kapi::{
-        page::{LockedPage, PagePtr},
+        page::{LockedFolio, PagePtr, PMD_ORDER, PMD_PAGES},
         pagemap::{Pagemap, PagemapOps},
     },
     sys,
 };
-use core::marker::PhantomData;
+use core::{marker::PhantomData, ops::Range};
 use kernel::{
     bindings,
     error::to_result,
@@ -27,7 +27,7 @@ use kernel::{
 /// `MIGRATE_PFN_*`.
 const VALID: c_ulong = 1 << 0;
 const MIGRATE: c_ulong = 1 << 1;
-const WRITE: c_ulong = 1 << 3;
+const COMPOUND: c_ulong = 1 << 4;
 const SHIFT: u32 = 6;
 
 /// Which pages of a range to take.
@@ -39,36 +39,32 @@ pub(crate) enum Select {
     Device,
 }
 
-/// Source and destination of each page of a window.
+/// Source and destination of each page of a window; empty until a migration needs them.
+#[derive(Default)]
 pub(crate) struct PageArrays {
     src: KVec<c_ulong>,
     dst: KVec<c_ulong>,
 }
 
 impl PageArrays {
-    /// Arrays for windows of up to `pages` pages.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: no memory.
-    pub(crate) fn new(pages: usize) -> Result<Self> {
-        let mut arrays = PageArrays {
-            src: KVec::new(),
-            dst: KVec::new(),
-        };
-        arrays.src.resize(pages, 0, GFP_KERNEL)?;
-        arrays.dst.resize(pages, 0, GFP_KERNEL)?;
-        Ok(arrays)
+    /// Makes room for `pages` pages, all entries empty.
+    fn prepare(&mut self, pages: usize) -> Result {
+        for array in [&mut self.src, &mut self.dst] {
+            array.clear();
+            array.resize(pages, 0, GFP_KERNEL)?;
+        }
+        Ok(())
     }
 }
 
-/// A page that can be moved.
+/// A page, or a folio of [`PMD_PAGES`] pages, that can be moved as a whole.
 #[derive(Clone, Copy)]
-pub(crate) enum Source {
-    /// Never touched, or the zero page: the destination is to be cleared.
-    Hole,
-    /// To be copied.
-    Page(PagePtr),
+pub(crate) struct Source {
+    /// What is to be copied; none where memory was never touched, or only read: the destination
+    /// is to be cleared.
+    pub(crate) page: Option<PagePtr>,
+    /// Pages, as a power of two: 0 or [`PMD_ORDER`].
+    pub(crate) order: u32,
 }
 
 enum How {
@@ -77,50 +73,58 @@ enum How {
 }
 
 /// A migration of up to one window of pages.
+///
+/// Pages of a 2 MiB folio are moved as one if source and destination are large; a large source with
+/// [`PMD_PAGES`] small destinations is split when committed. The entry of a large source is its
+/// first, the others are empty.
 pub(crate) struct Migration<'a> {
     how: How,
-    arrays: &'a mut PageArrays,
+    arrays: PageArrays,
     npages: usize,
     committed: bool,
+    finished: bool,
     _mapping: PhantomData<&'a VmaRef>,
 }
 
 impl<'a> Migration<'a> {
-    /// Isolates and unmaps the pages of `start` … `end` in `vma`.
+    /// Isolates and unmaps the pages of `window` in `vma`; with `large`, those of 2 MiB folios that
+    /// lie in the window whole as one, else they are split.
     ///
     /// # Errors
     ///
     /// `EINVAL`: the range is empty, misaligned, not in `vma`, or `vma` is of a kind that does
-    /// not migrate.
+    /// not migrate. `ENOMEM`.
     pub(crate) fn of_range(
         vma: &'a VmaRef,
-        start: usize,
-        end: usize,
-        select: Select,
+        window: Range<usize>,
+        (select, large): (Select, bool),
         owner: *mut c_void,
         fault: Option<&Fault<'_>>,
-        arrays: &'a mut PageArrays,
+        mut arrays: PageArrays,
     ) -> Result<Self> {
-        let npages = end.checked_sub(start).ok_or(EINVAL)? / 4096;
-        if npages == 0 || npages > arrays.src.len() || start < vma.start() || end > vma.end() {
+        let npages = window.len() / 4096;
+        if npages == 0 || window.start < vma.start() || window.end > vma.end() {
             return Err(EINVAL);
         }
-        arrays.src.fill(0);
-        arrays.dst.fill(0);
+        arrays.prepare(npages)?;
+        let mut flags = match select {
+            Select::System => sys::migrate_vma_direction_MIGRATE_VMA_SELECT_SYSTEM,
+            Select::Device => {
+                sys::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_PRIVATE
+                    | sys::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_COHERENT
+            }
+        };
+        if large {
+            flags |= sys::migrate_vma_direction_MIGRATE_VMA_SELECT_COMPOUND;
+        }
         let mut args = sys::migrate_vma {
             vma: vma.as_ptr(),
             src: arrays.src.as_mut_ptr(),
             dst: arrays.dst.as_mut_ptr(),
-            start,
-            end,
+            start: window.start,
+            end: window.end,
             pgmap_owner: owner,
-            flags: match select {
-                Select::System => sys::migrate_vma_direction_MIGRATE_VMA_SELECT_SYSTEM,
-                Select::Device => {
-                    sys::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_PRIVATE
-                        | sys::migrate_vma_direction_MIGRATE_VMA_SELECT_DEVICE_COHERENT
-                }
-            } as c_ulong,
+            flags: flags as c_ulong,
             // SAFETY: A fault's page is valid during the fault.
             fault_page: fault.map_or(core::ptr::null_mut(), |f| unsafe { (*f.vmf).page }),
             ..pin_init::zeroed()
@@ -128,30 +132,24 @@ impl<'a> Migration<'a> {
         // SAFETY: The mmap lock is held, by `VmaRef`; the arrays have `npages` elements and stay
         // as long as `self`.
         to_result(unsafe { sys::migrate_vma_setup(&mut args) })?;
-        Ok(Migration {
-            how: How::Range(args),
-            arrays,
-            npages,
-            committed: false,
-            _mapping: PhantomData,
-        })
+        Ok(Self::begun(How::Range(args), arrays, npages))
     }
 
-    /// Isolates and unmaps device pages by page frame number, wherever they are mapped.
+    /// Isolates and unmaps device pages by page frame number, wherever they are mapped. A window
+    /// must hold the folios in it whole.
     ///
     /// # Errors
     ///
-    /// `EINVAL`: no pages, or more than the arrays hold.
+    /// `EINVAL`: no pages. `ENOMEM`.
     pub(crate) fn of_device(
         first_pfn: u64,
         npages: usize,
-        arrays: &'a mut PageArrays,
+        mut arrays: PageArrays,
     ) -> Result<Self> {
-        if npages == 0 || npages > arrays.src.len() {
+        if npages == 0 {
             return Err(EINVAL);
         }
-        arrays.src.fill(0);
-        arrays.dst.fill(0);
+        arrays.prepare(npages)?;
         // SAFETY: The array has `npages` elements; the page frames have struct pages, which the
         // caller, the owner of the mapping, keeps.
         to_result(unsafe {
@@ -161,13 +159,18 @@ impl<'a> Migration<'a> {
                 npages as c_ulong,
             )
         })?;
-        Ok(Migration {
-            how: How::Pfns,
+        Ok(Self::begun(How::Pfns, arrays, npages))
+    }
+
+    fn begun(how: How, arrays: PageArrays, npages: usize) -> Self {
+        Migration {
+            how,
             arrays,
             npages,
             committed: false,
+            finished: false,
             _mapping: PhantomData,
-        })
+        }
     }
 
     /// Pages in the window.
@@ -175,38 +178,52 @@ impl<'a> Migration<'a> {
         self.npages
     }
 
-    /// Page `i`, if it can be moved.
+    /// What can be moved that begins at page `i`.
     pub(crate) fn source(&self, i: usize) -> Option<Source> {
-        let src = *self.arrays.src[..self.npages].get(i)?;
+        let src = *self.arrays.src.get(i)?;
         if src & MIGRATE == 0 {
             return None;
         }
-        if src & VALID == 0 {
-            return Some(Source::Hole);
-        }
-        // SAFETY: A valid entry is the frame number of a page that the migration has isolated.
-        let page = unsafe { PagePtr::from_raw(sys::coax_pfn_to_page(src >> SHIFT)) }?;
-        Some(Source::Page(page))
+        let page = match src & VALID {
+            0 => None,
+            // SAFETY: A valid entry is the frame number of a page that the migration has isolated.
+            _ => Some(unsafe { PagePtr::from_pfn((src >> SHIFT) as u64) }?),
+        };
+        let order = if src & COMPOUND != 0 && i + PMD_PAGES <= self.npages {
+            PMD_ORDER
+        } else {
+            0
+        };
+        Some(Source { page, order })
     }
 
-    /// Has page `i` move to `page`, which the caller has filled or will fill before
-    /// [`Self::commit`].
-    pub(crate) fn set_destination(&mut self, i: usize, page: LockedPage) {
-        let write = self.arrays.src[i] & WRITE;
-        let page = page.into_page();
-        self.arrays.dst[..self.npages][i] = ((page.pfn() as c_ulong) << SHIFT) | VALID | write;
+    /// Has page `i`, or the folio that begins there, move to `folio`, which the caller has filled or
+    /// will fill before [`Self::commit`].
+    pub(crate) fn set_destination(&mut self, i: usize, folio: LockedFolio) {
+        let large = if folio.order() > 0 { COMPOUND } else { 0 };
+        let pfn = folio.into_head().pfn() as c_ulong;
+        self.arrays.dst[i] = (pfn << SHIFT) | VALID | large;
     }
 
     /// Takes destination `i` back: the page stays where it is.
-    fn clear_destination(&mut self, i: usize) {
-        let dst = core::mem::replace(&mut self.arrays.dst[..self.npages][i], 0);
-        if dst & VALID != 0 {
-            // SAFETY: The entry was made by `set_destination` from a `LockedPage`.
-            if let Some(page) = unsafe { PagePtr::from_raw(sys::coax_pfn_to_page(dst >> SHIFT)) } {
-                // SAFETY: As above; lock and reference are given back with it.
-                drop(unsafe { LockedPage::from_raw(page) });
-            }
+    pub(crate) fn clear_destination(&mut self, i: usize) {
+        if let Some((head, order)) = self.destination(i) {
+            // SAFETY: `set_destination` took lock and reference over from a `LockedFolio`.
+            drop(unsafe { LockedFolio::from_raw(head, order) });
+            self.arrays.dst[i] = 0;
         }
+    }
+
+    /// The folio set for page `i`.
+    fn destination(&self, i: usize) -> Option<(PagePtr, u32)> {
+        let dst = *self.arrays.dst.get(i)?;
+        let order = if dst & COMPOUND != 0 { PMD_ORDER } else { 0 };
+        if dst & VALID == 0 {
+            return None;
+        }
+        // SAFETY: The entry was made by `set_destination`, whose folio the migration holds.
+        let head = unsafe { PagePtr::from_pfn((dst >> SHIFT) as u64) }?;
+        Some((head, order))
     }
 
     /// Puts the destinations in the places of the sources; to be called once, after the data is
@@ -214,7 +231,7 @@ impl<'a> Migration<'a> {
     pub(crate) fn commit(&mut self) {
         self.committed = true;
         match &mut self.how {
-            // SAFETY: Set up by `of_range`, not finalized before `drop`.
+            // SAFETY: Set up by `of_range`, not finalized before.
             How::Range(args) => unsafe { sys::migrate_vma_pages(args) },
             How::Pfns => {
                 // SAFETY: Set up by `of_device`; the arrays have `npages` elements.
@@ -229,44 +246,69 @@ impl<'a> Migration<'a> {
         }
     }
 
-    /// Copies the pages that have destinations with the CPU, for when `memory`'s device cannot.
+    /// Before [`Self::commit`]: copies what has destinations with the CPU, for when `memory`'s
+    /// device cannot.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: no address space to map the device memory.
     pub(crate) fn copy_by_cpu<T: PagemapOps>(&self, memory: &Pagemap<T>) -> Result {
-        for i in 0..self.npages {
-            if self.arrays.dst[i] & VALID == 0 {
+        let copy = |to: u64, from: Option<u64>, bytes: u64| {
+            let zero = from.is_none();
+            // SAFETY: Both ranges exist and are isolated, so that nobody else uses them.
+            to_result(unsafe { sys::coax_copy_by_cpu(to, from.unwrap_or(0), zero, bytes) })
+        };
+        let mut i = 0;
+        while i < self.npages {
+            let Some(source) = self.source(i) else {
+                i += 1;
                 continue;
-            }
-            let (src, dst) = (self.arrays.src[i], self.arrays.dst[i]);
-            let zero = src & VALID == 0;
-            let address = |entry: c_ulong| {
-                // SAFETY: A valid entry is the frame number of a page that the migration holds.
-                unsafe { PagePtr::from_raw(sys::coax_pfn_to_page(entry >> SHIFT)) }
-                    .map(|page| memory.address_of(page))
-                    .ok_or(EINVAL)
             };
-            let from = if zero { 0 } else { address(src)? };
-            // SAFETY: Both pages exist and are isolated, so that nobody else uses them.
-            to_result(unsafe { sys::coax_copy_by_cpu(address(dst)?, from, zero, 4096) })?;
+            let from = source.page.map(|page| memory.address_of(page));
+            let mut done = 0;
+            while done < 1 << source.order {
+                let Some((to, order)) = self.destination(i + done) else {
+                    done += 1;
+                    continue;
+                };
+                let from = from.map(|from| from + done as u64 * 4096);
+                copy(memory.address_of(to), from, 4096 << order)?;
+                done += 1 << order;
+            }
+            i += done;
         }
         Ok(())
     }
 
     /// After [`Self::commit`]: how many pages moved.
     pub(crate) fn count_moved(&self) -> u64 {
-        (0..self.npages).filter(|&i| self.moved(i)).count() as u64
+        let entries = self.arrays.src.iter().zip(self.arrays.dst.iter());
+        entries
+            .filter(|(src, dst)| **src & MIGRATE != 0 && **dst & VALID != 0)
+            .map(|(_, dst)| if dst & COMPOUND != 0 { PMD_PAGES } else { 1 } as u64)
+            .sum()
     }
 
     /// After [`Self::commit`]: whether page `i` moved.
     pub(crate) fn moved(&self, i: usize) -> bool {
-        self.arrays.src[i] & MIGRATE != 0 && self.arrays.dst[i] & VALID != 0
+        let moved = |i: usize, flags: c_ulong| {
+            let (src, dst) = (self.arrays.src.get(i), self.arrays.dst.get(i));
+            src.is_some_and(|src| src & MIGRATE != 0) && dst.is_some_and(|d| d & flags == flags)
+        };
+        moved(i, VALID) || moved(i & !(PMD_PAGES - 1), VALID | COMPOUND)
     }
-}
 
-impl Drop for Migration<'_> {
-    fn drop(&mut self) {
+    /// Maps what was committed at its new place and the rest at its old one; gives the arrays back
+    /// for the next migration.
+    pub(crate) fn finish(mut self) -> PageArrays {
+        self.finalize();
+        core::mem::take(&mut self.arrays)
+    }
+
+    fn finalize(&mut self) {
+        if core::mem::replace(&mut self.finished, true) {
+            return;
+        }
         if !self.committed {
             // A page with a destination would be mapped there, whatever is in it.
             for i in 0..self.npages {
@@ -274,10 +316,10 @@ impl Drop for Migration<'_> {
             }
         }
         match &mut self.how {
-            // SAFETY: Set up by `of_range`, finalized once, here.
+            // SAFETY: Set up by `of_range`, finalized once, as `finished` says.
             How::Range(args) => unsafe { sys::migrate_vma_finalize(args) },
-            // SAFETY: Set up by `of_device`, finalized once, here; the arrays have `npages`
-            // elements.
+            // SAFETY: Set up by `of_device`, finalized once, as `finished` says; the arrays have
+            // `npages` elements.
             How::Pfns => unsafe {
                 sys::migrate_device_finalize(
                     self.arrays.src.as_mut_ptr(),
@@ -286,6 +328,12 @@ impl Drop for Migration<'_> {
                 )
             },
         }
+    }
+}
+
+impl Drop for Migration<'_> {
+    fn drop(&mut self) {
+        self.finalize();
     }
 }
 
@@ -310,6 +358,14 @@ impl<'a> Fault<'a> {
     pub(crate) fn address(&self) -> usize {
         // SAFETY: `vmf` is valid.
         unsafe { (*self.vmf).__bindgen_anon_1.address }
+    }
+
+    /// Whether the whole of a 2 MiB folio is mapped by one entry at the address.
+    pub(crate) fn is_large(&self) -> bool {
+        // SAFETY: `vmf` is valid; the kernel sets `pte` for a fault on a single page
+        // (`do_swap_page()`), and clears it for one on a large entry
+        // (`do_huge_pmd_device_private()`).
+        unsafe { (*self.vmf).pte.is_null() }
     }
 
     /// The mapping touched.

@@ -62,3 +62,16 @@ pub(crate) fn is_anonymous(vma: &VmaRef) -> bool {
     // SAFETY: `vma` is valid and its mmap lock held, by `VmaRef`.
     unsafe { sys::coax_vma_is_anonymous(vma.as_ptr()) }
 }
+
+/// Whether `vma` can hold anonymous pages that migrate: it maps anonymous memory, or a file that is
+/// copied when written.
+pub(crate) fn may_migrate(vma: &VmaRef) -> bool {
+    // SAFETY: `vma` is valid and its mmap lock held, by `VmaRef`.
+    unsafe { sys::coax_vma_has_anon(vma.as_ptr()) }
+}
+
+/// Pages of system memory.
+pub(crate) fn total_pages() -> u64 {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_total_pages() }
+}

@@ -54,6 +54,13 @@ impl Invalidation<'_> {
         unsafe { sys::coax_notifier_blockable(self.range) }
     }
 
+    /// Whether a page is being made exclusive to a device on behalf of `owner`, who was given to
+    /// [`crate::kapi::exclusive::Exclusive::make`].
+    pub(crate) fn is_exclusive_for<T>(&self, owner: *const T) -> bool {
+        // SAFETY: `range` is valid during the callback; the owner is only compared.
+        unsafe { sys::coax_notifier_is_exclusive(self.range, owner.cast_mut().cast()) }
+    }
+
     /// Makes readers that began before this retry.
     pub(crate) fn begin(&self) {
         // SAFETY: `sub` is the notifier of this callback, `seq` the value it was called with.

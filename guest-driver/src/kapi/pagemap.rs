@@ -7,7 +7,7 @@
 use crate::{
     kapi::{
         migrate::Fault,
-        page::{LockedPage, PagePtr},
+        page::{LockedFolio, PagePtr},
         virtio::ShmRegion,
     },
     sys,
@@ -33,8 +33,9 @@ pub(crate) enum Kind {
 
 /// What happens to the pages.
 pub(crate) trait PagemapOps: Send + Sync + Sized {
-    /// The last reference of page `index` is gone. May be called with spinlocks held.
-    fn page_free(&self, index: usize);
+    /// The last reference of the folio of `count` pages from `index` on is gone. May be called
+    /// with spinlocks held.
+    fn folio_free(&self, index: usize, count: usize);
 
     /// A CPU touched the private page in `fault`: bring it back.
     fn migrate_to_ram(map: &Pagemap<Self>, fault: &Fault<'_>) -> Result<(), FaultError>;
@@ -54,6 +55,7 @@ pub(crate) struct Pagemap<T: PagemapOps> {
     #[pin]
     raw: Opaque<bindings::dev_pagemap>,
     region: NonNull<bindings::resource>,
+    kind: Kind,
     first_pfn: u64,
     memory: ShmRegion,
     #[pin]
@@ -70,6 +72,7 @@ impl<T: PagemapOps> Pagemap<T> {
         folio_free: Some(Self::folio_free),
         migrate_to_ram: Some(Self::migrate_to_ram),
         memory_failure: None,
+        // What the kernel does by default, pagemap and mapping for each part, is all there is.
         folio_split: None,
     };
 
@@ -105,6 +108,7 @@ impl<T: PagemapOps> Pagemap<T> {
                     unsafe { core::ptr::write_bytes(slot, 0, 1) }
                 }),
                 region,
+                kind,
                 first_pfn: start / 4096,
                 memory,
                 data <- data,
@@ -157,6 +161,14 @@ impl<T: PagemapOps> Pagemap<T> {
         &self.data
     }
 
+    /// Whether folios of 2 MiB may be made of the pages. Of the kinds of device memory only the
+    /// private one has them: page tables that map a large coherent folio are taken for system memory
+    /// by `migrate_vma_collect_huge_pmd()`, and `migrate_device_coherent_folio()`, with which a
+    /// long-term pin moves a page out, warns of one (`mm/migrate_device.c`).
+    pub(crate) fn has_large_folios(&self) -> bool {
+        self.kind == Kind::Private
+    }
+
     /// Number of pages.
     pub(crate) fn pages(&self) -> usize {
         (self.memory.len() / 4096) as usize
@@ -192,19 +204,20 @@ impl<T: PagemapOps> Pagemap<T> {
         }
     }
 
-    /// Readies page `index`, which must be free, for use: locked, with one reference.
-    pub(crate) fn init_page(&self, index: usize) -> Option<LockedPage> {
-        if index >= self.pages() {
+    /// Readies the 2^`order` pages from `index` on, which must be free and aligned to their number,
+    /// for use: one folio, locked, with one reference.
+    pub(crate) fn init_folio(&self, index: usize, order: u32) -> Option<LockedFolio> {
+        let count = 1usize << order;
+        if index % count != 0 || index + count > self.pages() {
             return None;
         }
-        // SAFETY: The page frame is in the mapping, which has struct pages.
-        let page = unsafe { sys::coax_pfn_to_page((self.first_pfn as usize) + index) };
-        // SAFETY: The page belongs to the mapping and is free, as documented.
-        unsafe { bindings::zone_device_page_init(page, self.raw.get(), 0) };
-        // SAFETY: The struct page stays while the mapping does, which waits for the reference.
-        let page = unsafe { PagePtr::from_raw(page) }?;
-        // SAFETY: `zone_device_page_init` leaves the page locked and with one reference.
-        Some(unsafe { LockedPage::from_raw(page) })
+        // SAFETY: The page frame is in the mapping, which has struct pages and waits for the
+        // reference that is made below.
+        let head = unsafe { PagePtr::from_pfn(self.first_pfn + index as u64) }?;
+        // SAFETY: The pages belong to the mapping and are free, as documented.
+        unsafe { sys::coax_device_folio_init(head.as_ptr(), self.raw.get(), order) };
+        // SAFETY: `zone_device_folio_init` leaves the folio locked and with one reference.
+        Some(unsafe { LockedFolio::from_raw(head, order) })
     }
 
     /// # Safety
@@ -222,7 +235,10 @@ impl<T: PagemapOps> Pagemap<T> {
         let this = unsafe { Self::from_raw(sys::coax_folio_pgmap(folio)) };
         // SAFETY: `folio` is valid during the call.
         let pfn = unsafe { sys::coax_folio_pfn(folio) } as u64;
-        this.data.page_free((pfn - this.first_pfn) as usize);
+        // SAFETY: As above.
+        let count = unsafe { sys::coax_folio_nr_pages(folio) } as usize;
+        this.data
+            .folio_free((pfn - this.first_pfn) as usize, count);
     }
 
     unsafe extern "C" fn migrate_to_ram(vmf: *mut bindings::vm_fault) -> c_uint {

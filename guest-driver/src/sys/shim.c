@@ -4,9 +4,11 @@
 
 #include <linux/capability.h>
 #include <linux/highmem.h>
+#include <linux/hugetlb.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/pid.h>
+#include <linux/rmap.h>
 #include <linux/sched/mm.h>
 #include <linux/scatterlist.h>
 #include <linux/shmem_fs.h>
@@ -171,9 +173,29 @@ struct dev_pagemap *coax_folio_pgmap(struct folio *folio)
 	return folio->pgmap;
 }
 
-bool coax_is_zone_device(struct page *page)
+unsigned long coax_folio_nr_pages(struct folio *folio)
 {
-	return is_zone_device_page(page);
+	return folio_nr_pages(folio);
+}
+
+bool coax_page_is_device_private(struct page *page)
+{
+	return is_device_private_page(page);
+}
+
+bool coax_page_is_device_coherent(struct page *page)
+{
+	return is_device_coherent_page(page);
+}
+
+bool coax_pfn_is_zero(unsigned long pfn)
+{
+	return is_zero_pfn(pfn);
+}
+
+void coax_device_folio_init(struct page *page, struct dev_pagemap *pgmap, unsigned int order)
+{
+	zone_device_folio_init(page_folio(page), pgmap, order);
 }
 
 struct dev_pagemap *coax_page_pgmap(struct page *page)
@@ -181,14 +203,20 @@ struct dev_pagemap *coax_page_pgmap(struct page *page)
 	return page_pgmap(page);
 }
 
-struct page *coax_alloc_page_vma(struct vm_area_struct *vma, unsigned long addr)
+struct page *coax_alloc_folio_vma(struct vm_area_struct *vma, unsigned long addr, unsigned int order)
 {
-	return alloc_page_vma(GFP_HIGHUSER_MOVABLE, vma, addr);
+	/* Small folios do as well: a large one is not worth direct reclaim. */
+	gfp_t gfp = order ? GFP_TRANSHUGE_LIGHT | __GFP_KSWAPD_RECLAIM : GFP_HIGHUSER_MOVABLE;
+	struct folio *folio = vma_alloc_folio(gfp, order, vma, addr);
+
+	return folio ? folio_page(folio, 0) : NULL;
 }
 
-struct page *coax_alloc_page(void)
+struct page *coax_alloc_folio(unsigned int order)
 {
-	return alloc_page(GFP_HIGHUSER_MOVABLE);
+	struct folio *folio = folio_alloc(order ? GFP_TRANSHUGE : GFP_HIGHUSER_MOVABLE, order);
+
+	return folio ? folio_page(folio, 0) : NULL;
 }
 
 void coax_lock_page(struct page *page)
@@ -207,9 +235,11 @@ bool coax_page_is_anon(struct page *page)
 	return folio_test_anon(page_folio(page));
 }
 
-bool coax_page_is_ksm(struct page *page)
+bool coax_page_is_plain_anon(struct page *page)
 {
-	return folio_test_ksm(page_folio(page));
+	struct folio *folio = page_folio(page);
+
+	return folio_test_anon(folio) && !folio_test_ksm(folio);
 }
 
 bool coax_page_is_zero(struct page *page)
@@ -277,6 +307,34 @@ int coax_copy_by_cpu(u64 dst, u64 src, bool zero, u64 len)
 	}
 	coax_unmap(to, dst);
 	return zero || from ? 0 : -ENOMEM;
+}
+
+struct page *coax_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner)
+{
+	struct folio *folio;
+
+	/* The folio comes back locked and with a reference: LockedFolio's. */
+	return make_device_exclusive(mm, addr, owner, &folio);
+}
+
+bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *owner)
+{
+	return range->event == MMU_NOTIFY_EXCLUSIVE && range->owner == owner;
+}
+
+unsigned int coax_hmm_map_order(unsigned long pfn)
+{
+	return hmm_pfn_to_map_order(pfn);
+}
+
+bool coax_vma_has_anon(struct vm_area_struct *vma)
+{
+	return !(vma->vm_flags & (VM_SHARED | VM_SPECIAL)) && !is_vm_hugetlb_page(vma);
+}
+
+u64 coax_total_pages(void)
+{
+	return totalram_pages();
 }
 
 bool coax_notifier_blockable(const struct mmu_notifier_range *range)

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving ranges on request.
+
+use super::{abi::Command, Dmirror, PAGE_SIZE};
+use crate::{
+    kapi::misc::cond_resched,
+    memory::DeviceMemory,
+    migration::{Direction, Pipeline},
+    residency::{windows, Window},
+    uapi,
+};
+use kernel::{mm::virt::flags, prelude::*};
+
+/// What is moved under one hold of the mmap lock, 64 MiB.
+const CHUNK_BYTES: u64 = 64 << 20;
+
+impl Dmirror {
+    /// Moves the range to device memory, pages never touched too; then the device reads it and writes
+    /// it to `ptr`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: part of the range is not mapped, must not be read, or is of a kind that does not
+    /// migrate. `ENOENT`: not all of it is in this device's memory afterwards. `EFAULT`: `ptr` cannot
+    /// be written. `ENOMEM`.
+    pub(super) fn migrate_to_device(&self, command: &mut Command) -> Result {
+        let memory = self.context.device.memory()?;
+        let moved = self.migrate(&memory, command, Direction::ToDevice { fill: true })?;
+        if moved < command.npages && !self.all_on_device(&memory, command)? {
+            return Err(ENOENT);
+        }
+        self.read(command)?;
+        command.faults = 0;
+        Ok(())
+    }
+
+    /// Brings the pages of the range that are in this device's memory back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::migrate_to_device`] that are not about `ptr`.
+    pub(super) fn migrate_to_system(&self, command: &mut Command) -> Result {
+        let memory = self.context.device.memory()?;
+        command.cpages = self.migrate(&memory, command, Direction::ToSystem)?;
+        Ok(())
+    }
+
+    fn migrate(
+        &self,
+        memory: &DeviceMemory,
+        command: &Command,
+        direction: Direction,
+    ) -> Result<u64> {
+        let mm = self.mm(EINVAL)?;
+        let mut pipeline = Pipeline::new(memory, direction, Some(&self.fail_alloc));
+        let mut at = command.addr as usize;
+        let end = (command.addr + command.npages * PAGE_SIZE) as usize;
+        let mut moved = 0;
+        while at < end {
+            let chunk_end = end.min(at + CHUNK_BYTES as usize);
+            self.context.mirror.forget(at as u64, chunk_end as u64);
+            let guard = mm.mmap_read_lock();
+            while at < chunk_end {
+                let vma = guard
+                    .vma_lookup(at)
+                    .filter(|vma| vma.flags() & flags::READ != 0)
+                    .ok_or(EINVAL)?;
+                let part = at..vma.end().min(chunk_end);
+                at = part.end;
+                moved += pipeline.run(vma, part, self.context.number)?;
+            }
+            drop(guard);
+            cond_resched();
+        }
+        Ok(moved)
+    }
+
+    fn all_on_device(&self, memory: &DeviceMemory, command: &Command) -> Result<bool> {
+        let mm = self.mm(EINVAL)?;
+        let notifier = &self.context.faults.data().notifier;
+        let mut look = Window::new()?;
+        for (addr, npages) in windows(command.addr, command.npages * PAGE_SIZE) {
+            let kinds = look.look(memory, notifier, &mm, addr, npages)?;
+            if kinds[usize::from(uapi::RESIDENT_DEVICE)] != npages as u64 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device memory for the pages of one window.
+
+use crate::{
+    kapi::{
+        migrate::{Migration, Source},
+        page::PMD_PAGES,
+    },
+    link::Pending,
+    memory::{CopyBatch, DeviceMemory},
+};
+use core::ops::Range;
+use kernel::{
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+const PAGE_SIZE: u64 = crate::wire::PAGE_SIZE;
+
+/// Pages up to which a window uses those cleared ahead; more come in one piece and are cleared then.
+const FEW_PAGES: usize = 16;
+
+/// Gives pages destinations and collects the copies; what it took and did not use it gives back.
+pub(super) struct Destinations<'a> {
+    memory: &'a DeviceMemory,
+    batch: CopyBatch,
+    /// Pages taken and not used.
+    run: Range<usize>,
+    /// Pages wanted and not given.
+    left: usize,
+    few: bool,
+    fail: Option<&'a Atomic<bool>>,
+}
+
+impl<'a> Destinations<'a> {
+    /// For `wanted` pages; the next allocation fails if `fail` says so.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(super) fn new(
+        memory: &'a DeviceMemory,
+        wanted: usize,
+        fail: Option<&'a Atomic<bool>>,
+    ) -> Result<Self> {
+        Ok(Destinations {
+            memory,
+            batch: CopyBatch::new(wanted)?,
+            run: 0..0,
+            left: wanted,
+            few: wanted <= FEW_PAGES,
+            fail,
+        })
+    }
+
+    /// Whether the allocation at hand is to fail.
+    fn fails(&self) -> bool {
+        match self.fail {
+            Some(fail) if fail.load(Relaxed) => {
+                fail.store(false, Relaxed);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives page `i`, or the folio that begins there, a destination: a large source a large one if
+    /// `whole`, and else small ones. False if the device memory is full.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: more pages than were wanted.
+    pub(super) fn add(
+        &mut self,
+        migration: &mut Migration<'_>,
+        i: usize,
+        source: Source,
+        whole: bool,
+    ) -> Result<bool> {
+        if source.order == 0 {
+            return self.add_page(migration, i, source);
+        }
+        let large = if whole && !self.fails() {
+            self.memory.data().take_large()
+        } else {
+            None
+        };
+        if let Some(folio) = large.and_then(|index| self.memory.init_folio(index, source.order)) {
+            let from = source.page.map(|page| self.memory.address_of(page));
+            let to = self.memory.address_of(folio.head());
+            self.batch.push(from, to, 1 << source.order)?;
+            migration.set_destination(i, folio);
+            self.left = self.left.saturating_sub(PMD_PAGES);
+            return Ok(true);
+        }
+        // The kernel fills 2 MiB that were never touched whole or not at all.
+        if source.page.is_none() && self.memory.data().free_pages() < PMD_PAGES as u64 {
+            return Ok(false);
+        }
+        let from = source.page.map(|page| self.memory.address_of(page));
+        for part in 0..PMD_PAGES {
+            let from = from.map(|from| from + part as u64 * PAGE_SIZE);
+            if !self.add_from(migration, i + part, from)? {
+                if from.is_none() {
+                    (i..i + part).for_each(|i| migration.clear_destination(i));
+                }
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn add_page(
+        &mut self,
+        migration: &mut Migration<'_>,
+        i: usize,
+        source: Source,
+    ) -> Result<bool> {
+        if self.few && source.page.is_none() {
+            let data = self.memory.data();
+            let cleared = data.take_cleared();
+            if let Some(folio) = cleared.and_then(|index| self.memory.init_folio(index, 0)) {
+                self.left = self.left.saturating_sub(1);
+                migration.set_destination(i, folio);
+                return Ok(true);
+            }
+        }
+        let from = source.page.map(|page| self.memory.address_of(page));
+        self.add_from(migration, i, from)
+    }
+
+    fn add_from(
+        &mut self,
+        migration: &mut Migration<'_>,
+        i: usize,
+        from: Option<u64>,
+    ) -> Result<bool> {
+        if self.run.is_empty() && !self.refill() {
+            return Ok(false);
+        }
+        let index = self.run.start;
+        let Some(folio) = self.memory.init_folio(index, 0) else {
+            return Ok(false);
+        };
+        self.run.start += 1;
+        self.left = self.left.saturating_sub(1);
+        self.batch.push(from, self.memory.address_at(index), 1)?;
+        migration.set_destination(i, folio);
+        Ok(true)
+    }
+
+    /// Takes a run of pages for those left.
+    fn refill(&mut self) -> bool {
+        // A failure is one of the long run; shorter ones follow, down to none.
+        let want = if self.fails() {
+            self.left / 2
+        } else {
+            self.left
+        };
+        match self.memory.data().take(want) {
+            Some((first, count)) => {
+                self.run = first..first + count;
+                true
+            }
+            None => {
+                let stats = &self.memory.data().link.stats;
+                stats.device_full.add(self.left as u64);
+                false
+            }
+        }
+    }
+
+    /// Has the device begin with the copies; `None` if there are none.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`: the device is broken. `ENOMEM`.
+    pub(super) fn begin_copy(mut self) -> Result<Option<Pending>> {
+        let empty = CopyBatch::new(0)?;
+        core::mem::replace(&mut self.batch, empty).begin(&self.memory.data().link)
+    }
+}
+
+impl Drop for Destinations<'_> {
+    fn drop(&mut self) {
+        self.memory.data().give(self.run.clone());
+    }
+}
