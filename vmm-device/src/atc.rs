@@ -127,6 +127,12 @@ impl Atc {
         self.leaves.get(&(vpn / LEAF_PAGES))
     }
 
+    /// Leaves that can be added without giving one up, as things stand.
+    pub fn room(&self) -> usize {
+        let shared = SHARED_LEAVES.saturating_sub(self.budget.0.load(Relaxed));
+        shared.max(MIN_LEAVES.saturating_sub(self.leaves.len()))
+    }
+
     /// Adds a run and returns the number of translations given up for it.
     ///
     /// The run must not reach beyond the last page number and have at least one right.
@@ -309,5 +315,6 @@ mod tests {
             atc.fill(run(n * LEAF_PAGES, 0, 1));
         }
         assert_eq!(atc.leaves.len(), MIN_LEAVES);
+        assert_eq!(atc.room(), 0);
     }
 }

@@ -150,6 +150,15 @@ pub enum Translations {
         /// Translations found.
         entries: Vec<Translation>,
     },
+    /// Translations for a page request group that is answered later.
+    GroupPart {
+        /// Context of the group.
+        context: u32,
+        /// Index of the group.
+        tag: u32,
+        /// Translations to use at once.
+        entries: Vec<Translation>,
+    },
     /// Answer to a page request group.
     GroupResponse {
         /// Context of the group.
@@ -195,6 +204,11 @@ impl Translations {
                     entries: translations(entries)?,
                 })
             }
+            wire::MSG_GROUP_PART if code == 0 && va == 0 && npages == 0 => Ok(Self::GroupPart {
+                context,
+                tag,
+                entries: translations(entries)?,
+            }),
             wire::MSG_GROUP_RESPONSE if va == 0 && npages == 0 => Ok(Self::GroupResponse {
                 context,
                 tag,
@@ -216,15 +230,16 @@ impl Translations {
                     npages,
                 })
             }
-            wire::MSG_TRANSLATION_COMPLETION | wire::MSG_GROUP_RESPONSE | wire::MSG_INVALIDATE => {
-                Err(STATUS_BAD_MESSAGE)
-            }
+            wire::MSG_TRANSLATION_COMPLETION
+            | wire::MSG_GROUP_PART
+            | wire::MSG_GROUP_RESPONSE
+            | wire::MSG_INVALIDATE => Err(STATUS_BAD_MESSAGE),
             _ => Err(STATUS_UNKNOWN_OPCODE),
         }
     }
 }
 
-/// Checks the entries of a completion or response.
+/// Checks the entries of a message.
 fn translations(entries: &[TranslationEntry]) -> Result<Vec<Translation>, u32> {
     entries.iter().map(translation).collect()
 }
@@ -368,6 +383,21 @@ mod tests {
             Err(STATUS_BAD_MESSAGE)
         );
         assert_eq!(Translations::decode(&[]), Err(STATUS_BAD_MESSAGE));
+    }
+
+    #[test]
+    fn part_of_a_group_has_entries_and_no_code() {
+        let mut head = head(wire::MSG_GROUP_PART, 1);
+        let entry = run(0x1000, 0x2000, 1, 1);
+        let decode = |head: &TranslationMessage| {
+            Translations::decode(&[head.as_bytes(), entry.as_bytes()].concat())
+        };
+        assert!(matches!(
+            decode(&head),
+            Ok(Translations::GroupPart { entries, .. }) if entries.len() == 1
+        ));
+        head.code = wire::RESPONSE_FAILURE.into();
+        assert_eq!(decode(&head), Err(STATUS_BAD_MESSAGE));
     }
 
     #[test]

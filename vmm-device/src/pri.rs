@@ -2,18 +2,18 @@
 //! Missing translations: commands that are parked, and the requests they wait for.
 //!
 //! A parked command first asks what may be used as things stand (ATS Translation Request, one
-//! for each miss). If the first page of a miss is not among the answers with the right needed,
-//! it asks to have it made so (a PRI page request group with one request for each such miss).
-//! Success resumes the command, which takes its step again; Invalid Request and Response
-//! Failure end it. Since a group is answered as a whole, a group of several requests that is
-//! answered by Invalid Request is asked again one by one, which finds the address refused.
+//! for each window of 2 MiB that it is certain to need, within a limit: see `windows`). Where
+//! the first page is not among the answers with the right needed, it asks to have it made so (a
+//! PRI page request group with one request for each such window). Success resumes the command,
+//! which takes its step again; Invalid Request and Response Failure end it. Since a group is
+//! answered as a whole, a group of several requests that is answered by Invalid Request is asked
+//! again one by one, which finds the address refused; in a window ahead that ends nothing.
 //!
 //! Page requests are bounded by the allocation, translation requests by the number of tags,
 //! and both by the free buffers of the request queue. What exceeds a bound waits here, first
-//! come first served; `send` sends it.
+//! come first served; `send` sends it. `answer` takes the answers.
 //!
-//! No thread waits here: answers come in through [`Pri::complete`] and [`Pri::respond`] on the
-//! thread of the translation queue, and jobs go back to their engines through their inboxes.
+//! No thread waits here: answers come in on the thread of the translation queue, and jobs go back to their engines through their inboxes.
 //! Requests of an epoch that has ended are neither sent nor, if sent before, answered to
 //! anyone: see [`crate::tags`].
 //!
@@ -21,7 +21,9 @@
 //! contexts are never taken while the state is locked, and invalidations do not take it at all.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod send;
+mod windows;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -30,16 +32,15 @@ use std::time::Instant;
 use coax_abi::wire::PAGE_SIZE;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::atc::Translation;
 use crate::context::Fill;
 use crate::engine::Miss;
 use crate::guest_log::GuestLog;
 use crate::job::{Inbox, Job, Resumed, Verdict};
-use crate::message::ResponseCode;
 use crate::queue::Ring;
 use crate::stats::Stats;
 use crate::sync::lock;
-use crate::tags::{Answered, Tags};
+use crate::tags::Tags;
+use windows::Want;
 
 /// Times in a row that a command may be parked without gaining anything. Pages that the CPU
 /// takes back at once can cost some rounds; a driver that answers Success and never translates
@@ -64,11 +65,11 @@ struct State {
     ring: Option<Ring>,
     parked: HashMap<u64, Parked>,
     next_id: u64,
-    /// Translation requests to send: parked command and miss.
-    translations_due: VecDeque<(u64, Miss)>,
+    /// Translation requests to send, each with its parked command.
+    translations_due: VecDeque<(u64, Want)>,
     /// Parked commands whose next page request group is to be sent.
     groups_due: VecDeque<u64>,
-    translations: Tags<(u64, Miss)>,
+    translations: Tags<(u64, Want)>,
     groups: Tags<Group>,
 }
 
@@ -86,8 +87,8 @@ struct Parked {
     job: Box<Job>,
     /// Translation requests without an answer.
     unanswered: usize,
-    /// Misses to be asked by page requests.
-    lacking: Vec<Miss>,
+    /// What is to be asked by page requests, windows ahead last.
+    lacking: Vec<Want>,
     /// Groups have one request only, to find the one that is invalid.
     singly: bool,
     asked_at: Option<Instant>,
@@ -96,7 +97,7 @@ struct Parked {
 
 struct Group {
     parked: u64,
-    misses: Vec<Miss>,
+    wants: Vec<Want>,
 }
 
 impl Pri {
@@ -169,24 +170,25 @@ impl Pri {
         }
         let first = misses.first().map_or(0, |miss| miss.va);
         let exhausted = job.fruitless == MAX_FRUITLESS;
+        let wants = wants_of(&job, &misses);
         let mut state = lock(&self.state);
         // The epoch is read under the lock: an abort that is not seen here finds the job
         // parked when it gets the lock.
         let verdict = if job.member.aborted() {
             Verdict::Aborted
-        } else if exhausted || misses.is_empty() {
+        } else if exhausted || wants.is_empty() {
             Verdict::Failure { va: first }
         } else {
             let id = state.next_id;
             state.next_id += 1;
             state
                 .translations_due
-                .extend(misses.iter().map(|&miss| (id, miss)));
+                .extend(wants.iter().map(|&want| (id, want)));
             state.parked.insert(
                 id,
                 Parked {
                     job,
-                    unanswered: misses.len(),
+                    unanswered: wants.len(),
                     lacking: Vec::new(),
                     singly: false,
                     asked_at: None,
@@ -203,109 +205,6 @@ impl Pri {
             ));
         }
         self.hand_back(job, verdict, None);
-    }
-
-    /// Takes the answer to a translation request; false if there is no such request.
-    pub fn complete(&self, context: u32, tag: u32, entries: &[Translation]) -> bool {
-        let mut state = lock(&self.state);
-        let (id, miss) = match state.translations.answer(tag, context) {
-            Answered::Waiting(asked) => asked,
-            Answered::Orphan => return true,
-            Answered::Unknown => return false,
-        };
-        let Some(fill) = state.fill(id) else {
-            return true;
-        };
-        drop(state);
-        self.fill(&fill, entries);
-        let stopped = fill.requests_stopped();
-
-        let mut state = lock(&self.state);
-        // The command may have been aborted in between.
-        if let Some(parked) = state.parked.get_mut(&id) {
-            parked.unanswered = parked.unanswered.saturating_sub(1);
-            if !grants(entries, &miss) {
-                parked.lacking.push(miss);
-            }
-            let done = parked.unanswered == 0;
-            match (done, parked.lacking.first().map(|miss| miss.va)) {
-                (false, _) => {}
-                (true, None) => self.resume(&mut state, id, Verdict::Retry),
-                (true, Some(va)) if stopped => {
-                    self.resume(&mut state, id, Verdict::Failure { va });
-                }
-                (true, Some(_)) => state.groups_due.push_back(id),
-            }
-        }
-        self.pump(&mut state);
-        true
-    }
-
-    /// Takes the answer to a page request group; false if there is no such group.
-    pub fn respond(
-        &self,
-        context: u32,
-        tag: u32,
-        code: ResponseCode,
-        entries: &[Translation],
-    ) -> bool {
-        match code {
-            ResponseCode::Success => self.stats.responses_success.bump(),
-            ResponseCode::InvalidRequest => self.stats.responses_invalid.bump(),
-            ResponseCode::ResponseFailure => self.stats.responses_failure.bump(),
-        }
-        let mut state = lock(&self.state);
-        let group = match state.groups.answer(tag, context) {
-            Answered::Waiting(group) => group,
-            Answered::Orphan => return true,
-            Answered::Unknown => return false,
-        };
-        state.outstanding -= group.misses.len() as u32;
-        let fill = state.fill(group.parked);
-        drop(state);
-        if let Some(fill) = fill {
-            match code {
-                ResponseCode::Success => self.fill(&fill, entries),
-                ResponseCode::InvalidRequest => {}
-                ResponseCode::ResponseFailure => fill.stop_requests(),
-            }
-        }
-
-        let mut state = lock(&self.state);
-        self.conclude(&mut state, group, code);
-        self.pump(&mut state);
-        true
-    }
-
-    fn conclude(&self, state: &mut State, group: Group, code: ResponseCode) {
-        let id = group.parked;
-        let Some(parked) = state.parked.get_mut(&id) else {
-            return;
-        };
-        let Some(&first) = group.misses.first() else {
-            return;
-        };
-        match code {
-            ResponseCode::Success if parked.lacking.is_empty() => {
-                self.resume(state, id, Verdict::Retry);
-            }
-            ResponseCode::Success => state.groups_due.push_back(id),
-            ResponseCode::InvalidRequest if group.misses.len() > 1 => {
-                parked.singly = true;
-                parked.lacking = group.misses;
-                state.groups_due.push_back(id);
-            }
-            ResponseCode::InvalidRequest => {
-                let verdict = Verdict::Fault {
-                    va: first.va,
-                    access: first.access,
-                };
-                self.resume(state, id, verdict);
-            }
-            ResponseCode::ResponseFailure => {
-                self.resume(state, id, Verdict::Failure { va: first.va });
-            }
-        }
     }
 
     /// Hands back every parked job of an epoch that has ended, and makes the engines look for
@@ -334,7 +233,7 @@ impl Pri {
             .groups
             .orphan(|group| !parked.contains_key(&group.parked))
         {
-            state.outstanding -= group.misses.len() as u32;
+            state.outstanding -= group.wants.len() as u32;
         }
         self.pump(state);
         self.wake_all();
@@ -347,10 +246,6 @@ impl Pri {
         state.ring = None;
         state.translations.forget_orphans();
         state.groups.forget_orphans();
-    }
-
-    fn fill(&self, fill: &Fill, entries: &[Translation]) {
-        self.stats.atc_evictions.add(fill.fill(entries));
     }
 
     fn resume(&self, state: &mut State, id: u64, verdict: Verdict) {
@@ -371,6 +266,40 @@ impl Pri {
     }
 }
 
+/// What a job asks for: windows ahead only while it gains something, so that a command which
+/// contends for its pages waits for no others, and as many as can be cached as things stand.
+fn wants_of(job: &Job, misses: &[Miss]) -> Vec<Want> {
+    let atc = job.member.context().atc();
+    let room = if job.fruitless == 0 {
+        atc.room().saturating_sub(misses.len())
+    } else {
+        0
+    };
+    windows::wants(misses, room, |miss| {
+        let vpn = miss.va / PAGE_SIZE;
+        atc.leaf(vpn)
+            .and_then(|leaf| leaf.page(vpn))
+            .is_some_and(|page| page.access.contains(miss.access))
+    })
+}
+
+impl Parked {
+    /// Adds what is to be asked by a page request.
+    fn lack(&mut self, want: Want) {
+        let at = if want.ahead {
+            self.lacking.len()
+        } else {
+            self.decisive()
+        };
+        self.lacking.insert(at, want);
+    }
+
+    /// How many of those lacking the command cannot go on without.
+    fn decisive(&self) -> usize {
+        self.lacking.partition_point(|want| !want.ahead)
+    }
+}
+
 impl State {
     fn context(&self, id: u64) -> Option<u32> {
         Some(self.parked.get(&id)?.job.member.context().number())
@@ -378,48 +307,5 @@ impl State {
 
     fn fill(&self, id: u64) -> Option<Fill> {
         Some(self.parked.get(&id)?.job.member.fill())
-    }
-}
-
-/// Whether the entries grant what a miss needs for its first page.
-fn grants(entries: &[Translation], miss: &Miss) -> bool {
-    let vpn = miss.va / PAGE_SIZE;
-    entries.iter().any(|entry| {
-        vpn.checked_sub(entry.vpn)
-            .is_some_and(|offset| offset < entry.npages)
-            && entry.access.contains(miss.access)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::access::Access;
-
-    fn miss(va: u64) -> Miss {
-        Miss {
-            va,
-            bytes: 1,
-            access: Access::READ,
-            around: false,
-        }
-    }
-
-    #[test]
-    fn grant_needs_the_first_page_and_the_right() {
-        let entry = Translation {
-            vpn: 4,
-            gpa: 0,
-            npages: 2,
-            access: Access::READ,
-        };
-        assert!(grants(&[entry], &miss(0x5fff)));
-        assert!(!grants(&[entry], &miss(0x6000)));
-        assert!(!grants(&[entry], &miss(0x3fff)));
-        let write = Miss {
-            access: Access::WRITE,
-            ..miss(0x4000)
-        };
-        assert!(!grants(&[entry], &write));
     }
 }

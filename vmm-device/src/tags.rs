@@ -32,9 +32,9 @@ enum State<T> {
 /// What an answer with a certain tag is the answer to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answered<T> {
-    /// This request, whose tag is free again.
+    /// This request.
     Waiting(T),
-    /// A request of an aborted command, whose tag is free again.
+    /// A request of an aborted command.
     Orphan,
     /// No outstanding request.
     Unknown,
@@ -78,7 +78,7 @@ impl<T> Tags<T> {
             .find(|&at| wanted(&self.slots[at].state))
     }
 
-    /// Takes the request that an answer belongs to.
+    /// Takes the request that an answer belongs to; its tag is free again.
     pub fn answer(&mut self, tag: u32, context: u32) -> Answered<T> {
         let Some(slot) = self
             .slots
@@ -91,6 +91,18 @@ impl<T> Tags<T> {
             State::Free => Answered::Unknown,
             State::Waiting(value) => Answered::Waiting(value),
             State::Orphan => Answered::Orphan,
+        }
+    }
+
+    /// The request that an answer in parts belongs to, which stays outstanding.
+    pub fn peek(&self, tag: u32, context: u32) -> Answered<&T> {
+        match self.slots.get(tag as usize) {
+            Some(slot) if slot.context == context => match &slot.state {
+                State::Free => Answered::Unknown,
+                State::Waiting(value) => Answered::Waiting(value),
+                State::Orphan => Answered::Orphan,
+            },
+            _ => Answered::Unknown,
         }
     }
 
@@ -127,6 +139,19 @@ mod tests {
         assert_eq!(tags.give(3, 'a'), Ok(0));
         assert_eq!(tags.answer(0, 3), Answered::Waiting('a'));
         assert_eq!(tags.answer(0, 3), Answered::Unknown);
+    }
+
+    #[test]
+    fn request_that_was_peeked_at_stays_outstanding() {
+        let mut tags = Tags::default();
+        assert_eq!(tags.give(3, 'a'), Ok(0));
+        assert_eq!(tags.peek(0, 3), Answered::Waiting(&'a'));
+        assert_eq!(tags.peek(0, 4), Answered::Unknown);
+        assert_eq!(tags.peek(1, 3), Answered::Unknown);
+        assert_eq!(tags.peek(MAX_PAGE_REQUESTS, 3), Answered::Unknown);
+        assert_eq!(tags.orphan(|_| true), vec!['a']);
+        assert_eq!(tags.peek(0, 3), Answered::Orphan);
+        assert_eq!(tags.answer(0, 3), Answered::Orphan);
     }
 
     #[test]

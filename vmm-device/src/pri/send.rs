@@ -12,6 +12,7 @@ use coax_abi::wire::{
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use zerocopy::IntoBytes;
 
+use super::windows::Want;
 use super::{Group, Pri, State};
 use crate::atc::LEAF_PAGES;
 use crate::engine::Miss;
@@ -86,27 +87,27 @@ impl Pri {
         ring: &Ring,
         memory: &GuestMemoryMmap,
     ) -> Result<Result<(), Blocked>, queue::Error> {
-        let Some((id, miss)) = state.translations_due.pop_front() else {
+        let Some((id, want)) = state.translations_due.pop_front() else {
             return Ok(Err(Blocked::Bound));
         };
         let Some(context) = state.context(id) else {
             return Ok(Ok(()));
         };
         if queue::available(ring, memory)? == 0 {
-            state.translations_due.push_front((id, miss));
+            state.translations_due.push_front((id, want));
             return Ok(Err(Blocked::Buffer));
         }
-        let tag = match state.translations.give(context, (id, miss)) {
+        let tag = match state.translations.give(context, (id, want)) {
             Ok(tag) => tag,
             Err(due) => {
                 state.translations_due.push_front(due);
                 return Ok(Err(Blocked::Bound));
             }
         };
-        let message = request(REQUEST_TRANSLATION, context, &miss, tag, 0);
+        let message = request(REQUEST_TRANSLATION, context, &want.miss, tag, 0);
         if !queue::push(ring, memory, message.as_bytes())? {
             state.translations.answer(tag, context);
-            state.translations_due.push_front((id, miss));
+            state.translations_due.push_front((id, want));
             return Ok(Err(Blocked::Buffer));
         }
         self.stats.translation_requests.bump();
@@ -122,29 +123,32 @@ impl Pri {
         let Some(&id) = state.groups_due.front() else {
             return Ok(Err(Blocked::Bound));
         };
-        let Some((context, count)) = state.context(id).zip(state.group_size(id)) else {
+        let Some((context, size)) = state.context(id).zip(state.group_size(id)) else {
             state.groups_due.pop_front();
             return Ok(Ok(()));
         };
-        if state.outstanding + count as u32 > state.allocation {
-            self.defer(state, id, count);
+        let allowed = state.allocation.saturating_sub(state.outstanding) as usize;
+        if allowed < size.least {
+            self.defer(state, id, size.most);
             return Ok(Err(Blocked::Bound));
         }
-        if usize::from(queue::available(ring, memory)?) < count {
+        let buffers = usize::from(queue::available(ring, memory)?);
+        if buffers < size.least {
             return Ok(Err(Blocked::Buffer));
         }
+        let count = size.most.min(allowed).min(buffers);
         let Some(parked) = state.parked.get_mut(&id) else {
             return Ok(Ok(()));
         };
-        let misses: Vec<Miss> = parked.lacking.drain(..count).collect();
+        let wants: Vec<Want> = parked.lacking.drain(..count).collect();
         let group = Group {
             parked: id,
-            misses: misses.clone(),
+            wants: wants.clone(),
         };
         let tag = match state.groups.give(context, group) {
             Ok(tag) => tag,
             Err(group) => {
-                parked.lacking.splice(..0, group.misses);
+                parked.lacking.splice(..0, group.wants);
                 return Ok(Err(Blocked::Bound));
             }
         };
@@ -152,7 +156,7 @@ impl Pri {
         state.outstanding += count as u32;
         parked.asked_at.get_or_insert_with(Instant::now);
         parked.job.page_requests += count as u64;
-        for (n, miss) in misses.iter().enumerate() {
+        for (n, Want { miss, .. }) in wants.iter().enumerate() {
             let last = if n + 1 == count { REQUEST_LAST } else { 0 };
             let message = request(REQUEST_PAGE, context, miss, tag, last);
             if !queue::push(ring, memory, message.as_bytes())? {
@@ -179,12 +183,26 @@ impl Pri {
     }
 }
 
+/// Requests that the next group of a command has.
+struct GroupSize {
+    /// Those it cannot go on without, as far as a group can hold them; 1 at least.
+    least: usize,
+    /// All of them, as far as a group can hold them.
+    most: usize,
+}
+
 impl State {
-    /// Requests in the next group of a parked command.
-    fn group_size(&self, id: u64) -> Option<usize> {
+    fn group_size(&self, id: u64) -> Option<GroupSize> {
         let parked = self.parked.get(&id)?;
-        let most = if parked.singly { 1 } else { self.allocation };
-        Some(parked.lacking.len().min(most as usize))
+        let limit = if parked.singly {
+            1
+        } else {
+            self.allocation as usize
+        };
+        Some(GroupSize {
+            least: parked.decisive().clamp(1, limit),
+            most: parked.lacking.len().min(limit),
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The translation queue: completions, group responses and invalidations, strictly in order.
+//! The translation queue: completions, responses and invalidations, strictly in order.
 //!
 //! One thread takes the messages and finishes each before the next. The driver posts
 //! completions and invalidations under one lock, so a translation that is filled here cannot
@@ -55,6 +55,18 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
             if !device.pri.complete(context, tag, &entries) {
                 device.guest_error(format_args!(
                     "context {context}: completion with unknown tag {tag}"
+                ));
+            }
+            Vec::new()
+        }
+        Translations::GroupPart {
+            context,
+            tag,
+            entries,
+        } => {
+            if !device.pri.part(context, tag, &entries) {
+                device.guest_error(format_args!(
+                    "context {context}: part of a response with unknown group index {tag}"
                 ));
             }
             Vec::new()

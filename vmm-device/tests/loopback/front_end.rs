@@ -317,6 +317,12 @@ impl Guest {
         self.translations(MSG_TRANSLATION_COMPLETION, request, 0, runs);
     }
 
+    /// Gives translations for a page request group before it is answered.
+    pub fn part(&mut self, request: &DeviceRequest, runs: &[(u64, u64, u32, u32)]) {
+        assert_eq!(request.kind, REQUEST_PAGE);
+        self.translations(MSG_GROUP_PART, request, 0, runs);
+    }
+
     /// Answers a page request group.
     pub fn respond(&mut self, request: &DeviceRequest, code: u32, runs: &[(u64, u64, u32, u32)]) {
         assert_eq!(request.kind, REQUEST_PAGE);

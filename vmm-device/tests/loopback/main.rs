@@ -17,3 +17,4 @@ mod malformed;
 mod migrations;
 mod requests;
 mod vring;
+mod windows;
