@@ -154,17 +154,25 @@ pub struct Run {
     /// System memory, with K, M or G for binary multiples
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_memory)]
     pub memory: Bytes,
-    /// Device memory, a power of two, with K, M or G for binary multiples
+    /// Devices: /dev/coax0 and so on, in the order of their root ports
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=MAX_DEVICES))]
+    pub devices: u32,
+    /// Memory of each device, a power of two, with K, M or G for binary multiples
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_device_memory)]
     pub device_memory: Bytes,
     /// Virtual CPUs
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS))]
     pub cpus: u32,
-    /// Engines of the device
+    /// Engines of each device
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u16).range(1..=MAX_ENGINES))]
     pub engines: u16,
+    /// Load the driver with `hmm=1`: each device speaks the language of the kernel's test_hmm at
+    /// /dev/hmm_dmirrorN, the first two in private mode, the others in coherent mode
+    #[arg(long, conflicts_with = "no_driver")]
+    pub hmm: bool,
     /// Do not load the driver; it is /lib/modules/coax.ko in the guest
     #[arg(long, conflicts_with = "mode")]
     pub no_driver: bool,
@@ -187,6 +195,8 @@ pub struct Run {
 
 /// `CONFIG_NR_CPUS` of the guest kernel.
 const MAX_CPUS: i64 = 64;
+/// As many as the kernel's own test of this subject uses.
+const MAX_DEVICES: i64 = 4;
 /// One MSI-X vector and one host thread each: more only cost.
 const MAX_ENGINES: i64 = 16;
 /// Kernel, root file system with its 24 MB of `/vmlinux`, and something to work with.
@@ -325,6 +335,9 @@ mod tests {
             "coax demo --accel warp",
             "coax demo extra",
             "coax run --cpus 0",
+            "coax run --devices 0",
+            "coax run --devices 5",
+            "coax run --no-driver --hmm",
             "coax run --memory 17",
             "coax run --memory 1X",
             "coax run --device-memory 300M",

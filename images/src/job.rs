@@ -86,13 +86,22 @@ impl Job {
     }
 }
 
+/// How the driver is loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// Module parameters, each `name=value`.
+    pub parameters: Vec<String>,
+    /// Names in `/dev` that must be there before the job starts.
+    pub devices: Vec<String>,
+}
+
 /// Contents of [`JOB_PATH`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobFile {
     /// What to run.
     pub job: Job,
-    /// Load the driver in this mode and wait for its device before the job starts.
-    pub driver: Option<Mode>,
+    /// Load the driver like this before the job starts.
+    pub driver: Option<Driver>,
 }
 
 /// How a job ended.
@@ -148,7 +157,10 @@ mod tests {
     fn job_file_survives_the_trip() {
         let file = JobFile {
             job: Job::new(["sh", "-c", "exit 3"]).env("A", "b c"),
-            driver: Some(Mode::Coherent),
+            driver: Some(Driver {
+                parameters: vec!["mode=1".into()],
+                devices: vec!["coax0".into()],
+            }),
         };
         let text = serde_json::to_string(&file).expect("plain data");
         assert_eq!(

@@ -11,11 +11,12 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
-//! A VM is three things in one process group each: the back end, QEMU, and the job inside. All
+//! A VM is a back end for each device and QEMU, in one process group each, and the job inside. All
 //! end with [`Vm`], however it ends. [`Vm::wait`] returns an [`Outcome`] only when the guest
-//! told how its job ended, the kernel did not complain, and back end and QEMU ended well;
+//! told how its job ended, the kernel did not complain, and back ends and QEMU ended well;
 //! everything else is a [`LaunchError`] that shows the evidence.
 
+mod back_end;
 mod channel;
 mod config;
 mod console;
@@ -28,6 +29,6 @@ mod vm;
 pub use crate::process::end_children_on_signals;
 pub use config::{Bytes, GuestFile, Output, VmConfig};
 pub use console::complaint;
-pub use evidence::{Evidence, Failure, LaunchError, Outcome};
+pub use evidence::{DeviceEvidence, Evidence, Failure, LaunchError, Outcome};
 pub use terminal::{current_size, is_interactive, restore as restore_terminal};
 pub use vm::{Action, Vm};

@@ -137,7 +137,8 @@ fn many_contexts(images: &Images, accel: Choice, measured: &mut Measured) -> Res
     let count = CONTEXTS.to_string();
     let job = Job::new(["coax-demo", "bench", "--contexts", &count, "--json", "-"]);
     let mut vm = Vm::start(images, &config(accel), &job)?;
-    let watch = MemoryWatch::start(vm.device_id())?;
+    let device = *vm.device_ids().first().context("The VM has no device")?;
+    let watch = MemoryWatch::start(device)?;
     let outcome = vm.wait_watching(|line| {
         take(line, measured);
         None

@@ -24,6 +24,8 @@ pub fn run(options: &Run, install: bool) -> Result<ExitCode> {
         load_driver: !options.no_driver,
         cpus: options.cpus,
         memory: options.memory,
+        devices: options.devices,
+        hmm: options.hmm,
         device_memory: options.device_memory,
         engines: options.engines,
         kernel_args: options.append.iter().cloned().collect(),
@@ -64,7 +66,7 @@ fn shell() -> Job {
         return job;
     }
     eprintln!("A shell in the guest: `exit` or Ctrl-D ends the VM, Ctrl-] kills it.");
-    eprintln!("The device is /dev/coax0; try `coaxctl info`.");
+    eprintln!("The first device is /dev/coax0; try `coaxctl info`.");
     let terminal = std::env::var("TERM").unwrap_or_else(|_| "linux".into());
     Job {
         terminal: Some(launch::current_size()),

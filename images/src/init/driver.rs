@@ -5,28 +5,28 @@ use std::ffi::CString;
 use std::fs::File;
 
 use anyhow::{Context, Result};
-use coax_images::job::Mode;
+use coax_images::job::Driver;
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
 use crate::devices;
 
 const MODULE: &str = "/lib/modules/coax.ko";
-const DEVICE: &str = "coax0";
 
-/// Loads the driver and waits for its device.
+/// Loads the driver and waits for its devices.
 ///
 /// # Errors
 ///
-/// The kernel refuses the module, or no device appears.
-pub fn load(mode: Mode) -> Result<()> {
+/// The kernel refuses the module, or a device does not appear.
+pub fn load(driver: &Driver) -> Result<()> {
     let file = File::open(MODULE).with_context(|| format!("Cannot open {MODULE}"))?;
-    let parameters = CString::new(format!("mode={}", mode.parameter()))?;
+    let parameters = CString::new(driver.parameters.join(" "))?;
     finit_module(&file, &parameters, ModuleInitFlags::empty())
         .with_context(|| format!("The kernel refuses {MODULE}"))?;
-    devices::named(DEVICE)
-        .context("The driver is loaded, but there is no device")
-        .map(drop)
+    for device in &driver.devices {
+        devices::named(device).context("The driver is loaded, but there is no device")?;
+    }
+    Ok(())
 }
 
 /// Unloads the driver, which nothing uses any more; that it cannot be is a bug, said so in the

@@ -58,8 +58,8 @@ fn serve(port: &Port) -> Result<(Exit, Receiver<()>)> {
     let text = fs::read(JOB_PATH).with_context(|| format!("Cannot read {JOB_PATH}"))?;
     let file: JobFile =
         serde_json::from_slice(&text).with_context(|| format!("Cannot understand {JOB_PATH}"))?;
-    if let Some(mode) = file.driver {
-        driver::load(mode)?;
+    if let Some(driver) = &file.driver {
+        driver::load(driver)?;
     }
     let result = run::run(&file.job, port)?;
     if file.driver.is_some() {

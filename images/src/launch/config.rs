@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::accel::Choice;
-use crate::job::Mode;
+use crate::job::{Driver, Mode};
 
 /// A size in bytes, read from and written with the binary suffixes `K`, `M` and `G`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,19 +79,24 @@ pub struct GuestFile {
 pub struct VmConfig {
     /// How the driver uses device memory.
     pub mode: Mode,
-    /// Load the driver before the job starts, and wait for its device.
+    /// Load the driver before the job starts, and wait for its devices.
     pub load_driver: bool,
+    /// Let the driver offer the interface of the kernel's `test_hmm` as well: the first two devices
+    /// in private, the others in coherent mode.
+    pub hmm: bool,
     /// Virtual CPUs.
     pub cpus: u32,
     /// System memory.
     pub memory: Bytes,
-    /// Device memory.
+    /// Devices, each with a back end of its own.
+    pub devices: u32,
+    /// Memory of each device.
     pub device_memory: Bytes,
-    /// Engines of the device, each with a command queue.
+    /// Engines of a device, each with a command queue.
     pub engines: u16,
-    /// Contexts the device can hold.
+    /// Contexts a device can hold.
     pub contexts: u32,
-    /// Page requests the device can have outstanding.
+    /// Page requests a device can have outstanding.
     pub page_requests: u32,
     /// Words added to the kernel command line.
     pub kernel_args: Vec<String>,
@@ -110,8 +115,10 @@ impl Default for VmConfig {
         VmConfig {
             mode: Mode::Private,
             load_driver: true,
+            hmm: false,
             cpus: 2,
             memory: Bytes::gib(2),
+            devices: 1,
             device_memory: Bytes::mib(512),
             engines: 2,
             contexts: 256,
@@ -126,9 +133,45 @@ impl Default for VmConfig {
     }
 }
 
+impl VmConfig {
+    /// How the guest loads the driver, unless the job does.
+    pub fn driver(&self) -> Option<Driver> {
+        let numbers = 0..self.devices;
+        let mut driver = Driver {
+            parameters: vec![format!("mode={}", self.mode.parameter())],
+            devices: numbers.clone().map(|n| format!("coax{n}")).collect(),
+        };
+        if self.hmm {
+            driver.parameters.push("hmm=1".into());
+            let devices = numbers.map(|n| format!("hmm_dmirror{n}"));
+            driver.devices.extend(devices);
+        }
+        self.load_driver.then_some(driver)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_device_is_waited_for() {
+        let config = VmConfig {
+            devices: 2,
+            hmm: true,
+            mode: Mode::Coherent,
+            ..VmConfig::default()
+        };
+        let driver = config.driver().expect("it is loaded by default");
+        assert_eq!(driver.parameters, ["mode=1", "hmm=1"]);
+        let devices = ["coax0", "coax1", "hmm_dmirror0", "hmm_dmirror1"];
+        assert_eq!(driver.devices, devices);
+        let config = VmConfig {
+            load_driver: false,
+            ..config
+        };
+        assert_eq!(config.driver(), None);
+    }
 
     #[test]
     fn sizes_are_read_and_written_with_binary_suffixes() {

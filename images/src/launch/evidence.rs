@@ -18,16 +18,23 @@ const LOG_LINES: usize = 30;
 pub struct Evidence {
     /// The guest kernel's console.
     pub console: String,
-    /// The back end's log.
-    pub device_log: String,
     /// What QEMU wrote.
     pub qemu_log: String,
     /// QEMU's command line, ready for a shell.
     pub command_line: String,
-    /// The back end's command line; its standard input is the socket it listens on.
-    pub device_command_line: String,
+    /// The back ends, in the order of their devices.
+    pub devices: Vec<DeviceEvidence>,
     /// What the job wrote to standard error, unless it went to the terminal.
     pub stderr: String,
+}
+
+/// What was recorded of a back end.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceEvidence {
+    /// What it wrote.
+    pub log: String,
+    /// Its command line; its standard input is the socket it listens on.
+    pub command_line: String,
 }
 
 impl fmt::Display for Evidence {
@@ -49,9 +56,14 @@ impl fmt::Display for Evidence {
         };
         part("standard error of the job", &self.stderr, LOG_LINES)?;
         part("guest console", &self.console, CONSOLE_LINES)?;
-        part("device log", &self.device_log, LOG_LINES)?;
+        for (number, device) in self.devices.iter().enumerate() {
+            part(&format!("log of device {number}"), &device.log, LOG_LINES)?;
+        }
         part("QEMU", &self.qemu_log, LOG_LINES)?;
-        part("device command line", &self.device_command_line, LOG_LINES)?;
+        for (number, device) in self.devices.iter().enumerate() {
+            let title = format!("command line of device {number}");
+            part(&title, &device.command_line, LOG_LINES)?;
+        }
         part("QEMU command line", &self.command_line, LOG_LINES)
     }
 }
@@ -100,12 +112,12 @@ pub enum Failure {
     NoVerdict,
     /// QEMU ended badly.
     Qemu(ExitStatus),
-    /// The back end ended badly.
-    Device(ExitStatus),
-    /// The back end ended, not badly, before the job did.
-    DeviceLeft(ExitStatus),
-    /// The back end was still running this long after QEMU had ended.
-    DeviceStayed(Duration),
+    /// The back end of the device with this number ended badly.
+    Device(usize, ExitStatus),
+    /// It ended, not badly, before the job did.
+    DeviceLeft(usize, ExitStatus),
+    /// It was still running this long after QEMU had ended.
+    DeviceStayed(usize, Duration),
     /// The channel to the guest broke.
     Channel(io::Error),
 }
@@ -118,16 +130,17 @@ impl fmt::Display for Failure {
             Failure::NotStarted(reason) => write!(f, "the job was not started: {reason}"),
             Failure::NoVerdict => f.write_str("the VM ended without a verdict of its job"),
             Failure::Qemu(status) => write!(f, "QEMU ended with {status}"),
-            Failure::Device(status) => write!(f, "the back end ended with {status}"),
-            Failure::DeviceLeft(status) => {
-                write!(f, "the back end ended before the job did, with {status}")
+            Failure::Device(number, status) => {
+                write!(f, "the back end of device {number} ended with {status}")
             }
-            Failure::DeviceStayed(limit) => {
-                write!(
-                    f,
-                    "the back end was still running {limit:?} after QEMU had ended"
-                )
-            }
+            Failure::DeviceLeft(number, status) => write!(
+                f,
+                "the back end of device {number} ended before the job did, with {status}"
+            ),
+            Failure::DeviceStayed(number, limit) => write!(
+                f,
+                "the back end of device {number} was still running {limit:?} after QEMU had ended"
+            ),
             Failure::Channel(error) => write!(f, "the channel to the guest broke: {error}"),
         }
     }
@@ -176,12 +189,14 @@ mod tests {
         let console: String = (0..200).map(|i| format!("line {i}\n")).collect();
         let text = Evidence {
             console,
+            devices: vec![DeviceEvidence::default(); 2],
             ..Evidence::default()
         }
         .to_string();
         assert!(text.contains("line 199"));
         assert!(!text.contains("line 100\n"));
         assert!(text.contains("of 200 lines"));
+        assert!(text.contains("log of device 1: empty"));
         assert!(text.contains("QEMU command line: empty"));
     }
 }

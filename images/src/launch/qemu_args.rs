@@ -2,7 +2,7 @@
 //! The command lines of QEMU and of the back end.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::config::VmConfig;
 use crate::accel::Accel;
@@ -22,8 +22,8 @@ const TCG_KERNEL_ARGS: &str = "tsc=reliable no_timer_check";
 
 /// Paths in a VM's folder.
 pub struct Sockets<'a> {
-    /// vhost-user.
-    pub device: &'a Path,
+    /// vhost-user, one for each device.
+    pub devices: &'a [PathBuf],
     /// Frames.
     pub job: &'a Path,
     /// The whole initramfs, job included.
@@ -85,19 +85,9 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         &format!("virtserialport,chardev=job,name={PORT_NAME}"),
     ]);
 
-    let memory = format!(
-        "memory-backend-memfd,id=devmem,size={},share=on",
-        config.device_memory
-    );
-    args.add(&["-object", &memory]);
-    args.add(&["-chardev", &socket_chardev("coax0", paths.device)]);
-    // A PCI Express function needs a port to have ATS and its relatives.
-    args.add(&["-device", "pcie-root-port,id=rp0,chassis=1"]);
-    let device = format!(
-        "vhost-user-coax-pci,chardev=coax0,memdev=devmem,bus=rp0,command-queues={}",
-        config.engines
-    );
-    args.add(&["-device", &device]);
+    for (number, socket) in paths.devices.iter().enumerate() {
+        args.accelerator(config, number, socket);
+    }
     args.0
 }
 
@@ -110,12 +100,34 @@ impl Words {
         self.0.extend(words.iter().map(OsString::from));
     }
 
+    /// A device. The guest finds the ports, and so the devices behind them, in this order.
+    fn accelerator(&mut self, config: &VmConfig, number: usize, socket: &Path) {
+        let memory = format!(
+            "memory-backend-memfd,id=devmem{number},size={},share=on",
+            config.device_memory
+        );
+        self.add(&["-object", &memory]);
+        self.add(&[
+            "-chardev",
+            &socket_chardev(&format!("coax{number}"), socket),
+        ]);
+        // A PCI Express function needs a port to have ATS and its relatives.
+        let port = format!("pcie-root-port,id=rp{number},chassis={}", number + 1);
+        self.add(&["-device", &port]);
+        let device = format!(
+            "vhost-user-coax-pci,chardev=coax{number},memdev=devmem{number},bus=rp{number},\
+             command-queues={}",
+            config.engines
+        );
+        self.add(&["-device", &device]);
+    }
+
     fn pair(&mut self, option: &str, path: &Path) {
         self.0.extend([option.into(), path.into()]);
     }
 }
 
-/// The back end's arguments; its listening socket is its standard input.
+/// A back end's arguments; its listening socket is its standard input.
 pub fn device(config: &VmConfig) -> Vec<OsString> {
     let mut args = Words::default();
     args.add(&["--fd", "0", "-v"]);
@@ -160,6 +172,25 @@ mod tests {
             shell_line(Path::new("/bin/qemu"), &args),
             r"/bin/qemu -append 'a=1 b='\''2'\''' ''"
         );
+    }
+
+    #[test]
+    fn every_device_has_memory_port_and_socket_of_its_own() {
+        let mut words = Words::default();
+        for number in 0..2 {
+            let socket = format!("/run/{number}");
+            words.accelerator(&VmConfig::default(), number, Path::new(&socket));
+        }
+        let line = shell_line(Path::new("qemu"), &words.0);
+        for text in [
+            "id=devmem1,size=512M",
+            "id=coax1,path=/run/1",
+            "id=rp1,chassis=2",
+            "chardev=coax1,memdev=devmem1,bus=rp1,",
+            "chardev=coax0,memdev=devmem0,bus=rp0,",
+        ] {
+            assert!(line.contains(text), "no {text} in {line}");
+        }
     }
 
     #[test]

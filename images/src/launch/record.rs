@@ -11,7 +11,7 @@ use crate::job::Exit;
 
 /// From the job's end to QEMU's: unloading and powering off takes a second under TCG.
 pub const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
-/// From the end of QEMU, or of the back end, to that of the other.
+/// From the end of QEMU, or of a back end, to that of the other.
 pub const PEER_END_LIMIT: Duration = Duration::from_secs(5);
 
 /// What has been seen of the VM.
@@ -37,10 +37,10 @@ pub struct Record {
     pub console_ended: bool,
     /// No more frames will come.
     pub channel_ended: bool,
-    /// How the back end ended while the VM was waited for.
-    pub device_status: Option<ExitStatus>,
-    /// The back end was killed on purpose.
-    pub device_killed: bool,
+    /// The first back end that ended while the VM was waited for: the device's number and how.
+    pub device_left: Option<(usize, ExitStatus)>,
+    /// The back ends were killed on purpose.
+    pub devices_killed: bool,
     /// The VM lived too long.
     pub timed_out: bool,
     /// The user ended it.
@@ -68,12 +68,13 @@ impl Record {
     }
 }
 
-/// The most telling reason to distrust the run, if there is one.
+/// The most telling reason to distrust the run, if there is one. `None` stands for a process that is
+/// still running.
 pub fn judge(
     record: &mut Record,
     timeout: Option<Duration>,
     qemu: Option<ExitStatus>,
-    device: Option<ExitStatus>,
+    devices: &[Option<ExitStatus>],
 ) -> Option<Failure> {
     if let Some(line) = record.complaint.take() {
         return Some(Failure::KernelComplaint(line));
@@ -85,16 +86,20 @@ pub fn judge(
         return None;
     }
     let failed = |status: &ExitStatus| !status.success();
-    if let Some(status) = device.filter(failed).filter(|_| !record.device_killed) {
-        return Some(Failure::Device(status));
+    // Those that were killed have nothing to answer for.
+    let devices = if record.devices_killed { &[] } else { devices };
+    for (number, status) in devices.iter().enumerate() {
+        if let Some(status) = status.filter(failed) {
+            return Some(Failure::Device(number, status));
+        }
     }
     // One that lived too long was killed, which says nothing about QEMU.
     if let Some(status) = qemu.filter(failed).filter(|_| !record.timed_out) {
         return Some(Failure::Qemu(status));
     }
-    if let Some(status) = record.device_status.filter(|_| !record.device_killed) {
+    if let Some((number, status)) = record.device_left.filter(|_| !record.devices_killed) {
         if record.exit.is_none() {
-            return Some(Failure::DeviceLeft(status));
+            return Some(Failure::DeviceLeft(number, status));
         }
     }
     if record.timed_out {
@@ -111,7 +116,8 @@ pub fn judge(
     if record.exit.is_none() {
         return Some(Failure::NoVerdict);
     }
-    (device.is_none() && !record.device_killed).then_some(Failure::DeviceStayed(PEER_END_LIMIT))
+    let stayed = devices.iter().position(Option::is_none)?;
+    Some(Failure::DeviceStayed(stayed, PEER_END_LIMIT))
 }
 
 #[cfg(test)]
@@ -128,7 +134,9 @@ mod tests {
         qemu: Option<ExitStatus>,
         device: Option<ExitStatus>,
     ) -> Option<Failure> {
-        judge(&mut record, Some(Duration::from_secs(180)), qemu, device)
+        // The first device is always well.
+        let devices = [ended(0), device];
+        judge(&mut record, Some(Duration::from_secs(180)), qemu, &devices)
     }
 
     #[test]
@@ -165,25 +173,36 @@ mod tests {
     fn a_back_end_that_left_early_is_not_blamed_on_the_time_limit() {
         let record = Record {
             timed_out: true,
-            device_status: ended(0),
+            device_left: ended(0).map(|status| (1, status)),
             ..Record::default()
         };
         assert!(matches!(
             judged(record, None, ended(0)),
-            Some(Failure::DeviceLeft(_))
+            Some(Failure::DeviceLeft(1, _))
         ));
     }
 
     #[test]
     fn a_qemu_that_crashed_is_not_blamed_on_the_back_end_that_ended_with_it() {
         let record = Record {
-            device_status: ended(0),
+            device_left: ended(0).map(|status| (1, status)),
             ..Record::default()
         };
         assert!(matches!(
             judged(record, ended(1), ended(0)),
             Some(Failure::Qemu(_))
         ));
+    }
+
+    #[test]
+    fn back_ends_that_were_killed_on_purpose_are_no_failure() {
+        let record = Record {
+            exit: Some(Exit::Code(0)),
+            devices_killed: true,
+            ..Record::default()
+        };
+        let killed = Some(ExitStatus::from_raw(9));
+        assert!(judged(record, ended(0), killed).is_none());
     }
 
     #[test]
@@ -194,11 +213,11 @@ mod tests {
         };
         assert!(matches!(
             judged(record(), ended(0), ended(1)),
-            Some(Failure::Device(_))
+            Some(Failure::Device(1, _))
         ));
         assert!(matches!(
             judged(record(), ended(0), None),
-            Some(Failure::DeviceStayed(_))
+            Some(Failure::DeviceStayed(1, _))
         ));
     }
 }

@@ -3,15 +3,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::back_end::{self, BackEnd};
 use super::channel::{self, Event};
 use super::config::{Output, VmConfig};
 use super::console::{complaint, fatal};
@@ -29,15 +29,15 @@ use crate::temporary::TemporaryFolder;
 
 /// From a fatal console line to the end of the VM: time for the trace that follows it.
 const FATAL_LIMIT: Duration = Duration::from_secs(5);
-/// How often a back end that ended too early is noticed.
+/// How often a back end that ended too early is looked for.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A running VM; dropping it kills it. The thread that started it must live as long.
 #[derive(Debug)]
 pub struct Vm {
-    // Dropped in this order: QEMU first, so that the back end sees its front end leave.
+    // Dropped in this order: QEMU first, so that the back ends see their front end leave.
     qemu: Group,
-    device: Group,
+    devices: Vec<BackEnd>,
     folder: TemporaryFolder,
     events: Receiver<Event>,
     sender: Sender<Event>,
@@ -54,12 +54,12 @@ pub struct Vm {
 /// What can be done to a running VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Kill the back end, as a crash would. Its end is then no failure.
+    /// Kill the back ends, as a crash would. Their end is then no failure.
     KillDevice,
 }
 
 impl Vm {
-    /// Starts back end and QEMU, which runs `job`.
+    /// Starts back ends and QEMU, which runs `job`.
     ///
     /// # Errors
     ///
@@ -70,37 +70,26 @@ impl Vm {
             .accel;
         let folder = prepare("a folder", TemporaryFolder::new)?;
         let path = |name: &str| folder.path().join(name);
-        let (device_socket, job_socket) = (path("device.sock"), path("job.sock"));
+        let job_socket = path("job.sock");
         let initramfs_path = path("initramfs.cpio");
 
         let file = JobFile {
             job: job.clone(),
-            driver: config.load_driver.then_some(config.mode),
+            driver: config.driver(),
         };
         prepare("the initramfs", || {
             initramfs::with_job(&images.initramfs, &initramfs_path, &file, &config.files)
         })?;
-        let device_listener =
-            prepare("the device's socket", || UnixListener::bind(&device_socket))?;
         let job_listener = prepare("the job's socket", || UnixListener::bind(&job_socket))?;
-        let device_log = prepare("the device's log", || File::create(path("device.log")))?;
         let qemu_log = prepare("QEMU's log", || File::create(path("qemu.log")))?;
 
         let started = Instant::now();
-        let program = &images.device;
-        let args = qemu_args::device(config);
-        let device_command_line = qemu_args::shell_line(program, &args);
-        let device = start(
-            program,
-            Command::new(program)
-                .args(&args)
-                .stdin(OwnedFd::from(device_listener))
-                .stdout(Stdio::null())
-                .stderr(device_log),
-        )?;
-
+        let devices = back_end::start_all(images, config, folder.path())?;
+        let device_sockets: Vec<PathBuf> = (0..config.devices)
+            .map(|number| back_end::socket(folder.path(), number))
+            .collect();
         let sockets = Sockets {
-            device: &device_socket,
+            devices: &device_sockets,
             job: &job_socket,
             initramfs: &initramfs_path,
         };
@@ -132,12 +121,11 @@ impl Vm {
         };
         let evidence = Evidence {
             command_line,
-            device_command_line,
             ..Evidence::default()
         };
         Ok(Vm {
             qemu,
-            device,
+            devices,
             folder,
             events,
             sender,
@@ -161,9 +149,9 @@ impl Vm {
         self.wait_watching(|_| None)
     }
 
-    /// Process number of the back end.
-    pub fn device_id(&mut self) -> u32 {
-        self.device.child().id()
+    /// Process numbers of the back ends.
+    pub fn device_ids(&mut self) -> Vec<u32> {
+        self.devices.iter_mut().map(BackEnd::id).collect()
     }
 
     /// As [`Vm::wait`], and `watch` sees each line of standard output as it comes and may have
@@ -198,7 +186,7 @@ impl Vm {
             if self.record.escaped {
                 break;
             }
-            self.check_device();
+            self.check_devices();
         }
         self.raw_mode = None;
         self.finish()
@@ -264,8 +252,8 @@ impl Vm {
 
     fn act(&mut self, action: Option<Action>) {
         if action == Some(Action::KillDevice) {
-            self.record.device_killed = true;
-            self.device.signal(Signal::SIGKILL);
+            self.record.devices_killed = true;
+            self.devices.iter().for_each(BackEnd::kill);
         }
     }
 
@@ -300,13 +288,19 @@ impl Vm {
     }
 
     /// A VM whose back end has gone is given time to say so, then ended.
-    fn check_device(&mut self) {
-        if self.record.device_status.is_none() {
-            if let Ok(Some(status)) = self.device.wait_at_most(Duration::ZERO) {
-                self.record.device_status = Some(status);
-                if !self.record.device_killed {
-                    self.end_within(PEER_END_LIMIT);
-                }
+    fn check_devices(&mut self) {
+        if self.record.device_left.is_some() {
+            return;
+        }
+        let mut devices = self.devices.iter_mut().enumerate();
+        let left = devices.find_map(|(number, device)| {
+            let status = device.wait_at_most(Duration::ZERO).ok()??;
+            Some((number, status))
+        });
+        if left.is_some() {
+            self.record.device_left = left;
+            if !self.record.devices_killed {
+                self.end_within(PEER_END_LIMIT);
             }
         }
     }
@@ -327,29 +321,26 @@ impl Vm {
         if qemu_status.is_none() {
             self.qemu.signal(Signal::SIGKILL);
         }
-        let device_status = self
-            .device
-            .wait_at_most(PEER_END_LIMIT)
-            .map_err(prepare_wait)?;
+        let device_statuses = self
+            .devices
+            .iter_mut()
+            .map(|device| device.wait_at_most(PEER_END_LIMIT).map_err(prepare_wait))
+            .collect::<Result<Vec<_>, _>>()?;
         // What came while the others ended: the console's last lines above all.
         while let Ok(event) = self.events.try_recv() {
             self.handle(event);
         }
 
-        let log = |name: &str| {
-            let bytes = fs::read(self.folder.path().join(name)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        let (device_log, qemu_log) = (log("device.log"), log("qemu.log"));
+        let qemu_log = fs::read(self.folder.path().join("qemu.log")).unwrap_or_default();
         let mut record = self.record;
-        record.evidence.device_log = device_log;
-        record.evidence.qemu_log = qemu_log;
+        record.evidence.devices = self.devices.iter().map(BackEnd::evidence).collect();
+        record.evidence.qemu_log = String::from_utf8_lossy(&qemu_log).into_owned();
         record.evidence.stderr = String::from_utf8_lossy(&record.stderr).into_owned();
         if record.escaped {
             record.exit = Some(Exit::Signal(nix::libc::SIGHUP));
         }
 
-        let failure = judge(&mut record, self.timeout, qemu_status, device_status);
+        let failure = judge(&mut record, self.timeout, qemu_status, &device_statuses);
         match (failure, record.exit) {
             (None, Some(exit)) => Ok(Outcome {
                 exit,
@@ -373,14 +364,16 @@ fn show(mut stream: impl Write, bytes: &[u8]) {
     let _ = stream.write_all(bytes).and_then(|()| stream.flush());
 }
 
-fn prepare<T>(what: &str, make: impl FnOnce() -> io::Result<T>) -> Result<T, LaunchError> {
+/// Makes something that a VM needs.
+pub fn prepare<T>(what: &str, make: impl FnOnce() -> io::Result<T>) -> Result<T, LaunchError> {
     make().map_err(|source| LaunchError::Prepare {
         what: what.to_owned(),
         source,
     })
 }
 
-fn start(program: &Path, command: &mut Command) -> Result<Group, LaunchError> {
+/// Starts a program in a group of its own.
+pub fn start(program: &Path, command: &mut Command) -> Result<Group, LaunchError> {
     Group::start(command, Signal::SIGKILL).map_err(|source| LaunchError::Start {
         program: program.display().to_string(),
         source,
