@@ -16,7 +16,7 @@ impl Access {
 
     /// The rights among these bits; others are ignored.
     pub fn from_bits(bits: u64) -> Self {
-        Self((bits & u64::from(ACCESS_READ | ACCESS_WRITE)) as u8)
+        Self((bits & 11) as u8)
     }
 
     /// `ACCESS_*` bits.

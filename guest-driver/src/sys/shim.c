@@ -195,7 +195,13 @@ bool coax_pfn_is_zero(unsigned long pfn)
 
 void coax_device_folio_init(struct page *page, struct dev_pagemap *pgmap, unsigned int order)
 {
-	zone_device_folio_init(page_folio(page), pgmap, order);
+	/*
+	 * Not zone_device_folio_init(): a free page may still say that it is the tail of a larger
+	 * folio, so that page_folio() would lead to another page.
+	 */
+	zone_device_page_init(page, pgmap, order);
+	if (order)
+		folio_set_large_rmappable(page_folio(page));
 }
 
 struct dev_pagemap *coax_page_pgmap(struct page *page)
