@@ -122,8 +122,10 @@ pub enum Suite {
     Unit,
     /// The driver's build, and its tests that need no kernel
     Driver,
-    /// Everything that needs a guest
+    /// Our own tests that need a guest
     Vm,
+    /// The kernel's own tests of this subject, on coax and on the kernel's test_hmm
+    Hmm,
 }
 
 /// `coax test`
@@ -141,6 +143,13 @@ pub struct Test {
     /// Of the suite `vm`, only cases whose name contains this; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
+    /// Of the suite `hmm`, also write both drivers' results as JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    pub json: Option<PathBuf>,
+    /// Run the half of the suite `hmm` that is on coax so many times
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -348,6 +357,8 @@ mod tests {
             "coax run coaxctl info",
             "coax test nothing",
             "coax test --list --ktap x",
+            "coax test --list --json x",
+            "coax test hmm --repeat 0",
             "coax build everything",
         ] {
             assert_eq!(refused(line), 2, "{line}");

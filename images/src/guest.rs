@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{self, Entry, Key};
+use crate::hmm_tests;
 use crate::host_packages::{self, Group};
 use crate::initramfs::{self, Member};
 use crate::kernel::{self, Kernel};
@@ -19,7 +20,7 @@ use crate::rust_for_kernel::Toolchain;
 use crate::tool;
 
 /// Version of the steps below: part of the key, raised when they change.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 /// Cargo's build folders and one root file system.
 const NEEDED_MIB: u64 = 1500;
 /// Builds kept: going back and forth between versions of the sources builds nothing.
@@ -107,6 +108,8 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     build_guest_programs(&target, &log, &mut watch)?;
     progress.finish();
     let driver = build_driver(kernel, &log)?;
+    let tests = entry.path("hmm-tests");
+    hmm_tests::build(kernel, &tests, &log)?;
 
     let copy = |from: PathBuf, name: &str| -> Result<PathBuf> {
         let to = entry.path(name);
@@ -116,7 +119,12 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     let host = |name: &str| copy(target.join("release").join(name), name);
     let (device, engine_bench) = (host("vhost-device-coax")?, host("coax-engine-bench")?);
     let initramfs = entry.path("initramfs.cpio");
-    let members = members(kernel, &target, &driver);
+    let mut members = members(kernel, &target, &driver);
+    members.push(Member {
+        guest_path: "/bin/hmm-tests".into(),
+        host_path: tests,
+        mode: 0o755,
+    });
     initramfs::write_base(&initramfs, &members, &applets()?)
         .context("Cannot write the guest's root file system")?;
     let seconds = started.elapsed().as_secs_f64();

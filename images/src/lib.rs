@@ -20,6 +20,8 @@ pub mod fetch;
 #[cfg(feature = "host")]
 pub mod guest;
 #[cfg(feature = "host")]
+pub mod hmm_tests;
+#[cfg(feature = "host")]
 pub mod host_packages;
 #[cfg(feature = "host")]
 pub mod images;

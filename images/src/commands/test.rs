@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `coax test`.
 
+mod hmm;
 mod results;
 mod suites;
 
@@ -20,6 +21,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
         return list(options);
     }
     let ktap = create(&options.ktap)?;
+    let mut json = create(&options.json)?;
     let mut results = Results::default();
     for suite in chosen(options) {
         println!("Suite {}", name(suite));
@@ -27,6 +29,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
             Suite::Unit => suites::unit(&mut results),
             Suite::Driver => suites::driver(&mut results, install),
             Suite::Vm => suites::vm(&mut results, options, install),
+            Suite::Hmm => hmm::run(&mut results, options, json.take(), install),
         };
         if let Err(error) = ran {
             results.broken(name(suite), &format!("{error:#}"));
@@ -54,6 +57,7 @@ fn name(suite: Suite) -> &'static str {
         Suite::Unit => "unit",
         Suite::Driver => "driver",
         Suite::Vm => "vm",
+        Suite::Hmm => "hmm",
     }
 }
 

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs `hmm-tests` on one of the two drivers, in as many VMs as that takes.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+
+use super::harness::{Output, Ran};
+use coax_images::accel::Choice;
+use coax_images::images::Images;
+use coax_images::job::Job;
+use coax_images::launch::{complaint, Bytes, LaunchError, Vm, VmConfig};
+use coax_images::progress::Progress;
+
+/// System memory: the coherent half of `test_hmm` takes two pieces of it, and the largest test
+/// works on 256 MiB, twice.
+const MEMORY: Bytes = Bytes::gib(8);
+/// Memory of each coax device: four times what the largest test puts into it.
+const DEVICE_MEMORY: Bytes = Bytes::gib(1);
+/// The tests use two devices in private and two in coherent mode.
+const DEVICES: u32 = 4;
+/// Pages of 2 MiB set aside: without them, tests of huge pages are skipped.
+const HUGE_PAGES: &str = "hugepages=128";
+/// Memory that the kernel leaves alone, for the coherent half of `test_hmm`: 1 GiB each, above
+/// everything that a boot needs.
+const SET_ASIDE: [u64; 2] = [0x1_4000_0000, 0x1_8000_0000];
+/// Longest life of a VM: the tests take a minute under TCG, several on a busy host, and the harness
+/// ends one that hangs after 30 s.
+const VM_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Who answers the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// The driver of this checkout and four devices.
+    Coax,
+    /// The kernel's own driver, which plays its devices itself.
+    TestHmm,
+}
+
+impl Driver {
+    fn config(self, accel: Choice) -> VmConfig {
+        let common = VmConfig {
+            memory: MEMORY,
+            kernel_args: vec![HUGE_PAGES.into()],
+            accel,
+            timeout: Some(VM_LIMIT),
+            ..VmConfig::default()
+        };
+        match self {
+            Driver::Coax => VmConfig {
+                devices: DEVICES,
+                device_memory: DEVICE_MEMORY,
+                hmm: true,
+                ..common
+            },
+            Driver::TestHmm => {
+                let set_aside = SET_ASIDE.map(|start| format!("memmap=1G${start:#x}"));
+                VmConfig {
+                    devices: 0,
+                    load_driver: false,
+                    kernel_args: [common.kernel_args, set_aside.to_vec()].concat(),
+                    ..common
+                }
+            }
+        }
+    }
+
+    /// Lists the tests, then runs those of `names`, or all if there are none.
+    fn job(self, names: &[String]) -> Job {
+        let load = match self {
+            Driver::Coax => String::new(),
+            Driver::TestHmm => {
+                let [first, second] = SET_ASIDE;
+                format!(
+                    "insmod /lib/modules/test_hmm.ko spm_addr_dev0={first:#x} \
+                     spm_addr_dev1={second:#x} || exit; "
+                )
+            }
+        };
+        let script = format!("{load}hmm-tests -l 2>&1; exec hmm-tests \"$@\" 2>&1");
+        let words = ["sh", "-c", &script, "hmm-tests"].map(str::to_owned);
+        let selected = names.iter().flat_map(|name| ["-r".into(), name.clone()]);
+        Job::new(words.into_iter().chain(selected))
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Driver::Coax => "coax",
+            Driver::TestHmm => "test_hmm",
+        })
+    }
+}
+
+/// What came of the tests on one driver.
+#[derive(Debug, Default)]
+pub struct Side {
+    /// All tests that there are.
+    pub listed: Vec<String>,
+    /// Those that ran, once each.
+    pub ran: Vec<Ran>,
+    /// Console lines by which the kernel complained.
+    pub kernel_warnings: usize,
+    /// VMs that did not end well, each with its evidence.
+    pub bad_ends: Vec<LaunchError>,
+}
+
+/// Runs all tests. A test that takes the VM with it has failed, and those after it run in another.
+///
+/// # Errors
+///
+/// A VM could not be started, or no test ran in it.
+pub fn run(images: &Images, driver: Driver, accel: Choice) -> Result<Side> {
+    let mut side = Side::default();
+    let mut left = Vec::new();
+    loop {
+        run_vm(images, driver, accel, &left, &mut side)?;
+        left.clone_from(&side.listed);
+        left.retain(|name| !side.ran.iter().any(|ran| ran.name == *name));
+        if left.is_empty() {
+            return Ok(side);
+        }
+    }
+}
+
+/// Runs the tests of these names, or all, in one VM.
+fn run_vm(
+    images: &Images,
+    driver: Driver,
+    accel: Choice,
+    names: &[String],
+    side: &mut Side,
+) -> Result<()> {
+    let mut progress = Progress::start(&format!("The kernel's tests on {driver}"));
+    let vm = Vm::start(images, &driver.config(accel), &driver.job(names))
+        .with_context(|| format!("Cannot start a VM for the tests on {driver}"))?;
+    let mut output = Output::default();
+    let ended = vm.wait_watching(|line| {
+        output.line(line);
+        if let Some(planned) = output.planned() {
+            progress.update(output.ran().len() as u64, planned as u64);
+        }
+        None
+    });
+    progress.finish();
+
+    if side.listed.is_empty() {
+        side.listed = output.listed();
+    }
+    let ran = output.finish("the VM ended, or the tests stopped, during this one");
+    let nothing_ran = ran.is_empty();
+    side.ran.extend(ran);
+    match ended {
+        Ok(outcome) if nothing_ran => bail!(
+            "No test ran on {driver}: {}\n{}{}",
+            outcome.exit,
+            outcome.stdout_text(),
+            outcome.stderr_text()
+        ),
+        Ok(_) => {}
+        Err(error) if nothing_ran => {
+            return Err(error).with_context(|| format!("No test ran on {driver}"))
+        }
+        Err(error) => {
+            if let LaunchError::Failed { evidence, .. } = &error {
+                let lines = evidence.console.lines();
+                side.kernel_warnings += lines.filter(|line| complaint(line)).count();
+            }
+            side.bad_ends.push(error);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_aside_memory_is_what_the_kernels_driver_is_told() {
+        let config = Driver::TestHmm.config(Choice::Tcg);
+        assert_eq!(
+            config.kernel_args,
+            [
+                "hugepages=128",
+                "memmap=1G$0x140000000",
+                "memmap=1G$0x180000000"
+            ]
+        );
+        assert_eq!(config.driver(), None);
+        let script = &Driver::TestHmm.job(&[]).argv[2];
+        assert!(script.contains("spm_addr_dev0=0x140000000 spm_addr_dev1=0x180000000"));
+    }
+
+    #[test]
+    fn tests_are_selected_by_their_full_names() {
+        let job = Driver::Coax.job(&["a.b.c".into(), "a.b.d".into()]);
+        assert_eq!(job.argv[4..], ["-r", "a.b.c", "-r", "a.b.d"]);
+        assert!(!job.argv[2].contains("insmod"));
+    }
+
+    #[test]
+    fn coax_has_four_devices_that_offer_the_interface() {
+        let driver = Driver::Coax.config(Choice::Tcg).driver();
+        let driver = driver.expect("init loads it");
+        assert!(driver.parameters.contains(&"hmm=1".into()));
+        assert!(driver.devices.contains(&"hmm_dmirror3".into()));
+    }
+}
