@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use coax_images::accel::Choice;
 use coax_images::job::Mode;
+use coax_images::kernel::Variant;
 use coax_images::launch::Bytes;
 
 /// A virtual accelerator with coherent memory, in a virtual machine of its own.
@@ -24,6 +25,7 @@ Examples:
   ./coax run                          a shell beside the device
   ./coax run --file prog -- ./prog    a static program of yours
   ./coax test vm --filter fork        some of the VM tests
+  ./coax test vm --kernel debug       all of them, on a kernel that checks itself
 
 Exit status: 0 done, 1 failed, 2 wrong usage; of `run`, that of its command.")]
 pub struct Cli {
@@ -141,6 +143,9 @@ pub struct Test {
     /// Of the suite `vm`, only cases whose name contains this; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
+    /// Guest kernel that `driver` and `vm` use
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub kernel: Variant,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -178,6 +183,9 @@ pub struct Run {
     /// End the VM, as a failure, after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub timeout: Option<Duration>,
+    /// Guest kernel
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub kernel: Variant,
     #[command(flatten)]
     pub accel: Accel,
     /// Command with its arguments; a shell if there is none
@@ -274,6 +282,9 @@ pub struct Build {
     /// What to build
     #[arg(value_enum, default_value_t = Part::All)]
     pub part: Part,
+    /// Guest kernel
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub kernel: Variant,
 }
 
 /// What can be removed.
@@ -336,6 +347,7 @@ mod tests {
             "coax test nothing",
             "coax test --list --ktap x",
             "coax build everything",
+            "coax build kernel --kernel fast",
         ] {
             assert_eq!(refused(line), 2, "{line}");
         }
