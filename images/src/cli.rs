@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use coax_images::accel::Choice;
 use coax_images::job::Mode;
+use coax_images::kernel::Variant;
 use coax_images::launch::Bytes;
 
 /// A virtual accelerator with coherent memory, in a virtual machine of its own.
@@ -24,6 +25,7 @@ Examples:
   ./coax run                          a shell beside the device
   ./coax run --file prog -- ./prog    a static program of yours
   ./coax test vm --filter fork        some of the VM tests
+  ./coax test vm --kernel debug       all of them, on a kernel that checks itself
 
 Exit status: 0 done, 1 failed, 2 wrong usage; of `run`, that of its command.")]
 pub struct Cli {
@@ -150,6 +152,9 @@ pub struct Test {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+    /// Guest kernel that `driver` and `vm` use
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub kernel: Variant,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -195,6 +200,9 @@ pub struct Run {
     /// End the VM, as a failure, after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub timeout: Option<Duration>,
+    /// Guest kernel
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub kernel: Variant,
     #[command(flatten)]
     pub accel: Accel,
     /// Command with its arguments; a shell if there is none
@@ -293,6 +301,9 @@ pub struct Build {
     /// What to build
     #[arg(value_enum, default_value_t = Part::All)]
     pub part: Part,
+    /// Guest kernel
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub kernel: Variant,
 }
 
 /// What can be removed.
@@ -360,6 +371,7 @@ mod tests {
             "coax test --list --json x",
             "coax test hmm --repeat 0",
             "coax build everything",
+            "coax build kernel --kernel fast",
         ] {
             assert_eq!(refused(line), 2, "{line}");
         }

@@ -14,7 +14,7 @@ use crate::cache::{self, Entry, Key};
 use crate::hmm_tests;
 use crate::host_packages::{self, Group};
 use crate::initramfs::{self, Member};
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Kernel, Variant};
 use crate::progress::Progress;
 use crate::rust_for_kernel::Toolchain;
 use crate::tool;
@@ -24,7 +24,7 @@ const RECIPE: u32 = 2;
 /// Cargo's build folders and one root file system.
 const NEEDED_MIB: u64 = 1500;
 /// Builds kept: going back and forth between versions of the sources builds nothing.
-const KEPT_BUILDS: usize = 4;
+const KEPT_BUILDS: usize = 6;
 /// Folders and files of this checkout that the builds depend on.
 const INPUTS: &[&str] = &[
     "Cargo.toml",
@@ -74,10 +74,12 @@ pub struct Guest {
 /// # Errors
 ///
 /// It, or the kernel it belongs to, is not built.
-pub fn built() -> Result<Guest> {
-    Entry::new("guest", &key(&kernel::built()?)?)?
+pub fn built(variant: Variant) -> Result<Guest> {
+    Entry::new("guest", &key(&kernel::built(variant)?)?)?
         .load()?
-        .context("The guest is not built: run ./coax build guest")
+        .with_context(|| {
+            format!("The guest is not built: run ./coax build guest --kernel {variant}")
+        })
 }
 
 /// Builds what is missing of the guest; packages are installed if `install` says so.
@@ -91,7 +93,8 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     if let Some(guest) = entry.load()? {
         return Ok(guest);
     }
-    host_packages::ensure(&[Group::Guest, Group::Kernel], install)?;
+    let packages = [&[Group::Guest], kernel.variant.packages()].concat();
+    host_packages::ensure(&packages, install)?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "the guest")?;
     let log = entry.path("build.log");
@@ -217,10 +220,12 @@ pub fn driver_make(kernel: &Kernel) -> Result<Command> {
     make.arg(format!("-j{}", tool::jobs()));
     make.arg(format!("KDIR={}", kernel.build_dir.display()));
     make.arg(format!("MO={}", output.display()));
-    make.args(Toolchain::find()?.make_variables());
+    make.args(Toolchain::find()?.make_variables())
+        .args(kernel.variant.make_variables());
     make.env("LC_ALL", "C")
         .env_remove("MAKEFLAGS")
-        .env_remove("MAKELEVEL");
+        .env_remove("MAKELEVEL")
+        .env_remove("LLVM");
     Ok(make)
 }
 

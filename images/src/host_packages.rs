@@ -13,6 +13,8 @@ use crate::tool;
 pub enum Group {
     /// Building the guest kernel and its modules.
     Kernel,
+    /// Building a guest kernel by clang.
+    Llvm,
     /// Building QEMU.
     Qemu,
     /// Building the guest's root file system.
@@ -20,7 +22,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// All of them.
+    /// Those that every use needs.
     pub const ALL: [Group; 3] = [Group::Kernel, Group::Qemu, Group::Guest];
 }
 
@@ -91,7 +93,8 @@ const COMMON: &[Package] = &[
     ),
 ];
 
-/// Debian 12's own Rust is too old for the kernel; its `-web` packages are not.
+/// Debian 12's own Rust and LLVM are too old for the kernel; its `-web` packages and LLVM 19 are
+/// not.
 const RUST_12: &[Package] = &[
     package(Group::Kernel, "rustc-web", "compiler of the kernel's Rust"),
     package(
@@ -104,6 +107,9 @@ const RUST_12: &[Package] = &[
         "libclang-19-dev",
         "bindings between C and Rust in the kernel",
     ),
+    package(Group::Llvm, "clang-19", "C compiler of the KASAN kernel"),
+    package(Group::Llvm, "lld-19", "linker of the KASAN kernel"),
+    package(Group::Llvm, "llvm-19", "object tools of the KASAN kernel"),
 ];
 
 const RUST: &[Package] = &[
@@ -123,6 +129,9 @@ const RUST: &[Package] = &[
         "libclang-dev",
         "the C parser behind those bindings",
     ),
+    package(Group::Llvm, "clang", "C compiler of the KASAN kernel"),
+    package(Group::Llvm, "lld", "linker of the KASAN kernel"),
+    package(Group::Llvm, "llvm", "object tools of the KASAN kernel"),
 ];
 
 /// Whether this is Debian 12, whose Rust needs other packages.
@@ -130,6 +139,15 @@ pub fn is_debian_12() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let has = |line| release.lines().any(|other| other == line);
     has("ID=debian") && has("VERSION_ID=\"12\"")
+}
+
+/// What the names of LLVM's programs end in.
+pub fn llvm_suffix() -> &'static str {
+    if is_debian_12() {
+        "-19"
+    } else {
+        ""
+    }
 }
 
 /// The packages that a group needs on this machine.

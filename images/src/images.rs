@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::cache::Lock;
-use crate::{guest, kernel, qemu};
+use crate::kernel::{self, Variant};
+use crate::{guest, qemu};
 
 /// Paths of everything a VM needs.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Images {
     pub kernel: PathBuf,
     /// Version of the kernel, as `uname -r` shows it.
     pub kernel_version: String,
+    /// Which kind of kernel it is.
+    pub variant: Variant,
     /// QEMU with the device.
     pub qemu: PathBuf,
     /// Version of QEMU.
@@ -32,13 +35,14 @@ pub struct Images {
 }
 
 impl Images {
-    /// The images of this checkout, which must have been built.
+    /// The images of this checkout with such a kernel, which must have been built.
     ///
     /// # Errors
     ///
     /// Says which image is missing and how to build it.
-    pub fn built() -> Result<Self> {
-        Self::join(kernel::built()?, qemu::built()?, guest::built()?)
+    pub fn built(variant: Variant) -> Result<Self> {
+        let kernel = kernel::built(variant)?;
+        Self::join(kernel, qemu::built()?, guest::built(variant)?)
     }
 
     /// Builds what is missing; packages of the host are installed if `install` says so.
@@ -46,12 +50,12 @@ impl Images {
     /// # Errors
     ///
     /// Those of the builds, each with the place of its log.
-    pub fn build(install: bool) -> Result<Self> {
-        if let Ok(images) = Self::built() {
+    pub fn build(variant: Variant, install: bool) -> Result<Self> {
+        if let Ok(images) = Self::built(variant) {
             return Ok(images);
         }
         let _lock = Lock::take()?;
-        let kernel = kernel::build(install)?;
+        let kernel = kernel::build(variant, install)?;
         let qemu = qemu::build(install)?;
         let guest = guest::build(&kernel, install)?;
         Self::join(kernel, qemu, guest)
@@ -62,6 +66,7 @@ impl Images {
             build_seconds: kernel.seconds + qemu.seconds + guest.seconds,
             kernel: kernel.image,
             kernel_version: kernel.version,
+            variant: kernel.variant,
             qemu: qemu.program,
             qemu_version: qemu.version,
             firmware: qemu.firmware,

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Builds the guest kernel.
 //!
-//! `make tinyconfig`, then the lines of `kernel/base.config`, each of which must survive the
-//! kernel's own configuration rules. Source and build tree stay: modules are built against them.
+//! `make tinyconfig`, then the lines of `kernel/base.config` and of the kind's own fragment, each
+//! of which must survive the kernel's own configuration rules. Source and build tree stay: modules
+//! are built against them. All kinds are built from one source tree.
+
+mod variant;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,18 +18,18 @@ use serde::{Deserialize, Serialize};
 use crate::artifacts::Artifacts;
 use crate::cache::{self, Entry, Key};
 use crate::fetch::{self, Source};
-use crate::host_packages::{self, Group};
+use crate::host_packages;
 use crate::progress::Progress;
 use crate::rust_for_kernel::Toolchain;
 use crate::tool;
 
+pub use variant::Variant;
+
 /// Version of the steps below: part of the key, raised when they change.
 const RECIPE: u32 = 1;
-/// Lines that make prints for a whole build, for the estimate.
-const EXPECTED_LINES: u64 = 2385;
 /// Source, build tree and archive.
 const NEEDED_MIB: u64 = 3500;
-/// The options.
+/// The options that every kind has.
 const BASE_CONFIG: &str = include_str!("../kernel/base.config");
 
 /// Folders of the source that no x86 build reads; without them it unpacks in half the time.
@@ -47,6 +50,9 @@ pub struct Kernel {
     pub key: String,
     /// Seconds that the build took.
     pub seconds: f64,
+    /// Which kind it is.
+    #[serde(default)]
+    pub variant: Variant,
 }
 
 /// The finished kernel of this checkout.
@@ -54,11 +60,11 @@ pub struct Kernel {
 /// # Errors
 ///
 /// It is not built.
-pub fn built() -> Result<Kernel> {
-    let key = key(&Toolchain::find()?)?;
-    Entry::new("kernel", &key)?
-        .load()?
-        .context("The guest kernel is not built: run ./coax build kernel")
+pub fn built(variant: Variant) -> Result<Kernel> {
+    let key = key(variant, &Toolchain::find()?)?;
+    Entry::new("kernel", &key)?.load()?.with_context(|| {
+        format!("The guest kernel is not built: run ./coax build kernel --kernel {variant}")
+    })
 }
 
 /// Builds what is missing of the kernel; packages are installed if `install` says so.
@@ -66,25 +72,26 @@ pub fn built() -> Result<Kernel> {
 /// # Errors
 ///
 /// Says which step failed and where its log is.
-pub fn build(install: bool) -> Result<Kernel> {
-    if let Ok(kernel) = built() {
+pub fn build(variant: Variant, install: bool) -> Result<Kernel> {
+    if let Ok(kernel) = built(variant) {
         return Ok(kernel);
     }
-    host_packages::ensure(&[Group::Kernel], install)?;
+    host_packages::ensure(variant.packages(), install)?;
     let started = Instant::now();
     let toolchain = Toolchain::find_or_build()?;
-    let key = key(&toolchain)?;
+    let key = key(variant, &toolchain)?;
     let entry = Entry::new("kernel", &key)?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "the guest kernel")?;
 
-    let tree = unpacked(&entry)?;
+    let tree = unpacked(&entry.path("unpack.log"))?;
     let build_dir = entry.path("build");
     cache::make_folder(&build_dir)?;
     let make = Make {
         tree: &tree,
         build_dir: &build_dir,
         toolchain: &toolchain,
+        variant,
     };
     let log = entry.path("build.log");
     configure(&make, &log)?;
@@ -99,14 +106,15 @@ pub fn build(install: bool) -> Result<Kernel> {
         build_dir: build_dir.clone(),
         key,
         seconds: started.elapsed().as_secs_f64(),
+        variant,
     };
     entry.complete(&kernel)?;
     Ok(kernel)
 }
 
-fn key(toolchain: &Toolchain) -> Result<String> {
+fn key(variant: Variant, toolchain: &Toolchain) -> Result<String> {
     let artifacts = Artifacts::pinned()?;
-    let key = artifacts
+    let mut key = artifacts
         .linux
         .iter()
         .fold(Key::new("kernel", RECIPE), |key, source| {
@@ -114,6 +122,11 @@ fn key(toolchain: &Toolchain) -> Result<String> {
         })
         .add("config", BASE_CONFIG.as_bytes())
         .add("tools", toolchain.versions()?.as_bytes());
+    if variant != Variant::Base {
+        key = key
+            .add("variant", variant.fragment().as_bytes())
+            .add("variant's tools", variant.versions()?.as_bytes());
+    }
     Ok(key.finish())
 }
 
@@ -129,20 +142,29 @@ fn source() -> Result<Source> {
     }
 }
 
-/// Fetches and unpacks the source once; its folder appears complete or not at all.
-fn unpacked(entry: &Entry) -> Result<PathBuf> {
-    let tree = entry.path("source");
-    if tree.is_dir() {
+/// Fetches and unpacks the source once for all kernels; its folder appears complete or not at all.
+fn unpacked(log: &Path) -> Result<PathBuf> {
+    let folder = cache::root()?.join("source");
+    // Archives differ by name if they differ at all.
+    let tree_of = |archive: &Path| Some(folder.join(archive.file_stem()?));
+    let pinned = Artifacts::pinned()?.linux;
+    let mut trees = pinned
+        .iter()
+        .filter_map(|archive| tree_of(Path::new(archive.file_name())));
+    if let Some(tree) = trees.find(|tree| tree.is_dir()) {
         return Ok(tree);
     }
     let source = source()?;
+    let tree = tree_of(&source.path).context("The archive has no name")?;
+    if tree.is_dir() {
+        return Ok(tree);
+    }
     let progress = Progress::start(&format!("Unpacking Linux {}", source.version));
-    let part = entry.path("source.part");
+    let part = folder.join("part");
     if part.exists() {
         fs::remove_dir_all(&part).with_context(|| format!("Cannot remove {}", part.display()))?;
     }
     cache::make_folder(&part)?;
-    let log = entry.path("unpack.log");
     let package = part.join("package");
     tool::run_logged(
         Command::new("dpkg-deb")
@@ -150,7 +172,7 @@ fn unpacked(entry: &Entry) -> Result<PathBuf> {
             .arg(&source.path)
             .arg(&package),
         "Unpacking the kernel's package",
-        &log,
+        log,
         |_| {},
     )?;
     let archive = find_archive(&package.join("usr/src"))?;
@@ -168,7 +190,7 @@ fn unpacked(entry: &Entry) -> Result<PathBuf> {
     tool::run_logged(
         tar.current_dir(&part),
         "Unpacking the kernel's source",
-        &log,
+        log,
         |_| {},
     )?;
     fs::remove_dir_all(&package)
@@ -193,6 +215,7 @@ struct Make<'a> {
     tree: &'a Path,
     build_dir: &'a Path,
     toolchain: &'a Toolchain,
+    variant: Variant,
 }
 
 impl Make<'_> {
@@ -202,7 +225,8 @@ impl Make<'_> {
             .arg(self.tree)
             .arg(format!("O={}", self.build_dir.display()));
         make.arg(format!("-j{}", tool::jobs()))
-            .args(self.toolchain.make_variables());
+            .args(self.toolchain.make_variables())
+            .args(self.variant.make_variables());
         make.args(targets);
         // Neither the user's make nor their language shall change the result.
         for name in [
@@ -227,26 +251,49 @@ impl Make<'_> {
 
 fn configure(make: &Make, log: &Path) -> Result<()> {
     let path = make.build_dir.join(".config");
+    let fragment = on_top_of(BASE_CONFIG, make.variant.fragment());
     // A resumed build keeps its configuration, or make would begin anew.
-    if path.is_file() && lost_lines(BASE_CONFIG, &read(&path)?).is_empty() {
+    if path.is_file() && lost_lines(&fragment, &read(&path)?).is_empty() {
         return Ok(());
     }
     let title = "Configuring the kernel";
     tool::run_logged(&mut make.command(&["rustavailable"]), title, log, |_| {})?;
     tool::run_logged(&mut make.command(&["tinyconfig"]), title, log, |_| {})?;
-    let config = read(&path)? + "\n" + BASE_CONFIG;
+    let config = read(&path)? + "\n" + &fragment;
     fs::write(&path, config).with_context(|| format!("Cannot write {}", path.display()))?;
     tool::run_logged(&mut make.command(&["olddefconfig"]), title, log, |_| {})?;
-    let lost = lost_lines(BASE_CONFIG, &read(&path)?);
+    let config = read(&path)?;
+    let lost = lost_lines(&fragment, &config);
     if !lost.is_empty() {
         fs::remove_file(&path).with_context(|| format!("Cannot remove {}", path.display()))?;
         bail!(
-            "The kernel's configuration rules did not keep these lines of \
-             images/kernel/base.config:\n  {}",
+            "The kernel's configuration rules did not keep these lines in images/kernel of the \
+             {} kernel:\n  {}",
+            make.variant,
             lost.join("\n  ")
         );
     }
     Ok(())
+}
+
+/// The lines of `fragment` behind those of `base` whose options it does not set otherwise.
+fn on_top_of(base: &str, fragment: &str) -> String {
+    let set: Vec<&str> = fragment.lines().filter_map(option_of).collect();
+    let overridden = |line: &&str| option_of(line).is_some_and(|option| set.contains(&option));
+    base.lines()
+        .filter(|line| !overridden(line))
+        .chain(fragment.lines())
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// The option that a line sets.
+fn option_of(line: &str) -> Option<&str> {
+    let line = line.trim();
+    match line.strip_prefix("# ") {
+        Some(rest) => rest.strip_suffix(" is not set"),
+        None => line.split_once('=').map(|(option, _)| option),
+    }
+    .filter(|option| option.starts_with("CONFIG_"))
 }
 
 /// The option lines of `fragment` that `config` does not have.
@@ -285,7 +332,7 @@ fn compile(make: &Make, log: &Path) -> Result<()> {
         |line| {
             // Steps are indented by two spaces, warnings are not.
             lines += u64::from(line.starts_with("  "));
-            progress.update(lines, EXPECTED_LINES);
+            progress.update(lines, make.variant.expected_lines());
         },
     );
     match result {
@@ -308,6 +355,30 @@ mod tests {
         let fragment = "# Reason.\nCONFIG_A=y\nCONFIG_B=m\nCONFIG_C=\"x\"\n";
         let config = "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=\"x\"\n";
         assert_eq!(lost_lines(fragment, config), ["CONFIG_B=m"]);
+    }
+
+    #[test]
+    fn a_fragment_replaces_the_bases_lines_for_its_options() {
+        let base = "# Reason.\nCONFIG_A=60\n# CONFIG_B is not set\nCONFIG_AB=y\n";
+        let fragment = "# More.\nCONFIG_A=240\nCONFIG_B=y\n";
+        assert_eq!(
+            on_top_of(base, fragment),
+            "# Reason.\nCONFIG_AB=y\n# More.\nCONFIG_A=240\nCONFIG_B=y\n"
+        );
+        assert_eq!(on_top_of(base, ""), base);
+    }
+
+    #[test]
+    fn every_kind_has_another_configuration() {
+        let kinds = [Variant::Base, Variant::Debug, Variant::Kasan];
+        let configs = kinds.map(|kind| on_top_of(BASE_CONFIG, kind.fragment()));
+        assert_eq!(configs[0], BASE_CONFIG);
+        assert!(configs[1].contains("\nCONFIG_PROVE_LOCKING=y\n"));
+        assert!(configs[2].contains("\nCONFIG_KASAN=y\n"));
+        for config in configs {
+            let release = config.matches("\nCONFIG_LOCALVERSION=").count();
+            assert_eq!(release, 1);
+        }
     }
 
     #[test]

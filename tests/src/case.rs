@@ -9,6 +9,10 @@ use std::time::Duration;
 /// a busy host, short enough that a hang is seen the same minute.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 
+/// Environment variable of the guest program: how many times as long as they say limits are,
+/// because the kernel is slower than the base.
+pub const TIME_FACTOR_VARIABLE: &str = "COAX_TIME_FACTOR";
+
 /// How device memory is known to the guest kernel; the driver's module parameter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub enum Mode {

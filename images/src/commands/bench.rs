@@ -19,6 +19,7 @@ use crate::cli::Bench;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
+use coax_images::kernel::Variant;
 use coax_images::launch::{Outcome, Vm, VmConfig};
 use coax_images::tool;
 use memory::MemoryWatch;
@@ -53,7 +54,7 @@ pub type Measured = BTreeMap<String, f64>;
 /// Measures everything and prints a line for each goal.
 pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
-    let images = Images::build(install)?;
+    let images = Images::build(Variant::Base, install)?;
     let accel = announce_accel(options.accel.accel)?;
     println!(
         "Linux {} on QEMU {}, {accel}",

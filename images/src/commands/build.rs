@@ -15,7 +15,10 @@ pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
     match options.part {
         Part::Kernel => {
             let _lock = Lock::take()?;
-            println!("{}", kernel::build(install)?.image.display());
+            println!(
+                "{}",
+                kernel::build(options.kernel, install)?.image.display()
+            );
         }
         Part::Qemu => {
             let _lock = Lock::take()?;
@@ -23,11 +26,11 @@ pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
         }
         Part::Guest => {
             let _lock = Lock::take()?;
-            let kernel = kernel::build(install)?;
+            let kernel = kernel::build(options.kernel, install)?;
             println!("{}", guest::build(&kernel, install)?.initramfs.display());
         }
         Part::All => {
-            let images = Images::build(install)?;
+            let images = Images::build(options.kernel, install)?;
             for path in [images.kernel, images.qemu, images.initramfs, images.device] {
                 println!("{}", path.display());
             }

@@ -14,13 +14,14 @@ use coax_images::cache::{self, Lock};
 pub fn run(options: &Clean) -> Result<ExitCode> {
     let root = cache::root()?;
     let folders = match options.what {
-        Leftover::Kernel => vec!["kernel"],
+        Leftover::Kernel => vec!["kernel", "source"],
         Leftover::Qemu => vec!["qemu"],
         Leftover::Guest => vec!["guest"],
         Leftover::Downloads => vec!["downloads"],
         Leftover::All => {
             vec![
                 "kernel",
+                "source",
                 "qemu",
                 "guest",
                 "downloads",

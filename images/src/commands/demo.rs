@@ -19,6 +19,7 @@ use crate::cli::Demo;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
+use coax_images::kernel::Variant;
 use coax_images::launch::{Vm, VmConfig};
 use scenario::{describe, first_migration, missing, Scenario};
 
@@ -48,7 +49,7 @@ pub struct Shown {
 /// Runs the demonstration and reports.
 pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
-    let images = Images::build(install)?;
+    let images = Images::build(Variant::Base, install)?;
     let accel = announce_accel(options.accel.accel)?;
     println!(
         "Linux {} on QEMU {}, {accel}",
@@ -103,10 +104,14 @@ pub fn show(images: &Images, modes: &[Mode], accel: Choice) -> Result<Shown> {
 
 /// One VM: its scenarios, and whether the guest's program ended well.
 fn show_mode(images: &Images, mode: Mode, accel: Choice) -> Result<(Vec<Scenario>, bool)> {
+    let usual = VmConfig::default();
     let config = VmConfig {
         mode,
         accel,
-        ..VmConfig::default()
+        timeout: usual
+            .timeout
+            .map(|limit| limit * images.variant.time_factor()),
+        ..usual
     };
     let job = Job::new(["coax-demo", "all", "--json", "-"]);
     let vm = Vm::start(images, &config, &job)

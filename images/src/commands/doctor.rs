@@ -8,7 +8,8 @@ use anyhow::Result;
 
 use coax_images::accel::{self, Choice};
 use coax_images::host_packages::{self, Group};
-use coax_images::{cache, fetch, guest, kernel, qemu, tool};
+use coax_images::kernel::{self, Variant};
+use coax_images::{cache, fetch, guest, qemu, tool};
 
 /// Prints a line for everything that matters; what is not there is no failure.
 pub fn run() -> Result<ExitCode> {
@@ -46,15 +47,23 @@ pub fn run() -> Result<ExitCode> {
     }
     built(
         "guest kernel",
-        kernel::built().map(|kernel| kernel.version),
+        kernel::built(Variant::Base).map(|kernel| kernel.version),
         "about 9 minutes",
     );
+    for variant in [Variant::Debug, Variant::Kasan] {
+        if let Ok(kernel) = kernel::built(variant) {
+            line(
+                &format!("  {variant}"),
+                &format!("built: {}", kernel.version),
+            );
+        }
+    }
     built(
         "QEMU",
         qemu::built().map(|qemu| qemu.version),
         "about 6 minutes",
     );
-    let guest = guest::built().map(|guest| guest.initramfs.display().to_string());
+    let guest = guest::built(Variant::Base).map(|guest| guest.initramfs.display().to_string());
     built("guest", guest, "about 3 minutes");
     Ok(ExitCode::SUCCESS)
 }

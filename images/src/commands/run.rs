@@ -17,7 +17,7 @@ use coax_images::launch::{self, GuestFile, Output, Vm, VmConfig};
 /// Runs the command, whose exit status is returned, or a shell.
 pub fn run(options: &Run, install: bool) -> Result<ExitCode> {
     let files = options.file.iter().map(read).collect::<Result<Vec<_>>>()?;
-    let images = Images::build(install)?;
+    let images = Images::build(options.kernel, install)?;
     announce_accel(options.accel.accel)?;
     let config = VmConfig {
         mode: options.mode.into(),

@@ -27,7 +27,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
         println!("Suite {}", name(suite));
         let ran = match suite {
             Suite::Unit => suites::unit(&mut results),
-            Suite::Driver => suites::driver(&mut results, install),
+            Suite::Driver => suites::driver(&mut results, options, install),
             Suite::Vm => suites::vm(&mut results, options, install),
             Suite::Hmm => hmm::run(&mut results, options, json.take(), install),
         };

@@ -8,6 +8,7 @@
 
 mod devices;
 mod driver;
+mod leaks;
 mod mounts;
 mod run;
 
@@ -63,7 +64,9 @@ fn serve(port: &Port) -> Result<(Exit, Receiver<()>)> {
     }
     let result = run::run(&file.job, port)?;
     if file.driver.is_some() {
+        leaks::report();
         driver::unload();
+        leaks::report();
     }
     Ok(result)
 }

@@ -5,8 +5,15 @@
 const COMPLAINTS: &[&str] = &[
     // WARN_ON, and every report of lockdep.
     "WARNING:",
-    // BUG_ON, page and list corruption, soft lockups, sleeping in atomic context.
+    // BUG_ON, page and list corruption, soft lockups, sleeping in atomic context, lockdep's limits.
     "BUG:",
+    // Slab objects written to outside of them or after they were freed.
+    "] BUG ",
+    // Free pages written to.
+    "pagealloc: memory corruption",
+    "pagealloc: single bit error",
+    // A lock whose class lockdep cannot tell, after which it looks at no other.
+    "INFO: trying to register non-static key",
     "kernel BUG at",
     "Oops:",
     "general protection fault",
@@ -16,12 +23,14 @@ const COMPLAINTS: &[&str] = &[
     // Hung tasks and stalls.
     "blocked for more than",
     "detected stalls",
+    "detected expedited stalls",
     "self-detected stall",
     "hard LOCKUP",
     // Sanitizers.
     "UBSAN:",
     "KASAN:",
     "kmemleak:",
+    "unreferenced object 0x",
 ];
 
 /// Complaints after which the guest ends itself or never comes back.
@@ -63,12 +72,38 @@ mod tests {
     }
 
     #[test]
+    fn complaints_of_debug_kernels_are_found() {
+        for line in [
+            "[    3.14] WARNING: possible recursive locking detected",
+            "[    3.14] WARNING: inconsistent lock state",
+            "[    3.14] WARNING: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected",
+            "[    3.14] WARNING: suspicious RCU usage",
+            "[    3.14] WARNING: held lock freed!",
+            "[    3.14] [ BUG: Invalid wait context ]",
+            "[    3.14] BUG: MAX_LOCKDEP_ENTRIES too low!",
+            "[    3.14] INFO: trying to register non-static key.",
+            "[    3.14] BUG: sleeping function called from invalid context at mm/util.c:1",
+            "[    3.14] BUG: using smp_processor_id() in preemptible [00000000] code: x/77",
+            "[    3.14] BUG: Bad page state in process coax-demo  pfn:12345",
+            "[    3.14] BUG kmalloc-64 (Tainted: G           O       ): Poison overwritten",
+            "[    3.14] pagealloc: memory corruption",
+            "[    3.14] BUG: KASAN: slab-use-after-free in coax_main+0x1/0x2 [coax]",
+            "[    3.14] kmemleak: Cannot allocate a kmemleak_object structure",
+            "coax-init: BUG: the driver lost memory 3 times",
+            "[   70.00] rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-... }",
+        ] {
+            assert!(complaint(line), "missed: {line}");
+        }
+    }
+
+    #[test]
     fn ordinary_lines_are_no_complaints() {
         for line in [
             "[    0.00] ACPI: SLIT table looks invalid",
             "[    1.50] coax: loading out-of-tree module taints kernel.",
             "[    1.60] coax virtio1: a warning about nothing",
             "[    1.60] debugfs: bugs are elsewhere",
+            "[    1.60] DEBUG output follows",
         ] {
             assert!(!complaint(line), "taken for a complaint: {line}");
         }

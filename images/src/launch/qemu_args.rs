@@ -68,6 +68,7 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
     args.pair("-initrd", paths.initramfs);
     let append: Vec<&str> = std::iter::once(KERNEL_ARGS)
         .chain((accel == Accel::Tcg).then_some(TCG_KERNEL_ARGS))
+        .chain(images.variant.kernel_args())
         .chain(config.kernel_args.iter().map(String::as_str))
         .collect();
     args.add(&["-append", &append.join(" ")]);

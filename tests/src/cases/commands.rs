@@ -12,7 +12,7 @@ use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::pattern::{self, same};
 use crate::guest::process::readable;
-use crate::guest::wait::EVENT_LIMIT;
+use crate::guest::wait::event_limit;
 
 /// The cases of this file.
 pub const SUBJECT: Subject = Subject {
@@ -233,7 +233,7 @@ fn completion_makes_the_file_readable() -> CaseResult {
     );
     let id = device.start(Command::nop())?;
     ensure!(
-        readable(device.as_fd(), EVENT_LIMIT)?,
+        readable(device.as_fd(), event_limit())?,
         "Not readable after the command"
     );
     device.finish(id)?;

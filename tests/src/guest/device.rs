@@ -11,6 +11,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Access, Command, CommandId, Completion, Context, Error, Failure, PageRange, Residency};
 
 use super::memory::{Mapping, PAGE};
+use super::wait::on_this_kernel;
 
 /// Longest wait for a command, 50 s: the longest touch several times the device memory page by
 /// page. Shorter than the limit of a case, so that it is the command that is reported.
@@ -49,7 +50,7 @@ impl Device {
 
     /// Collects a command within the limit for commands.
     pub fn finish(&self, id: CommandId) -> Outcome {
-        self.0.wait(id, Some(COMMAND_LIMIT))
+        self.0.wait(id, Some(on_this_kernel(COMMAND_LIMIT)))
     }
 
     /// Runs a command to its end.

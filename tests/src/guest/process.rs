@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{ForkResult, Pid};
 
-use super::wait::EVENT_LIMIT;
+use super::wait::event_limit;
 use crate::case::CaseResult;
 
 /// A forked child; it is killed and collected when this value goes.
@@ -83,8 +83,9 @@ impl Child {
     /// Waits for the child's end.
     fn collect(&mut self) -> Result<WaitStatus> {
         ensure!(
-            readable(self.pidfd.as_fd(), EVENT_LIMIT)?,
-            "Child runs after {EVENT_LIMIT:?}"
+            readable(self.pidfd.as_fd(), event_limit())?,
+            "Child runs after {:?}",
+            event_limit()
         );
         let status = waitpid(self.pid, None).context("waitpid")?;
         self.collected = true;
@@ -144,7 +145,7 @@ pub struct Line(UnixStream);
 pub fn line() -> Result<(Line, Line)> {
     let (one, other) = UnixStream::pair().context("socketpair")?;
     for end in [&one, &other] {
-        end.set_read_timeout(Some(EVENT_LIMIT))
+        end.set_read_timeout(Some(event_limit()))
             .context("Receive time-out")?;
     }
     Ok((Line(one), Line(other)))

@@ -13,6 +13,7 @@ use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
 use super::process::readable;
+use super::wait::on_this_kernel;
 use crate::case::{Case, Entry, Skip};
 use crate::ktap::{one_line, Outcome, ResultLine, VERSION_LINE};
 
@@ -103,14 +104,15 @@ fn run_one(name: &str, case: &Case) -> Result<Ended> {
     forward(child.stdout.take(), sender.clone());
     forward(child.stderr.take(), sender);
 
-    let status = wait(&mut child, case.limit)?;
+    let limit = on_this_kernel(case.limit);
+    let status = wait(&mut child, limit)?;
     let timed_out = status.is_none();
     let status = match status {
         Some(status) => status,
         None => {
-            println!("# {name} ran into its limit of {:?}", case.limit);
+            println!("# {name} ran into its limit of {limit:?}");
             kill_group(&child);
-            match wait(&mut child, KILL_LIMIT)? {
+            match wait(&mut child, on_this_kernel(KILL_LIMIT))? {
                 Some(status) => status,
                 None => return Ok(Ended::Never),
             }

@@ -11,7 +11,7 @@ use coax_images::launch::{Action, Bytes, LaunchError, Vm as Machine, VmConfig};
 
 use super::plan::Group;
 use super::report::{Named, Report};
-use crate::case::{Entry, Mode};
+use crate::case::{Entry, Mode, TIME_FACTOR_VARIABLE};
 use crate::ktap::{Outcome, Parser};
 use crate::request::Request;
 
@@ -48,7 +48,9 @@ fn run_vm(
     let mut argv = vec![GUEST_PROGRAM.to_owned(), "run".to_owned()];
     argv.extend(entries.iter().map(Entry::full_name));
     let mut output = Output::new(group, report);
-    let outcome = Machine::start(images, &config(group, entries, accel), &Job::new(argv))
+    let factor = images.variant.time_factor();
+    let job = Job::new(argv).env(TIME_FACTOR_VARIABLE, factor.to_string());
+    let outcome = Machine::start(images, &config(group, entries, accel, factor), &job)
         .with_context(|| format!("Starting a VM for {group}"))?
         .wait_watching(|line| output.take(line));
 
@@ -138,7 +140,7 @@ impl<'a> Output<'a> {
     }
 }
 
-fn config(group: &Group, entries: &[Entry], accel: Choice) -> VmConfig {
+fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> VmConfig {
     let cases: Duration = entries.iter().map(|entry| entry.case.limit).sum();
     VmConfig {
         mode: match group.mode {
@@ -147,7 +149,7 @@ fn config(group: &Group, entries: &[Entry], accel: Choice) -> VmConfig {
         },
         device_memory: Bytes::mib(group.vm.device_memory_mib()),
         accel,
-        timeout: Some((BOOT_LIMIT + cases).min(VM_LIMIT)),
+        timeout: Some((BOOT_LIMIT + cases).min(VM_LIMIT) * time_factor),
         ..VmConfig::default()
     }
 }

@@ -28,7 +28,7 @@ const SHOWN_MESSAGES: usize = 12;
 ///
 /// The images could not be built, or the JSON could not be written.
 pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: bool) -> Result<()> {
-    let images = Images::build(install)?;
+    let images = Images::build(options.kernel, install)?;
     let accel = options.accel.accel;
     let mut coax = Vec::new();
     for round in 1..=options.repeat {

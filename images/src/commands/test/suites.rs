@@ -79,10 +79,10 @@ pub fn unit(results: &mut Results) -> Result<()> {
 }
 
 /// The driver's Makefile: what the kernel tree must have, the module, and the host tests.
-pub fn driver(results: &mut Results, install: bool) -> Result<()> {
+pub fn driver(results: &mut Results, options: &Test, install: bool) -> Result<()> {
     let kernel = {
         let _lock = Lock::take()?;
-        kernel::build(install)?
+        kernel::build(options.kernel, install)?
     };
     let log = log("driver")?;
     for (name, target) in [
@@ -118,7 +118,7 @@ pub fn driver(results: &mut Results, install: bool) -> Result<()> {
 
 /// The VM tests and, unless some of them are asked for, the demonstration.
 pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
-    let images = Images::build(install)?;
+    let images = Images::build(options.kernel, install)?;
     run_vm_tests(results, options)?;
     if options.filter.is_empty() {
         demonstrate(results, options, &images);
@@ -141,7 +141,8 @@ fn run_vm_tests(results: &mut Results, options: &Test) -> Result<()> {
     let mut tests = Command::new(vm_tests()?);
     tests
         .args(&options.filter)
-        .args(["--accel", accel_name(options)?.as_str()]);
+        .args(["--accel", accel_name(options)?.as_str()])
+        .args(["--kernel", options.kernel.name()]);
     tests.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut group = Group::start(&mut tests, Signal::SIGTERM).context("Cannot start VM tests")?;
     let output = group

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The kinds of guest kernel: what distinguishes their configuration, their compiler, and the
+//! time that VMs on them take.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::host_packages::{self, Group};
+use crate::tool;
+
+/// A kind of guest kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// The one that is fast
+    #[default]
+    Base,
+    /// Checks locks, RCU, page tables, lists and slab objects, and finds leaks
+    Debug,
+    /// Checks every access to memory; clang builds it
+    Kasan,
+}
+
+impl Variant {
+    /// Name as options and reports write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Base => "base",
+            Variant::Debug => "debug",
+            Variant::Kasan => "kasan",
+        }
+    }
+
+    /// The options on top of the base's.
+    pub(super) fn fragment(self) -> &'static str {
+        match self {
+            Variant::Base => "",
+            Variant::Debug => include_str!("../../kernel/debug.config"),
+            Variant::Kasan => include_str!("../../kernel/kasan.config"),
+        }
+    }
+
+    /// Lines that make prints for a whole build, for the estimate.
+    pub(super) fn expected_lines(self) -> u64 {
+        match self {
+            Variant::Base => 2385,
+            Variant::Debug => 2400,
+            Variant::Kasan => 2420,
+        }
+    }
+
+    /// How many times as long as the base's VMs those of this kernel may take.
+    pub fn time_factor(self) -> u32 {
+        match self {
+            Variant::Base => 1,
+            Variant::Debug => 5,
+            Variant::Kasan => 4,
+        }
+    }
+
+    /// Words on the kernel's command line that switch checks on.
+    pub fn kernel_args(self) -> Option<&'static str> {
+        match self {
+            Variant::Base | Variant::Kasan => None,
+            // Compiled in, page poisoning is still off.
+            Variant::Debug => Some("page_poison=1"),
+        }
+    }
+
+    /// Packages that building it takes.
+    pub(crate) fn packages(self) -> &'static [Group] {
+        if self.is_built_by_clang() {
+            &[Group::Kernel, Group::Llvm]
+        } else {
+            &[Group::Kernel]
+        }
+    }
+
+    /// Variables for make, besides those of Rust's tools.
+    pub(crate) fn make_variables(self) -> Option<String> {
+        let suffix = host_packages::llvm_suffix();
+        self.is_built_by_clang()
+            .then(|| format!("LLVM={}", if suffix.is_empty() { "1" } else { suffix }))
+    }
+
+    /// What a kernel of this kind depends on besides what the base does.
+    ///
+    /// # Errors
+    ///
+    /// Its compiler is not here.
+    pub(super) fn versions(self) -> Result<String> {
+        if !self.is_built_by_clang() {
+            return Ok(String::new());
+        }
+        let clang = format!("clang{}", host_packages::llvm_suffix());
+        tool::version_of(Path::new(&clang))
+    }
+
+    /// With Rust, KASAN takes a kernel that clang built (`init/Kconfig`).
+    fn is_built_by_clang(self) -> bool {
+        self == Variant::Kasan
+    }
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
