@@ -2,7 +2,7 @@
 //! Access rights as the wire has them.
 #![forbid(unsafe_code)]
 
-use coax_abi::wire::{ACCESS_READ, ACCESS_WRITE};
+use coax_abi::wire::{ACCESS_ATOMIC, ACCESS_READ, ACCESS_WRITE};
 
 /// A set of rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,10 +13,12 @@ impl Access {
     pub const READ: Self = Self(ACCESS_READ as u8);
     /// Writing.
     pub const WRITE: Self = Self(ACCESS_WRITE as u8);
+    /// Atomic operations, reading and writing.
+    pub const ATOMIC: Self = Self((ACCESS_ATOMIC | ACCESS_READ | ACCESS_WRITE) as u8);
 
     /// The rights among these bits; others are ignored.
     pub fn from_bits(bits: u64) -> Self {
-        Self((bits & 11) as u8)
+        Self((bits & u64::from(Self::ATOMIC.0)) as u8)
     }
 
     /// `ACCESS_*` bits.
@@ -32,6 +34,12 @@ impl Access {
     /// Whether all of `other` is in this set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether the set is one that can be granted: atomic operations come with both other
+    /// rights.
+    pub fn is_sound(self) -> bool {
+        u32::from(self.0) & ACCESS_ATOMIC == 0 || self.contains(Self::ATOMIC)
     }
 
     /// Whether nothing is granted.

@@ -7,6 +7,7 @@
 use coax_abi::wire::{self, COMMAND_ARGS, STATUS_BAD_MESSAGE, STATUS_UNKNOWN_OPCODE};
 use zerocopy::FromBytes;
 
+use crate::engine::atomic::{CompareSwapArgs, FetchAddArgs};
 use crate::engine::gemm::GemmArgs;
 use crate::engine::list::ListArgs;
 use crate::engine::tree::TreeArgs;
@@ -58,6 +59,10 @@ pub enum Command {
     Sgemm(GemmArgs),
     /// Multiplication of matrices in double precision.
     Dgemm(GemmArgs),
+    /// Atomic addition to words.
+    FetchAdd(FetchAddArgs),
+    /// Atomic compare and swap.
+    CompareSwap(CompareSwapArgs),
 }
 
 /// A command and the context that it runs in.
@@ -131,6 +136,25 @@ impl Request {
             ),
             wire::OP_SGEMM => (Command::Sgemm(gemm_args(&arg, u32::MAX.into())?), 12),
             wire::OP_DGEMM => (Command::Dgemm(gemm_args(&arg, u64::MAX)?), 12),
+            wire::OP_FETCH_ADD => (
+                Command::FetchAdd(FetchAddArgs {
+                    va: arg[0],
+                    bytes: arg[1],
+                    addend: arg[2],
+                    words: arg[3],
+                    stride: arg[4],
+                }),
+                5,
+            ),
+            wire::OP_COMPARE_SWAP => (
+                Command::CompareSwap(CompareSwapArgs {
+                    va: arg[0],
+                    bytes: arg[1],
+                    expected: arg[2],
+                    desired: arg[3],
+                }),
+                4,
+            ),
             _ => return Err(STATUS_UNKNOWN_OPCODE),
         };
         require_zero(&arg, used)?;
@@ -204,8 +228,43 @@ mod tests {
 
     #[test]
     fn unused_argument_that_is_not_zero_is_refused() {
-        let message = message(wire::OP_COPY, &[1, 2, 3, 4]);
-        assert_eq!(Request::decode(message.as_bytes()), Err(STATUS_BAD_MESSAGE));
+        for (opcode, used) in [
+            (wire::OP_COPY, 3),
+            (wire::OP_FETCH_ADD, 5),
+            (wire::OP_COMPARE_SWAP, 4),
+        ] {
+            let mut args = vec![8; used];
+            assert!(Request::decode(message(opcode, &args).as_bytes()).is_ok());
+            args.push(1);
+            let decoded = Request::decode(message(opcode, &args).as_bytes());
+            assert_eq!(decoded, Err(STATUS_BAD_MESSAGE));
+        }
+    }
+
+    #[test]
+    fn atomics_are_decoded_in_the_order_of_the_wire() {
+        let decode = |opcode, args: &[u64]| {
+            Request::decode(message(opcode, args).as_bytes()).map(|request| request.command)
+        };
+        assert_eq!(
+            decode(wire::OP_FETCH_ADD, &[1, 2, 3, 4, 5]),
+            Ok(Command::FetchAdd(FetchAddArgs {
+                va: 1,
+                bytes: 2,
+                addend: 3,
+                words: 4,
+                stride: 5
+            }))
+        );
+        assert_eq!(
+            decode(wire::OP_COMPARE_SWAP, &[1, 2, 3, 4]),
+            Ok(Command::CompareSwap(CompareSwapArgs {
+                va: 1,
+                bytes: 2,
+                expected: 3,
+                desired: 4
+            }))
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!
 //! [`step`]: Operation::step
 
+pub mod atomic;
 pub mod copy;
 pub mod fill;
 pub mod gemm;
@@ -89,6 +90,10 @@ pub enum Operation {
     Sgemm(Box<gemm::Gemm<f32>>),
     /// Multiplication of matrices in double precision.
     Dgemm(Box<gemm::Gemm<f64>>),
+    /// Atomic addition to words.
+    FetchAdd(atomic::FetchAdd),
+    /// Atomic compare and swap.
+    CompareSwap(atomic::CompareSwap),
 }
 
 impl Operation {
@@ -106,6 +111,8 @@ impl Operation {
             Command::TreeSearch(args) => Self::TreeSearch(tree::TreeSearch::new(args)),
             Command::Sgemm(args) => Self::Sgemm(Box::new(gemm::Gemm::new(args, tiles)?)),
             Command::Dgemm(args) => Self::Dgemm(Box::new(gemm::Gemm::new(args, tiles)?)),
+            Command::FetchAdd(args) => Self::FetchAdd(atomic::FetchAdd::new(args)?),
+            Command::CompareSwap(args) => Self::CompareSwap(atomic::CompareSwap::new(args)?),
         })
     }
 
@@ -121,6 +128,8 @@ impl Operation {
             Self::TreeSearch(op) => op.step(memory),
             Self::Sgemm(op) => op.step(memory),
             Self::Dgemm(op) => op.step(memory),
+            Self::FetchAdd(op) => op.step(memory),
+            Self::CompareSwap(op) => op.step(memory),
         }
     }
 
@@ -145,6 +154,8 @@ impl Operation {
             Self::TreeSearch(op) => op.progress(),
             Self::Sgemm(op) => op.progress(),
             Self::Dgemm(op) => op.progress(),
+            Self::FetchAdd(op) => op.progress(),
+            Self::CompareSwap(op) => op.progress(),
         }
     }
 
@@ -161,6 +172,8 @@ impl Operation {
             Self::TreeSearch(op) => op.advance(),
             Self::Sgemm(op) => op.advance(),
             Self::Dgemm(op) => op.advance(),
+            Self::FetchAdd(op) => op.advance(),
+            Self::CompareSwap(op) => op.advance(),
         }
     }
 }

@@ -247,7 +247,7 @@ fn translations(entries: &[TranslationEntry]) -> Result<Vec<Translation>, u32> {
 fn translation(entry: &TranslationEntry) -> Result<Translation, u32> {
     let (va, gpa, npages) = (entry.va.get(), entry.gpa.get(), entry.npages.get());
     let access = Access::from_bits(u64::from(entry.access.get()));
-    if access.wire() != entry.access.get() || access.is_empty() {
+    if access.wire() != entry.access.get() || access.is_empty() || !access.is_sound() {
         return Err(STATUS_BAD_MESSAGE);
     }
     if npages == 0 || npages > MAX_RANGE_PAGES || (va | gpa) % PAGE_SIZE != 0 {
@@ -370,6 +370,11 @@ mod tests {
         );
         assert_eq!(decode(run(0x1000, 0, 1, 0)), Err(STATUS_BAD_MESSAGE));
         assert_eq!(decode(run(0x1000, 0, 1, 4)), Err(STATUS_BAD_MESSAGE));
+        assert!(decode(run(0x1000, 0, 1, wire::ACCESS_ATOMIC | 3)).is_ok());
+        for without in [0, wire::ACCESS_READ, wire::ACCESS_WRITE] {
+            let entry = run(0x1000, 0, 1, wire::ACCESS_ATOMIC | without);
+            assert_eq!(decode(entry), Err(STATUS_BAD_MESSAGE));
+        }
         assert_eq!(decode(run(0x1001, 0, 1, 1)), Err(STATUS_BAD_ARGUMENT));
         assert_eq!(decode(run(0x1000, 0, 0, 1)), Err(STATUS_BAD_ARGUMENT));
     }

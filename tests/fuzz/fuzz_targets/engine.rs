@@ -17,6 +17,8 @@ const PAGE: u64 = wire::PAGE_SIZE;
 const PAGES: usize = 16;
 /// Where the memory begins: neither 0 nor at a border of a larger unit.
 const BASE: u64 = 0x7f00_0000_3000;
+/// Opcodes tried: all there are, and one there is not.
+const OPCODES: u8 = wire::OP_COMPARE_SWAP as u8 + 2;
 /// Steps before the target loses its patience: a command may be as long as it likes.
 const MOST_STEPS: usize = 200;
 
@@ -91,7 +93,7 @@ fuzz_target!(|input: Input| {
         *to = from.value();
     }
     let message = [
-        u32::from(input.opcode % 10).to_le_bytes().to_vec(),
+        u32::from(input.opcode % OPCODES).to_le_bytes().to_vec(),
         0u32.to_le_bytes().to_vec(),
         argument
             .iter()
@@ -127,6 +129,11 @@ fuzz_target!(|input: Input| {
             Command::Copy { dst, .. } | Command::Fill { dst, .. } => dst..dst + done,
             Command::Histogram { dst, .. } => dst..dst.saturating_add(256 * 8),
             Command::Sgemm(_) | Command::Dgemm(_) => BASE..u64::MAX,
+            Command::FetchAdd(args) => match (done / args.bytes).checked_sub(1) {
+                Some(last) => args.va..args.va + last * args.stride + args.bytes,
+                None => 0..0,
+            },
+            Command::CompareSwap(args) => args.va..args.va + done,
             _ => 0..0,
         };
         assert!(

@@ -59,7 +59,7 @@ fn translation(bytes: &[u8]) {
 /// The run is what the cache may be filled with.
 fn sound(run: &Translation) {
     assert!((1..=u64::from(MAX_RANGE_PAGES)).contains(&run.npages));
-    assert!(!run.access.is_empty());
+    assert!(!run.access.is_empty() && run.access.is_sound());
     assert_eq!(run.gpa % PAGE_SIZE, 0);
     let bytes = run.npages * PAGE_SIZE;
     assert!(run.gpa.checked_add(bytes - 1).is_some());

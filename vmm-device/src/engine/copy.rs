@@ -2,10 +2,10 @@
 //! Copy between two ranges that do not overlap.
 #![forbid(unsafe_code)]
 
-use coax_abi::wire::{RESULT_BYTES, STATUS_BAD_ARGUMENT, STATUS_OK};
+use coax_abi::wire::{STATUS_BAD_ARGUMENT, STATUS_OK};
 
 use super::memory::{DmaMemory, PairStop, Stop};
-use super::{check_range, overlap, Miss, Progress, Step, STEP_BYTES};
+use super::{check_range, overlap, pair, Miss, Progress, Step, STEP_BYTES};
 use crate::access::Access;
 
 /// State of a copy.
@@ -15,6 +15,10 @@ pub struct Copy {
     src: u64,
     len: u64,
     done: u64,
+    /// Steps that a missing translation of the source stopped.
+    src_missed: u64,
+    /// Steps that a missing translation of the destination stopped.
+    dst_missed: u64,
 }
 
 impl Copy {
@@ -30,6 +34,8 @@ impl Copy {
             src,
             len,
             done: 0,
+            src_missed: 0,
+            dst_missed: 0,
         })
     }
 
@@ -48,17 +54,41 @@ impl Copy {
                     self.done += dst.len() as u64;
                     budget -= dst.len() as u64;
                 }
-                Err(stop) => return both_stopped(stop, rest),
+                Err(stop) => return self.stopped(stop, rest),
             }
         }
         Step::Done(STATUS_OK)
     }
 
-    /// Bytes copied.
+    /// Step for accesses of which at least one failed, where `bytes` more are needed.
+    fn stopped(&mut self, stop: PairStop, bytes: u64) -> Step {
+        let mut misses = Vec::new();
+        for (stop, access, missed) in [
+            (stop.src, Access::READ, &mut self.src_missed),
+            (stop.dst, Access::WRITE, &mut self.dst_missed),
+        ] {
+            match stop {
+                Some(Stop::Miss(va)) => {
+                    *missed += 1;
+                    misses.push(Miss {
+                        va,
+                        bytes,
+                        access,
+                        around: false,
+                    });
+                }
+                Some(Stop::BadGpa(va)) => return Step::BadGpa(va),
+                None => {}
+            }
+        }
+        Step::Missing(misses)
+    }
+
+    /// Bytes copied; how often the source was missing, and the destination.
     pub fn progress(&self) -> Progress {
         Progress {
             bytes_done: self.done,
-            result: [0; RESULT_BYTES],
+            result: pair(self.src_missed, self.dst_missed),
         }
     }
 
@@ -66,22 +96,4 @@ impl Copy {
     pub fn advance(&self) -> u64 {
         self.done
     }
-}
-
-/// Step for accesses of which at least one failed, where `bytes` more are needed.
-fn both_stopped(stop: PairStop, bytes: u64) -> Step {
-    let mut misses = Vec::new();
-    for (stop, access) in [(stop.src, Access::READ), (stop.dst, Access::WRITE)] {
-        match stop {
-            Some(Stop::Miss(va)) => misses.push(Miss {
-                va,
-                bytes,
-                access,
-                around: false,
-            }),
-            Some(Stop::BadGpa(va)) => return Step::BadGpa(va),
-            None => {}
-        }
-    }
-    Step::Missing(misses)
 }

@@ -5,7 +5,7 @@ use coax_abi::wire::*;
 
 use crate::front_end::{linear, Guest, DEVICE_MEMORY, PAGES, VA};
 
-fn result_pair(reply: &CommandReply) -> (u64, u64) {
+pub fn result_pair(reply: &CommandReply) -> (u64, u64) {
     let word = |at: usize| u64::from_le_bytes(reply.result[at..at + 8].try_into().unwrap());
     (word(0), word(8))
 }

@@ -3,6 +3,7 @@
 
 use coax_abi::wire::*;
 
+use crate::commands::result_pair;
 use crate::front_end::{linear, Guest, PAGES, VA};
 
 const RW: u32 = ACCESS_READ | ACCESS_WRITE;
@@ -207,6 +208,23 @@ fn copy_that_misses_twice_sends_one_group_of_two() {
     let reply = guest.reply(0);
     assert_eq!(reply.status, STATUS_OK);
     assert_eq!(reply.page_requests, 2);
+}
+
+#[test]
+fn copy_tells_how_often_it_was_parked_for_source_and_destination() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let (dst, src) = (VA + 0x20_0000, VA);
+    guest.submit(0, 0, OP_COPY, &[dst, src, 0x3000]);
+    let [first, second] = [guest.request(), guest.request()];
+    guest.complete(&first, &[(src, PAGES, 1, RW)]);
+    guest.complete(&second, &[(dst, PAGES + 0x20_0000, 3, RW)]);
+    let request = guest.request();
+    assert_eq!(request.va, src + 0x1000);
+    guest.complete(&request, &[(src + 0x1000, PAGES + 0x1000, 2, RW)]);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_OK);
+    assert_eq!(result_pair(&reply), (2, 1));
 }
 
 #[test]

@@ -419,7 +419,7 @@ impl Guest {
         translate: &dyn Fn(u64) -> Option<(u64, u32)>,
     ) {
         let va = request.va.get();
-        let wanted = request.flags.get() & (ACCESS_READ | ACCESS_WRITE);
+        let wanted = request.flags.get() & (ACCESS_READ | ACCESS_WRITE | ACCESS_ATOMIC);
         if request.kind == REQUEST_TRANSLATION {
             let runs: Vec<_> = (0..u64::from(request.npages.get()))
                 .map(|n| va + n * PAGE_SIZE)

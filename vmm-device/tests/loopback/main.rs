@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should panic with a stack trace"
 )]
 
+mod atomics;
 mod commands;
 mod contexts;
 mod copies;

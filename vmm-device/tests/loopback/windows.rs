@@ -3,6 +3,7 @@
 
 use coax_abi::wire::*;
 
+use crate::commands::result_pair;
 use crate::front_end::{linear, Guest, CONFIG, PAGES, VA};
 
 const RW: u32 = ACCESS_READ | ACCESS_WRITE;
@@ -49,7 +50,9 @@ fn copy_over_present_windows_is_parked_once() {
         assert_eq!(request.kind, REQUEST_TRANSLATION);
         guest.complete(request, &window(request));
     }
-    assert_eq!(guest.reply(0).status, STATUS_OK);
+    let reply = guest.reply(0);
+    assert_eq!(reply.status, STATUS_OK);
+    assert_eq!(result_pair(&reply), (1, 1));
     let stats = guest.stats();
     assert_eq!(stats.commands_parked, 1);
     assert_eq!(stats.page_requests, 0);
