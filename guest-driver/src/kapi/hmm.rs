@@ -7,7 +7,7 @@
 use crate::{
     kapi::{
         notifier::{IntervalNotifier, Invalidate},
-        page::PagePtr,
+        page::{PagePtr, PMD_ORDER, PMD_PAGES},
     },
     sys,
 };
@@ -19,8 +19,10 @@ const VALID: c_ulong = 1 << (c_ulong::BITS - 1);
 const WRITE: c_ulong = 1 << (c_ulong::BITS - 2);
 /// `HMM_PFN_ERROR`.
 const ERROR: c_ulong = 1 << (c_ulong::BITS - 3);
+/// `HMM_PFN_ORDER_SHIFT`.
+const ORDER_SHIFT: u32 = c_ulong::BITS - 11;
 /// `HMM_PFN_FLAGS`.
-const FLAGS: c_ulong = !((1 << (c_ulong::BITS - 11)) - 1);
+const FLAGS: c_ulong = !((1 << ORDER_SHIFT) - 1);
 
 /// What is wanted of a page, or what was found.
 #[derive(Clone, Copy, Default)]
@@ -53,8 +55,19 @@ impl HmmPfn {
 
     /// Pages that one page-table entry maps around this one, as a power of two.
     pub(crate) fn map_order(self) -> u32 {
-        // SAFETY: Only bits of the value are looked at.
-        unsafe { sys::coax_hmm_map_order(self.0) }
+        (self.0 >> ORDER_SHIFT & 0x1f) as u32
+    }
+
+    /// Makes the entry that of page number `page` of the address space.
+    ///
+    /// Of a 2 MiB device-private folio `hmm_vma_handle_absent_pmd()` (`mm/hmm.c`, 7.2) reports the
+    /// first page for the first address asked for, wherever in the 2 MiB that lies. What maps 2 MiB
+    /// is aligned on both sides, so the address tells the page.
+    fn settle(&mut self, page: u64) {
+        const WITHIN: c_ulong = PMD_PAGES as c_ulong - 1;
+        if self.0 & VALID != 0 && self.map_order() >= PMD_ORDER {
+            self.0 = self.0 & !WITHIN | page as c_ulong & WITHIN;
+        }
     }
 
     /// The page found, if there is one that may be used.
@@ -96,5 +109,9 @@ pub(crate) fn range_fault<T: Invalidate>(
     // SAFETY:
     // - The notifier is registered and covers the range, and its mmap lock is held.
     // - `hmm_pfns` has one element a page.
-    to_result(unsafe { sys::hmm_range_fault(&mut range) })
+    to_result(unsafe { sys::hmm_range_fault(&mut range) })?;
+    for (page, pfn) in (start / 4096..).zip(pfns.iter_mut()) {
+        pfn.settle(page);
+    }
+    Ok(())
 }

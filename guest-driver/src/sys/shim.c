@@ -328,11 +328,6 @@ bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *ow
 	return range->event == MMU_NOTIFY_EXCLUSIVE && range->owner == owner;
 }
 
-unsigned int coax_hmm_map_order(unsigned long pfn)
-{
-	return hmm_pfn_to_map_order(pfn);
-}
-
 bool coax_vma_has_anon(struct vm_area_struct *vma)
 {
 	return !(vma->vm_flags & (VM_SHARED | VM_SPECIAL)) && !is_vm_hugetlb_page(vma);
