@@ -7,11 +7,15 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use coax_abi::wire::STATUS_ABORTED;
+use vm_memory::GuestAddressSpace;
 use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
 
 use crate::access::Access;
 use crate::context::Membership;
-use crate::engine::Operation;
+use crate::device::Device;
+use crate::dma::{regions, Window};
+use crate::engine::{Operation, Step};
 use crate::queue::ReplySlot;
 use crate::sync::lock;
 
@@ -37,11 +41,31 @@ pub struct Job {
     pub member: Membership,
 }
 
+impl Job {
+    /// Takes one step, under the read lock of the context's translations.
+    pub fn step(&mut self, device: &Device) -> Step {
+        let memory = device.memory.memory();
+        let regions = regions(&memory);
+        let device_memory = *lock(&device.device_memory);
+        let atc = self.member.context().atc();
+        // Read under the lock: after an abort has cleared the translations no access happens.
+        if self.member.aborted() {
+            return Step::Done(STATUS_ABORTED);
+        }
+        let mut window = Window::new(&atc, &regions, device_memory);
+        let step = self.operation.step(&mut window);
+        window.count(&device.stats);
+        step
+    }
+}
+
 /// What became of the wait of a parked command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Take the step again.
     Retry,
+    /// The step was taken again already.
+    Stepped(Step),
     /// Invalid Request was answered.
     Fault {
         /// Address refused.

@@ -21,7 +21,6 @@ use zerocopy::IntoBytes;
 
 use crate::command::Request;
 use crate::device::Device;
-use crate::dma::{regions, Window};
 use crate::engine::{Operation, Progress, Step};
 use crate::job::{Job, Resumed, Verdict};
 use crate::queue::{self, Chain, ReplySlot, Ring};
@@ -209,16 +208,15 @@ impl Worker {
         }
     }
 
-    /// Makes a job that comes back runnable, or ends it.
+    /// Goes on with a job that comes back, or ends it.
     fn resume(&self, device: &Device, ring: &Ring, state: &mut State, resumed: Resumed) {
+        let goes_on = matches!(resumed.verdict, Verdict::Retry | Verdict::Stepped(_));
+        if let Some(asked_at) = resumed.asked_at.filter(|_| goes_on) {
+            device.stats.record_fault(asked_at.elapsed());
+        }
         let end = match resumed.verdict {
-            Verdict::Retry => {
-                if let Some(asked_at) = resumed.asked_at {
-                    device.stats.record_fault(asked_at.elapsed());
-                }
-                state.runnable.push_back(resumed.job);
-                return;
-            }
+            Verdict::Retry => return state.runnable.push_back(resumed.job),
+            Verdict::Stepped(step) => return self.settle(device, ring, state, resumed.job, step),
             Verdict::Fault { va, access } => End {
                 status: STATUS_FAULT,
                 fault_va: va,
@@ -232,7 +230,20 @@ impl Worker {
 
     /// Takes one step of a job.
     fn advance(&self, device: &Device, ring: &Ring, state: &mut State, mut job: Box<Job>) {
-        match step(device, &mut job) {
+        let step = job.step(device);
+        self.settle(device, ring, state, job, step);
+    }
+
+    /// Goes on with a job after a step.
+    fn settle(
+        &self,
+        device: &Device,
+        ring: &Ring,
+        state: &mut State,
+        mut job: Box<Job>,
+        step: Step,
+    ) {
+        match step {
             Step::More => state.runnable.push_back(job),
             Step::Compute => {
                 job.operation.compute();
@@ -249,22 +260,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// One step of a job, under the read lock of its context's translations.
-fn step(device: &Device, job: &mut Job) -> Step {
-    let memory = device.memory.memory();
-    let regions = regions(&memory);
-    let device_memory = *lock(&device.device_memory);
-    let atc = job.member.context().atc();
-    // Read under the lock: after an abort has cleared the translations no access happens.
-    if job.member.aborted() {
-        return Step::Done(STATUS_ABORTED);
-    }
-    let mut window = Window::new(&atc, &regions, device_memory);
-    let step = job.operation.step(&mut window);
-    window.count(&device.stats);
-    step
 }
 
 /// Answers a command and lets go of it.

@@ -48,7 +48,7 @@ extern "C" {
 
 /* Opcodes. Addresses are virtual addresses of this process; arguments not named are zero. */
 #define COAX_OP_NOP 0		/* nothing */
-#define COAX_OP_COPY 1		/* dst, src, bytes; no overlap */
+#define COAX_OP_COPY 1		/* dst, src, bytes; no overlap -> times it waited for src, dst */
 #define COAX_OP_FILL 2		/* dst, bytes, 64-bit pattern, stored little-endian */
 #define COAX_OP_SHA256 3	/* src, bytes -> digest */
 #define COAX_OP_HISTOGRAM 4	/* src, bytes, dst of 256 uint64_t, overwritten */
@@ -57,6 +57,9 @@ extern "C" {
 				 * level -> node, levels */
 #define COAX_OP_SGEMM 7		/* m, n, k, a, lda, b, ldb, c, ldc, alpha, beta, COAX_GEMM_* */
 #define COAX_OP_DGEMM 8		/* as COAX_OP_SGEMM, in double precision */
+#define COAX_OP_FETCH_ADD 9	/* va, bytes of a word (4, 8), addend, words, bytes from one to the
+				 * next (0: the same again) -> first word before, words */
+#define COAX_OP_COMPARE_SWAP 10 /* va, bytes of the word (4, 8), expected, desired -> word before */
 
 /* Flags of matrix products; without COAX_GEMM_ROW_MAJOR matrices are column-major. */
 #define COAX_GEMM_TRANS_A 1
@@ -78,6 +81,7 @@ extern "C" {
 
 #define COAX_ACCESS_READ 1
 #define COAX_ACCESS_WRITE 2
+#define COAX_ACCESS_ATOMIC 8 /* with both others */
 
 /* What device memory is to the CPU. */
 #define COAX_MODE_PRIVATE 0	/* an access brings the page back */
@@ -258,7 +262,8 @@ int coax_reset(const struct coax *coax);
 
 /*
  * Starts a command. Until it was collected the memory that it names must stay allocated, what it
- * reads must not be written and what it writes must not be accessed.
+ * reads must not be written and what it writes must not be accessed; words that it changes
+ * atomically may be accessed by atomic operations.
  */
 int coax_submit(const struct coax *coax, const struct coax_command *command, uint64_t *id);
 /* Collects a command; a negative timeout waits without limit. */
@@ -289,6 +294,20 @@ int coax_sgemm(const struct coax *coax, const struct coax_gemm *gemm, float alph
 int coax_dgemm(const struct coax *coax, const struct coax_gemm *gemm, double alpha,
 	       const double *a, const double *b, double beta, double *c,
 	       struct coax_completion *completion);
+
+/*
+ * Atomic operations on a word, naturally aligned and little-endian. They are sequentially
+ * consistent, and atomic towards CPUs, other commands and other contexts. *before, unless NULL,
+ * gets the value before; a compare and swap has swapped if that is the value expected.
+ */
+int coax_fetch_add64(const struct coax *coax, uint64_t *word, uint64_t addend, uint64_t *before,
+		     struct coax_completion *completion);
+int coax_fetch_add32(const struct coax *coax, uint32_t *word, uint32_t addend, uint32_t *before,
+		     struct coax_completion *completion);
+int coax_compare_swap64(const struct coax *coax, uint64_t *word, uint64_t expected,
+			uint64_t desired, uint64_t *before, struct coax_completion *completion);
+int coax_compare_swap32(const struct coax *coax, uint32_t *word, uint32_t expected,
+			uint32_t desired, uint32_t *before, struct coax_completion *completion);
 
 /* Move the pages on which a range lies. Partial success is normal; the counts tell. */
 int coax_prefetch(const struct coax *coax, const void *start, size_t bytes,

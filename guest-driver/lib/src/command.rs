@@ -33,7 +33,8 @@ impl Command {
         Self::new(wire::OP_NOP, &[])
     }
 
-    /// Copies `bytes` from `src` to `dst`, which must not overlap.
+    /// Copies `bytes` from `src` to `dst`, which must not overlap. The result is how often the
+    /// command waited for the source and how often for the destination.
     pub fn copy(dst: u64, src: u64, bytes: u64) -> Self {
         Self::new(wire::OP_COPY, &[dst, src, bytes])
     }
@@ -51,6 +52,20 @@ impl Command {
     /// Counts each byte value of `bytes` from `src` on into 256 × `u64` at `dst`.
     pub fn histogram(src: u64, bytes: u64, dst: u64) -> Self {
         Self::new(wire::OP_HISTOGRAM, &[src, bytes, dst])
+    }
+
+    /// Adds `addend` atomically to each of `words` little-endian words of `bytes` (4 or 8), of
+    /// which the first lies at `va` and each further one `stride` behind the one before; 0 means
+    /// the same word again. Words are naturally aligned. The result is the first word before and
+    /// the words done.
+    pub fn fetch_add(va: u64, bytes: u64, addend: u64, words: u64, stride: u64) -> Self {
+        Self::new(wire::OP_FETCH_ADD, &[va, bytes, addend, words, stride])
+    }
+
+    /// Gives the little-endian word of `bytes` (4 or 8) at `va`, naturally aligned, the value
+    /// `desired` if it has the value `expected`, atomically. The result is the word before.
+    pub fn compare_swap(va: u64, bytes: u64, expected: u64, desired: u64) -> Self {
+        Self::new(wire::OP_COMPARE_SWAP, &[va, bytes, expected, desired])
     }
 }
 

@@ -139,7 +139,9 @@ impl Context {
     /// context are closed, for the memory that the command names or reaches through pointers:
     /// - what the device reads stays allocated and is not written;
     /// - what the device writes stays allocated, is accessed by nobody else and may hold any
-    ///   bytes afterwards.
+    ///   bytes afterwards;
+    /// - words that it changes atomically stay allocated and are accessed by atomic operations
+    ///   only.
     pub unsafe fn submit(&self, command: Command) -> Result<CommandId, Error> {
         let mut submit = uapi::Submit {
             opcode: command.opcode,

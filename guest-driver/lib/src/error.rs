@@ -140,12 +140,16 @@ pub enum Access {
     Read,
     /// A store, or both.
     Write,
+    /// An atomic operation.
+    Atomic,
 }
 
 impl Access {
     /// From `ACCESS_*` bits; `None` if no bit is set.
     pub fn from_bits(bits: u32) -> Option<Self> {
-        if bits & wire::ACCESS_WRITE != 0 {
+        if bits & wire::ACCESS_ATOMIC != 0 {
+            Some(Self::Atomic)
+        } else if bits & wire::ACCESS_WRITE != 0 {
             Some(Self::Write)
         } else if bits & wire::ACCESS_READ != 0 {
             Some(Self::Read)
@@ -160,6 +164,7 @@ impl fmt::Display for Access {
         f.write_str(match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::Atomic => "atomic operation",
         })
     }
 }
@@ -290,6 +295,16 @@ mod tests {
         assert_eq!(Status::Aborted.errno(), libc::ECANCELED);
         assert_eq!(Status::BadArgument.errno(), libc::EINVAL);
         assert_eq!(Status::Other(77).errno(), libc::EIO);
+    }
+
+    #[test]
+    fn access_is_the_strongest_right_refused() {
+        let all = wire::ACCESS_READ | wire::ACCESS_WRITE | wire::ACCESS_ATOMIC;
+        assert_eq!(Access::from_bits(all), Some(Access::Atomic));
+        let both = wire::ACCESS_READ | wire::ACCESS_WRITE;
+        assert_eq!(Access::from_bits(both), Some(Access::Write));
+        assert_eq!(Access::from_bits(wire::ACCESS_READ), Some(Access::Read));
+        assert_eq!(Access::from_bits(0), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::command::{Command, Completion};
 use crate::context::{Context, DEFAULT_DEVICE};
 use crate::error::{Error, Failure, Status};
 
+mod atomics;
 mod compute;
 mod memory;
 mod types;
@@ -90,6 +91,7 @@ fn failed(failure: &Failure) -> coax_completion {
         fault_access: access.map_or(0, |access| match access {
             crate::Access::Read => wire::ACCESS_READ,
             crate::Access::Write => wire::ACCESS_WRITE,
+            crate::Access::Atomic => wire::ACCESS_READ | wire::ACCESS_WRITE | wire::ACCESS_ATOMIC,
         }),
         fault_va: address,
         bytes_done: failure.bytes_done,

@@ -18,9 +18,12 @@
 //! and return when the device has finished with them, so they are safe. Calls that take bare
 //! addresses ([`submit`](Context::submit), [`run`](Context::run),
 //! [`list_sum`](Context::list_sum), [`tree_search`](Context::tree_search)) are `unsafe`: the
-//! caller answers for the memory until the command was collected. Addresses that turn out not
+//! caller answers for the memory until the command was collected. Atomic operations
+//! ([`fetch_add_u64`](Context::fetch_add_u64), …) take references to atomic integers and are
+//! safe as well. Addresses that turn out not
 //! to be accessible are no danger: the command fails with [`Failure::fault`].
 
+mod atomics;
 mod command;
 mod compute;
 mod context;

@@ -41,6 +41,8 @@ int main(void)
 	struct coax_gemm gemm = { 1, 1, 1, 1, 1, 1, 0 };
 	struct coax_migrated migrated;
 	uint8_t bytes[32], other[32], where;
+	uint64_t word64 = 0, before64;
+	uint32_t word32 = 0, before32;
 	uint64_t counts[256], pages[4], id;
 	float single = 0;
 	double twice = 0;
@@ -73,6 +75,10 @@ int main(void)
 	EXPECT(coax_sgemm(coax, &gemm, 1, &single, &single, 0, &single, NULL), -EINVAL);
 	EXPECT(coax_dgemm(coax, &gemm, 1, &twice, &twice, 0, &twice, NULL), -EINVAL);
 	EXPECT(coax_dgemm(coax, NULL, 1, &twice, &twice, 0, &twice, NULL), -EINVAL);
+	EXPECT(coax_fetch_add64(coax, &word64, 1, &before64, &completion), -EINVAL);
+	EXPECT(coax_fetch_add32(coax, &word32, 1, &before32, NULL), -EINVAL);
+	EXPECT(coax_compare_swap64(coax, &word64, 0, 1, &before64, &completion), -EINVAL);
+	EXPECT(coax_compare_swap32(coax, &word32, 0, 1, NULL, NULL), -EINVAL);
 	EXPECT(coax_prefetch(coax, bytes, sizeof(bytes), &migrated), -EINVAL);
 	EXPECT(coax_evict(coax, bytes, sizeof(bytes), NULL), -EINVAL);
 	EXPECT(coax_residency(coax, bytes, 1, &where, pages), -EINVAL);

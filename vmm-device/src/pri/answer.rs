@@ -3,23 +3,35 @@
 //!
 //! Translations are filled with the state unlocked, so a command may be aborted in between;
 //! its requests are then found to be nobody's.
+//!
+//! The driver's next message may take away again what an answer has brought, before the engine
+//! has woken up. A command that has lost its pages so takes its next step here, on the thread
+//! of the translation queue and thus before that message: who contends with CPUs for a page
+//! gets something done each time that it is granted.
 #![forbid(unsafe_code)]
 
 use coax_abi::wire::PAGE_SIZE;
 
 use super::windows::Want;
-use super::{Group, Pri, State};
+use super::{Group, Parked, Pri, State};
 use crate::atc::Translation;
 use crate::context::Fill;
-use crate::engine::Miss;
-use crate::job::Verdict;
+use crate::engine::{Miss, Step};
+use crate::job::{Job, Verdict};
 use crate::message::ResponseCode;
 use crate::sync::lock;
 use crate::tags::Answered;
 
 impl Pri {
-    /// Takes the answer to a translation request; false if there is no such request.
-    pub fn complete(&self, context: u32, tag: u32, entries: &[Translation]) -> bool {
+    /// Takes the answer to a translation request; false if there is no such request. `step`
+    /// takes a step of a job.
+    pub fn complete(
+        &self,
+        context: u32,
+        tag: u32,
+        entries: &[Translation],
+        step: impl FnOnce(&mut Job) -> Step,
+    ) -> bool {
         let mut state = lock(&self.state);
         let (id, want) = match state.translations.answer(tag, context) {
             Answered::Waiting(asked) => asked,
@@ -34,30 +46,48 @@ impl Pri {
         let stopped = fill.requests_stopped();
 
         let mut state = lock(&self.state);
+        let mut contender = None;
         if let Some(parked) = state.parked.get_mut(&id) {
             parked.unanswered = parked.unanswered.saturating_sub(1);
             if !grants(entries, &want.miss) {
                 parked.lack(want);
             }
             if parked.unanswered == 0 {
-                self.all_complete(&mut state, id, stopped);
+                contender = self.all_complete(&mut state, id, stopped);
             }
         }
         self.pump(&mut state);
+        drop(state);
+        self.step_at_once(contender, step);
         true
     }
 
     /// Goes on with a command whose translation requests are all answered.
-    fn all_complete(&self, state: &mut State, id: u64, stopped: bool) {
-        let lacking = match state.parked.get(&id) {
-            Some(parked) => parked.lacking.first().copied(),
-            None => return,
-        };
-        match lacking {
-            None => self.resume(state, id, Verdict::Retry),
+    fn all_complete(&self, state: &mut State, id: u64, stopped: bool) -> Option<Parked> {
+        match state.parked.get(&id)?.lacking.first().copied() {
+            None => return self.retry(state, id),
             Some(_) if !stopped => state.groups_due.push_back(id),
-            Some(Want { ahead: true, .. }) => self.resume(state, id, Verdict::Retry),
+            Some(Want { ahead: true, .. }) => return self.retry(state, id),
             Some(Want { miss, .. }) => self.resume(state, id, Verdict::Failure { va: miss.va }),
+        }
+        None
+    }
+
+    /// Has a command take its step again. One that has lost its pages before is returned, and
+    /// is to take the step at once.
+    fn retry(&self, state: &mut State, id: u64) -> Option<Parked> {
+        let parked = state.parked.remove(&id)?;
+        if parked.job.fruitless > 0 {
+            return Some(parked);
+        }
+        self.hand_back(parked.job, Verdict::Retry, parked.asked_at);
+        None
+    }
+
+    fn step_at_once(&self, contender: Option<Parked>, step: impl FnOnce(&mut Job) -> Step) {
+        if let Some(mut parked) = contender {
+            let step = step(&mut parked.job);
+            self.hand_back(parked.job, Verdict::Stepped(step), parked.asked_at);
         }
     }
 
@@ -77,13 +107,15 @@ impl Pri {
         true
     }
 
-    /// Takes the answer to a page request group; false if there is no such group.
+    /// Takes the answer to a page request group; false if there is no such group. `step` takes
+    /// a step of a job.
     pub fn respond(
         &self,
         context: u32,
         tag: u32,
         code: ResponseCode,
         entries: &[Translation],
+        step: impl FnOnce(&mut Job) -> Step,
     ) -> bool {
         match code {
             ResponseCode::Success => self.stats.responses_success.bump(),
@@ -108,42 +140,45 @@ impl Pri {
         }
 
         let mut state = lock(&self.state);
-        self.conclude(&mut state, group, code);
+        let contender = self.conclude(&mut state, group, code);
         self.pump(&mut state);
+        drop(state);
+        self.step_at_once(contender, step);
         true
     }
 
-    fn conclude(&self, state: &mut State, group: Group, code: ResponseCode) {
+    fn conclude(&self, state: &mut State, group: Group, code: ResponseCode) -> Option<Parked> {
         let id = group.parked;
-        let Some(parked) = state.parked.get_mut(&id) else {
-            return;
-        };
-        let Some(&first) = group.wants.first() else {
-            return;
-        };
-        let verdict = match code {
-            ResponseCode::Success => Verdict::Retry,
+        let parked = state.parked.get_mut(&id)?;
+        let first = *group.wants.first()?;
+        match code {
+            ResponseCode::Success => {}
             ResponseCode::InvalidRequest if group.wants.len() > 1 => {
                 parked.singly = true;
                 parked.lacking.splice(..0, group.wants);
-                Verdict::Retry
             }
+            // The command cannot get further than to the address refused.
             ResponseCode::InvalidRequest if first.ahead => {
-                // The command cannot get further than to the address refused.
                 parked.lacking.retain(|want| !first.precedes(want));
-                Verdict::Retry
             }
-            ResponseCode::InvalidRequest => Verdict::Fault {
-                va: first.miss.va,
-                access: first.miss.access,
-            },
-            ResponseCode::ResponseFailure => Verdict::Failure { va: first.miss.va },
-        };
-        if verdict == Verdict::Retry && !parked.lacking.is_empty() {
-            state.groups_due.push_back(id);
-        } else {
-            self.resume(state, id, verdict);
+            ResponseCode::InvalidRequest => {
+                let verdict = Verdict::Fault {
+                    va: first.miss.va,
+                    access: first.miss.access,
+                };
+                self.resume(state, id, verdict);
+                return None;
+            }
+            ResponseCode::ResponseFailure => {
+                self.resume(state, id, Verdict::Failure { va: first.miss.va });
+                return None;
+            }
         }
+        if parked.lacking.is_empty() {
+            return self.retry(state, id);
+        }
+        state.groups_due.push_back(id);
+        None
     }
 
     fn fill(&self, fill: &Fill, entries: &[Translation]) {

@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 
 use super::{serve, Limits};
 use crate::device::Device;
+use crate::job::Job;
 use crate::message::Translations;
 use crate::queue::Ring;
 
@@ -52,7 +53,8 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
             tag,
             entries,
         } => {
-            if !device.pri.complete(context, tag, &entries) {
+            let step = |job: &mut Job| job.step(device);
+            if !device.pri.complete(context, tag, &entries, step) {
                 device.guest_error(format_args!(
                     "context {context}: completion with unknown tag {tag}"
                 ));
@@ -77,7 +79,8 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
             code,
             entries,
         } => {
-            if !device.pri.respond(context, tag, code, &entries) {
+            let step = |job: &mut Job| job.step(device);
+            if !device.pri.respond(context, tag, code, &entries, step) {
                 device.guest_error(format_args!(
                     "context {context}: response with unknown group index {tag}"
                 ));

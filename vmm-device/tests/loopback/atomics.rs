@@ -223,3 +223,27 @@ fn compare_swaps_of_engines_and_a_processor_each_succeed_once_a_value() {
     });
     assert_eq!(word(&guest, PAGES), by_engines + by_cpu);
 }
+
+#[test]
+fn page_that_is_taken_back_at_once_is_still_used() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // Nothing but the order of messages: answer, then invalidation.
+    for round in 0..300 {
+        guest.submit(0, 0, OP_FETCH_ADD, &[VA, 8, 1, 1, 0]);
+        let mut grants = 0;
+        let reply = loop {
+            if let Some(reply) = guest.poll_reply() {
+                break reply;
+            }
+            if let Some(request) = guest.poll_request() {
+                grants += 1;
+                guest.complete(&request, &[(VA, PAGES, 1, ATOMIC)]);
+                assert_eq!(guest.invalidate(0, VA, 1), STATUS_OK);
+            }
+        };
+        assert_eq!(reply.status, STATUS_OK);
+        assert!(grants <= 2, "{grants} grants in round {round}");
+    }
+    assert_eq!(word(&guest, PAGES), 300);
+}
