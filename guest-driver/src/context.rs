@@ -123,6 +123,8 @@ impl Context {
         arg: &[u64; wire::COMMAND_ARGS],
     ) -> Result<wire::CommandReply> {
         let id = self.submit(opcode, arg)?;
+        let link = &self.device.link;
+        link.poll_command(self.number, || self.commands.any_done());
         let reply = self.commands.collect(id, None);
         if reply.is_err() {
             self.commands.abandon(id);

@@ -4,7 +4,8 @@
 //!
 //! Every message is answered by the device within [`ANSWER_LIMIT_MS`], since none of those sent
 //! here depends on a fault (commands, which may, are not waited for here). A device that does not
-//! is broken: from then on every call fails with `EIO` at once, and all commands end with it.
+//! is broken: from then on every call fails with `EIO` at once, and all commands end with it. Who waits
+//! looks into the ring for a while before sleeping: most answers come sooner than an interrupt would.
 //!
 //! Lock order: context table → a context's command table or request ring → a queue's lock. All
 //! of them are taken with interrupts disabled, because interrupt handlers take them too.
@@ -15,6 +16,7 @@ use crate::{
     kapi::{
         completion::Completion,
         irqlock::IrqSpinLock,
+        misc::need_resched,
         virtqueue::{Queue, RawQueue, Request},
         work::Workqueue,
     },
@@ -36,6 +38,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Longest wait for the device's answer: far above any copy or invalidation, below the kernel's
 /// hung-task limit.
 pub(crate) const ANSWER_LIMIT_MS: u32 = 10_000;
+/// Longest look for an answer before the caller sleeps, 200 µs: about what a sleep and the interrupt
+/// that ends it cost, and what most answers, a copy of a megabyte among them, take.
+const POLL_LIMIT: Delta = Delta::from_micros(200);
 /// Pause before a full ring is tried again.
 const FULL_RING_PAUSE: Delta = Delta::from_micros(50);
 
@@ -64,7 +69,11 @@ impl Waiter {
 pub(crate) type CallRequest = Request<Option<Arc<Waiter>>>;
 
 /// A message whose answer is under way.
-pub(crate) struct Pending(Arc<Waiter>);
+pub(crate) struct Pending {
+    waiter: Arc<Waiter>,
+    /// Index of the queue that it comes by.
+    queue: u16,
+}
 
 /// What a command carries through its queue.
 #[derive(Clone, Copy)]
@@ -173,22 +182,47 @@ impl Link {
 
     fn begin(
         &self,
-        queue: &Queue<Option<Arc<Waiter>>>,
+        queue: u16,
         mut message: KBox<CallRequest>,
         flags: Flags,
     ) -> Result<Pending> {
         let waiter = Waiter::new(flags)?;
         message.data = Some(waiter.clone());
-        self.send(queue, message)?;
-        Ok(Pending(waiter))
+        let to = match queue {
+            wire::QUEUE_CONTROL => &self.control,
+            wire::QUEUE_COPY => &self.copy,
+            _ => &self.translation,
+        };
+        self.send(to, message)?;
+        Ok(Pending { waiter, queue })
     }
 
     fn finish(&self, pending: Pending) -> Result<KBox<CallRequest>> {
-        if !pending.0.done.wait(ANSWER_LIMIT_MS) {
+        let waiter = &pending.waiter;
+        if let Some(answer) = self.poll(pending.queue, || waiter.answer.lock().take()) {
+            return Ok(answer);
+        }
+        if !waiter.done.wait(ANSWER_LIMIT_MS) {
             self.mark_broken("gave no answer in time");
             return Err(EIO);
         }
-        pending.0.answer.lock().take().ok_or(EIO)
+        let answer = waiter.answer.lock().take();
+        answer.ok_or(EIO)
+    }
+
+    /// Looks for what comes by `queue` until `done` is satisfied, for [`POLL_LIMIT`] or until others
+    /// want the CPU.
+    fn poll<T>(&self, queue: u16, mut done: impl FnMut() -> Option<T>) -> Option<T> {
+        let began = Instant::<Monotonic>::now();
+        loop {
+            if let Some(result) = done() {
+                return Some(result);
+            }
+            if need_resched() || began.elapsed().as_nanos() > POLL_LIMIT.as_nanos() {
+                return None;
+            }
+            self.take(queue);
+        }
     }
 
     /// A control request with its answer; `reply` bytes may follow the status.
@@ -220,7 +254,7 @@ impl Link {
                 arg1: arg1.into(),
             },
         )?;
-        let pending = self.begin(&self.control, message, GFP_KERNEL)?;
+        let pending = self.begin(wire::QUEUE_CONTROL, message, GFP_KERNEL)?;
         let answer = self.finish(pending)?;
         let (status, rest) =
             wire::ControlReply::read_from_prefix(answer.writable()).map_err(|_| EIO)?;
@@ -240,7 +274,7 @@ impl Link {
     ///
     /// `EIO`: the device is broken. `ENOMEM`.
     pub(crate) fn begin_copy(&self, message: KBox<CallRequest>) -> Result<Pending> {
-        self.begin(&self.copy, message, GFP_KERNEL)
+        self.begin(wire::QUEUE_COPY, message, GFP_KERNEL)
     }
 
     /// Waits until the copies are done.
@@ -273,7 +307,7 @@ impl Link {
     ///
     /// `EIO`: the device is broken. `ENOMEM`.
     pub(crate) fn begin_invalidation(&self, message: KBox<CallRequest>) -> Result<Pending> {
-        self.begin(&self.translation, message, GFP_ATOMIC)
+        self.begin(wire::QUEUE_TRANSLATION, message, GFP_ATOMIC)
     }
 
     /// Waits until the device has dropped the range and finished its accesses.
@@ -296,6 +330,12 @@ impl Link {
         }
         let queue = &self.command[message.data.context as usize % self.command.len()];
         queue.send(message).map_err(|(error, _)| error)
+    }
+
+    /// Looks for a while for the answer to a command of `context`, until `done` says that it is there.
+    pub(crate) fn poll_command(&self, context: u32, done: impl Fn() -> bool) {
+        let index = context as usize % self.command.len();
+        self.poll(wire::QUEUE_COMMAND + index as u16, || done().then_some(()));
     }
 
     /// Closes a context on the device and takes all that the device asked and answered for it, in

@@ -27,3 +27,9 @@ pub(crate) fn this_cpu() -> u32 {
     // SAFETY: No preconditions.
     unsafe { sys::coax_this_cpu() }
 }
+
+/// Whether another task ought to run on this CPU.
+pub(crate) fn need_resched() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_need_resched() }
+}

@@ -412,6 +412,12 @@ void coax_cond_resched(void)
 	cond_resched();
 }
 
+bool coax_need_resched(void)
+{
+	cpu_relax();
+	return need_resched();
+}
+
 u64 coax_boottime_ns(void)
 {
 	return ktime_get_boottime_ns();

@@ -88,6 +88,7 @@ struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr);
 bool coax_mm_is_current(struct mm_struct *mm);
 bool coax_admin(void);
 void coax_cond_resched(void);
+bool coax_need_resched(void);
 u64 coax_boottime_ns(void);
 
 /* Tracepoints (src/trace.h). */
