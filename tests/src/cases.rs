@@ -2,6 +2,7 @@
 //! The cases, one file a subject.
 
 pub mod access;
+pub mod atomics;
 pub mod capacity;
 pub mod coherence;
 pub mod commands;
@@ -23,11 +24,12 @@ pub mod storm;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 18] = [
+const SUBJECTS: [Subject; 19] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
     coherence::SUBJECT,
+    atomics::SUBJECT,
     migration::SUBJECT,
     observability::SUBJECT,
     kernel_access::SUBJECT,

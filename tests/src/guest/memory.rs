@@ -241,6 +241,19 @@ impl Mapping {
         self.word(offset, |word| word.store(value, Ordering::SeqCst));
     }
 
+    /// Adds to a word that others, the device among them, may access at the same time.
+    pub fn add(&self, offset: usize, addend: u64) {
+        self.word(offset, |word| word.fetch_add(addend, Ordering::SeqCst));
+    }
+
+    /// Gives such a word a new value if it has the one expected, and tells whether it had.
+    pub fn swap(&self, offset: usize, expected: u64, new: u64) -> bool {
+        let order = Ordering::SeqCst;
+        self.word(offset, |word| {
+            word.compare_exchange(expected, new, order, order).is_ok()
+        })
+    }
+
     fn word<R>(&self, offset: usize, access: impl FnOnce(&AtomicU64) -> R) -> R {
         let pointer = self.pointer(offset, 8).cast::<u64>();
         assert!(pointer.is_aligned(), "word at offset {offset}");
