@@ -51,6 +51,14 @@ impl Progress {
         self.write(&text, false);
     }
 
+    /// Makes room for a line of something else, after which the step goes on.
+    pub fn make_room(&mut self) {
+        if self.terminal {
+            self.write("", false);
+            self.shown = None;
+        }
+    }
+
     /// Says that the step is done.
     pub fn finish(mut self) {
         let text = format!(

@@ -15,12 +15,8 @@ use anyhow::{Context, Result};
 use super::results::{Results, Verdict};
 use crate::cli::Test;
 use coax_images::images::Images;
-use harness::Ran;
 use report::{sums_of, Report};
 use side::{Driver, Side};
-
-/// Lines shown of what a test said: a failed one says one or two, a benchmark dozens before.
-const SHOWN_MESSAGES: usize = 12;
 
 /// Runs the tests on both drivers, and shows and writes what came of them.
 ///
@@ -39,7 +35,6 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
                     options.repeat,
                     sums_of(&side)
                 );
-                show_failures(&side);
                 for end in &side.bad_ends {
                     results.broken("hmm: a VM with coax ends well", &end.to_string());
                 }
@@ -55,7 +50,6 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
         results.broken("hmm: tests run on test_hmm", &format!("{error:#}"));
         Side::default()
     });
-    show_failures(&test_hmm);
     for end in &test_hmm.bad_ends {
         let text = end.to_string();
         let first = text.lines().next().unwrap_or_default();
@@ -88,15 +82,4 @@ fn judge(results: &mut Results, report: &Report) {
         "hmm: all tests pass without a kernel warning".into(),
         verdict,
     );
-}
-
-fn show_failures(side: &Side) {
-    let failed = |ran: &&Ran| ran.verdict == Verdict::Failed;
-    for ran in side.ran.iter().filter(failed) {
-        println!("  {} failed:", ran.name);
-        let left_out = ran.messages.len().saturating_sub(SHOWN_MESSAGES);
-        for line in ran.messages.iter().skip(left_out) {
-            println!("    {line}");
-        }
-    }
 }

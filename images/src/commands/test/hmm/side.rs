@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 
 use super::harness::{Output, Ran};
+use crate::commands::test::results::Verdict;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::Job;
@@ -25,6 +26,8 @@ const HUGE_PAGES: &str = "hugepages=128";
 /// Memory that the kernel leaves alone, for the coherent half of `test_hmm`: 1 GiB each, above
 /// everything that a boot needs.
 const SET_ASIDE: [u64; 2] = [0x1_4000_0000, 0x1_8000_0000];
+/// Lines shown of what a failed test said: it says one or two, a benchmark dozens before.
+const SHOWN_MESSAGES: usize = 12;
 /// Longest life of a VM: the tests take a minute under TCG, several on a busy host, and the harness
 /// ends one that hangs after 30 s.
 const VM_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -137,10 +140,18 @@ fn run_vm(
     let vm = Vm::start(images, &driver.config(accel), &driver.job(names))
         .with_context(|| format!("Cannot start a VM for the tests on {driver}"))?;
     let mut output = Output::default();
+    let mut seen = 0;
     let ended = vm.wait_watching(|line| {
         output.line(line);
+        for ran in output.ran().iter().skip(seen) {
+            if ran.verdict == Verdict::Failed {
+                progress.make_room();
+                show(ran);
+            }
+        }
+        seen = output.ran().len();
         if let Some(planned) = output.planned() {
-            progress.update(output.ran().len() as u64, planned as u64);
+            progress.update(seen as u64, planned as u64);
         }
         None
     });
@@ -150,6 +161,7 @@ fn run_vm(
         side.listed = output.listed();
     }
     let ran = output.finish("the VM ended, or the tests stopped, during this one");
+    ran.iter().skip(seen).for_each(show);
     let nothing_ran = ran.is_empty();
     side.ran.extend(ran);
     match ended {
@@ -172,6 +184,15 @@ fn run_vm(
         }
     }
     Ok(())
+}
+
+/// A failed test with the last of what it said.
+fn show(ran: &Ran) {
+    println!("  {} failed:", ran.name);
+    let left_out = ran.messages.len().saturating_sub(SHOWN_MESSAGES);
+    for line in ran.messages.iter().skip(left_out) {
+        println!("    {line}");
+    }
 }
 
 #[cfg(test)]
