@@ -31,7 +31,9 @@ use crate::{
     memory::{clear_ahead, DeviceMemory},
     migration::{self, Wish, WINDOW_PAGES},
     mirror::Mirror,
-    new_irqlock, uapi, wire,
+    new_irqlock,
+    residency::windows,
+    uapi, wire,
 };
 use kernel::{
     mm::{virt, MmWithUser},
@@ -43,6 +45,7 @@ use kernel::{
     },
     time::Delta,
 };
+use zerocopy::FromZeros;
 
 /// Longest attempt to answer one request while the mappings keep changing.
 const RETRY_LIMIT: Delta = Delta::from_secs(5);
@@ -60,6 +63,18 @@ struct Scratch {
     arrays: PageArrays,
     /// Worst code so far of each group whose last request has not come.
     groups: [u32; wire::MAX_PAGE_REQUESTS as usize],
+}
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let mut pfns = KVec::new();
+        pfns.resize(WINDOW_PAGES, HmmPfn::SNAPSHOT, GFP_KERNEL)?;
+        Ok(Scratch {
+            pfns,
+            arrays: PageArrays::default(),
+            groups: [wire::RESPONSE_SUCCESS; wire::MAX_PAGE_REQUESTS as usize],
+        })
+    }
 }
 
 /// Handles the requests of one context.
@@ -100,7 +115,10 @@ impl Want {
     /// What the page request asks for.
     fn of(request: &wire::DeviceRequest) -> Self {
         let flags = request.flags.get();
-        match (flags & wire::ACCESS_ATOMIC != 0, flags & wire::ACCESS_WRITE != 0) {
+        match (
+            flags & wire::ACCESS_ATOMIC != 0,
+            flags & wire::ACCESS_WRITE != 0,
+        ) {
             (true, _) => Want::Atomic,
             (false, true) => Want::Write,
             (false, false) => Want::Read,
@@ -151,13 +169,7 @@ impl Faults {
         mirror: Arc<Mirror>,
     ) -> Result<impl PinInit<Self, Error> + 'a> {
         let ring = KVec::with_capacity(RING, GFP_KERNEL)?;
-        let mut pfns = KVec::new();
-        pfns.resize(WINDOW_PAGES, HmmPfn::SNAPSHOT, GFP_KERNEL)?;
-        let scratch = Scratch {
-            pfns,
-            arrays: PageArrays::default(),
-            groups: [wire::RESPONSE_SUCCESS; wire::MAX_PAGE_REQUESTS as usize],
-        };
+        let scratch = Scratch::new()?;
         Ok(try_pin_init!(Self {
             device,
             notifier <- IntervalNotifier::new(mm, mirror.clone()),
@@ -287,6 +299,26 @@ impl Faults {
         Some(pfns[0].map_order())
     }
 
+    /// Tells the device where pages are before it asks; of what changes meanwhile it will ask.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH`: the process is gone. `ENOMEM`. `EIO`: the device is broken.
+    pub(crate) fn tell_ahead(&self, memory: &DeviceMemory, va: u64, npages: usize) -> Result {
+        let head = wire::TranslationMessage {
+            kind: wire::MSG_TRANSLATION_AHEAD.into(),
+            context: self.mirror.context().into(),
+            ..wire::TranslationMessage::new_zeroed()
+        };
+        let mm = self.notifier.mm().mmget_not_zero().ok_or(ESRCH)?;
+        let mut scratch = Scratch::new()?;
+        for (va, npages) in windows(va, npages as u64 * PAGE_SIZE) {
+            let range = (va, npages);
+            self.answer(memory, &mm, range, Want::Present, false, head, &mut scratch)?;
+        }
+        Ok(())
+    }
+
     fn translation_request(
         &self,
         memory: &DeviceMemory,
@@ -333,7 +365,11 @@ impl Faults {
         // A group that is refused already gets no more translations.
         let head = match (last, earlier) {
             (_, code) if code != wire::RESPONSE_SUCCESS => None,
-            (true, _) => Some(head(wire::MSG_GROUP_RESPONSE, request, wire::RESPONSE_SUCCESS)),
+            (true, _) => Some(head(
+                wire::MSG_GROUP_RESPONSE,
+                request,
+                wire::RESPONSE_SUCCESS,
+            )),
             (false, _) => Some(head(wire::MSG_GROUP_PART, request, 0)),
         };
         let result = match head {

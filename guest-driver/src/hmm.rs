@@ -94,7 +94,9 @@ impl OpenFile for Dmirror {
     fn ioctl(&self, number: u32, arg: usize) -> Result<isize> {
         self.context.check()?;
         let mut command: Command = uaccess::read(arg)?;
-        let end = command.addr.wrapping_add(command.npages.wrapping_mul(PAGE_SIZE));
+        let end = command
+            .addr
+            .wrapping_add(command.npages.wrapping_mul(PAGE_SIZE));
         if command.addr % PAGE_SIZE != 0 || command.addr >= end {
             return Err(EINVAL);
         }
@@ -125,5 +127,6 @@ impl OpenFile for Dmirror {
 
 /// Whether `addr` … `addr + len` lies in user space.
 fn in_user_space(mm: &MmWithUser, addr: u64, len: u64) -> bool {
-    addr.checked_add(len).is_some_and(|end| end <= mm::task_size(mm))
+    addr.checked_add(len)
+        .is_some_and(|end| end <= mm::task_size(mm))
 }

@@ -125,7 +125,9 @@ fn migrate(context: &Context, arg: usize) -> Result {
         let mut sum = [0; 4];
         for (addr, npages) in windows(at, len) {
             let counts = look.look(&memory, &notifier, &mm, addr, npages)?;
-            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            sum.iter_mut()
+                .zip(counts)
+                .for_each(|(sum, count)| *sum += count);
         }
         Ok(sum)
     };

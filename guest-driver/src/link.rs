@@ -180,12 +180,7 @@ impl Link {
         }
     }
 
-    fn begin(
-        &self,
-        queue: u16,
-        mut message: KBox<CallRequest>,
-        flags: Flags,
-    ) -> Result<Pending> {
+    fn begin(&self, queue: u16, mut message: KBox<CallRequest>, flags: Flags) -> Result<Pending> {
         let waiter = Waiter::new(flags)?;
         message.data = Some(waiter.clone());
         let to = match queue {

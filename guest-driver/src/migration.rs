@@ -211,7 +211,11 @@ fn depart_home<'a>(
         let Some(page) = source.page else { continue };
         let from = memory.address_of(page);
         if let Some(folio) = alloc(i, source.order) {
-            batch.push(Some(from), folio.head().pfn() * PAGE_SIZE as u64, 1 << source.order)?;
+            batch.push(
+                Some(from),
+                folio.head().pfn() * PAGE_SIZE as u64,
+                1 << source.order,
+            )?;
             migration.set_destination(i, folio);
             continue;
         }

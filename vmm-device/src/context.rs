@@ -75,6 +75,12 @@ impl Context {
         read(&self.atc)
     }
 
+    /// Adds translations on nobody's behalf; returns how many others were given up for them.
+    pub fn fill(&self, translations: &[Translation]) -> u64 {
+        let mut atc = write(&self.atc);
+        translations.iter().map(|&run| atc.fill(run)).sum()
+    }
+
     /// Forgets a range after the accesses in progress.
     pub fn invalidate(&self, vpn: u64, npages: u64) {
         write(&self.atc).invalidate(vpn, npages);

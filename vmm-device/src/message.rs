@@ -159,6 +159,13 @@ pub enum Translations {
         /// Translations to use at once.
         entries: Vec<Translation>,
     },
+    /// Translations that nothing has asked for yet.
+    Ahead {
+        /// Context meant.
+        context: u32,
+        /// Translations to use at once.
+        entries: Vec<Translation>,
+    },
     /// Answer to a page request group.
     GroupResponse {
         /// Context of the group.
@@ -209,6 +216,12 @@ impl Translations {
                 tag,
                 entries: translations(entries)?,
             }),
+            wire::MSG_TRANSLATION_AHEAD if tag == 0 && code == 0 && va == 0 && npages == 0 => {
+                Ok(Self::Ahead {
+                    context,
+                    entries: translations(entries)?,
+                })
+            }
             wire::MSG_GROUP_RESPONSE if va == 0 && npages == 0 => Ok(Self::GroupResponse {
                 context,
                 tag,
@@ -232,6 +245,7 @@ impl Translations {
             }
             wire::MSG_TRANSLATION_COMPLETION
             | wire::MSG_GROUP_PART
+            | wire::MSG_TRANSLATION_AHEAD
             | wire::MSG_GROUP_RESPONSE
             | wire::MSG_INVALIDATE => Err(STATUS_BAD_MESSAGE),
             _ => Err(STATUS_UNKNOWN_OPCODE),
@@ -402,6 +416,21 @@ mod tests {
             Ok(Translations::GroupPart { entries, .. }) if entries.len() == 1
         ));
         head.code = wire::RESPONSE_FAILURE.into();
+        assert_eq!(decode(&head), Err(STATUS_BAD_MESSAGE));
+    }
+
+    #[test]
+    fn translations_ahead_answer_no_tag() {
+        let mut head = head(wire::MSG_TRANSLATION_AHEAD, 1);
+        let entry = run(0x1000, 0x2000, 1, 1);
+        let decode = |head: &TranslationMessage| {
+            Translations::decode(&[head.as_bytes(), entry.as_bytes()].concat())
+        };
+        assert!(matches!(
+            decode(&head),
+            Ok(Translations::Ahead { entries, .. }) if entries.len() == 1
+        ));
+        head.tag = 1.into();
         assert_eq!(decode(&head), Err(STATUS_BAD_MESSAGE));
     }
 

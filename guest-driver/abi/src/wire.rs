@@ -293,6 +293,9 @@ pub const MSG_INVALIDATE: u32 = 3;
 /// `tag` is the group's index. A group of several requests gets those of its last one with the
 /// response and those of the others by such messages.
 pub const MSG_GROUP_PART: u32 = 4;
+/// Translations that nothing has asked for yet, of pages that the driver has moved for a command to
+/// come; they are kept and invalidated like others. ATS has no such message; it saves a round trip.
+pub const MSG_TRANSLATION_AHEAD: u32 = 5;
 
 /// Response code Success (PCIe 6.0 §10.4.2.1).
 pub const RESPONSE_SUCCESS: u32 = 0x0;

@@ -98,7 +98,11 @@ impl Faults {
                 return Err(ETIMEDOUT);
             }
             let pfns = &mut scratch.pfns[..npages];
-            pfns.fill(if neighbours { want.pfn() } else { HmmPfn::SNAPSHOT });
+            pfns.fill(if neighbours {
+                want.pfn()
+            } else {
+                HmmPfn::SNAPSHOT
+            });
             pfns[0] = want.pfn();
             let seq = self.notifier.read_begin();
             match self.look_up(memory, mm, seq, va, pfns, want, neighbours) {
@@ -149,7 +153,11 @@ impl Faults {
             return Ok(());
         }
         for pfn in pfns[..needed].iter_mut() {
-            *pfn = if lacks(pfn) { want.pfn() } else { HmmPfn::SNAPSHOT };
+            *pfn = if lacks(pfn) {
+                want.pfn()
+            } else {
+                HmmPfn::SNAPSHOT
+            };
         }
         self.fault_in(&guard, seq, va, &mut pfns[..needed])?;
         Err(EBUSY)

@@ -75,7 +75,9 @@ impl Dmirror {
         };
         let guard = mm.mmap_read_lock();
         match guard.vma_lookup(va as usize) {
-            Some(vma) if write && inside && vma.flags() & (flags::READ | flags::WRITE) == flags::READ => {
+            Some(vma)
+                if write && inside && vma.flags() & (flags::READ | flags::WRITE) == flags::READ =>
+            {
                 EPERM
             }
             _ => EFAULT,

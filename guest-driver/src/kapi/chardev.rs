@@ -76,7 +76,11 @@ impl<T: OpenFile> Registration<T> {
     /// # Errors
     ///
     /// `ENOMEM`; what the misc core says, `EEXIST` where the name is taken.
-    pub(crate) fn new(name: CString, mode: u16, device: Arc<T::Device>) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(
+        name: CString,
+        mode: u16,
+        device: Arc<T::Device>,
+    ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             name,
             device,

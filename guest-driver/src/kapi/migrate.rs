@@ -141,11 +141,7 @@ impl<'a> Migration<'a> {
     /// # Errors
     ///
     /// `EINVAL`: no pages. `ENOMEM`.
-    pub(crate) fn of_device(
-        first_pfn: u64,
-        npages: usize,
-        mut arrays: PageArrays,
-    ) -> Result<Self> {
+    pub(crate) fn of_device(first_pfn: u64, npages: usize, mut arrays: PageArrays) -> Result<Self> {
         if npages == 0 {
             return Err(EINVAL);
         }

@@ -237,8 +237,7 @@ impl<T: PagemapOps> Pagemap<T> {
         let pfn = unsafe { sys::coax_folio_pfn(folio) } as u64;
         // SAFETY: As above.
         let count = unsafe { sys::coax_folio_nr_pages(folio) } as usize;
-        this.data
-            .folio_free((pfn - this.first_pfn) as usize, count);
+        this.data.folio_free((pfn - this.first_pfn) as usize, count);
     }
 
     unsafe extern "C" fn migrate_to_ram(vmf: *mut bindings::vm_fault) -> c_uint {

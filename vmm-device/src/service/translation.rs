@@ -73,6 +73,15 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
             }
             Vec::new()
         }
+        Translations::Ahead { context, entries } => {
+            match device.contexts.get(context) {
+                Some(context) => device.stats.atc_evictions.add(context.fill(&entries)),
+                None => device.guest_error(format_args!(
+                    "translations ahead for context {context}, which is not open"
+                )),
+            }
+            Vec::new()
+        }
         Translations::GroupResponse {
             context,
             tag,
