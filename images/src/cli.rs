@@ -274,10 +274,38 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 /// `coax bench`
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    /// A part of its own; everything else if there is none.
+    #[command(subcommand)]
+    pub part: Option<BenchPart>,
     /// Also write the measurements as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub accel: Accel,
+}
+
+/// Measurements that are asked for by name.
+#[derive(Debug, Subcommand)]
+pub enum BenchPart {
+    /// Moving memory to the device and back, beside the kernel's test_hmm and the host's memcpy
+    Migrate(Migrate),
+}
+
+/// `coax bench migrate`
+#[derive(Args, Debug)]
+pub struct Migrate {
+    /// Rounds of the kernel's benchmark on both drivers, in turn; medians are shown
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Also write the measurements as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Also draw them
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -371,6 +399,9 @@ mod tests {
             "coax test --list --json x",
             "coax test hmm --repeat 0",
             "coax build everything",
+            "coax bench dance",
+            "coax bench --json x migrate",
+            "coax bench migrate --rounds 0",
             "coax build kernel --kernel fast",
         ] {
             assert_eq!(refused(line), 2, "{line}");

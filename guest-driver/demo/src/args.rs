@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use coax::abi::wire::PAGE_SIZE;
 
 /// Show and measure ordinary memory moving to the coax accelerator and back.
 ///
@@ -73,6 +74,29 @@ pub struct Bench {
     #[arg(long, default_value_t = 5, value_name = "SECONDS", requires = "contexts",
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
+    /// Only move memory of these sizes to the device and back; K, M and G are binary.
+    #[arg(long, value_name = "SIZE,…", value_delimiter = ',', value_parser = size,
+          conflicts_with = "contexts")]
+    pub migrate_sizes: Vec<usize>,
+    /// Do so on that many devices at once, --device and those numbered after it.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "migrate_sizes",
+          value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub at_once: u32,
+}
+
+/// A number of whole pages in bytes, with an optional binary suffix.
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K') => (&text[..text.len() - 1], 10),
+        Some(b'M') => (&text[..text.len() - 1], 20),
+        Some(b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let count: usize = digits.parse().map_err(|error| format!("{error}"))?;
+    count
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes > 0 && bytes % PAGE_SIZE as usize == 0)
+        .ok_or_else(|| "no whole pages".into())
 }
 
 #[cfg(test)]
@@ -84,5 +108,14 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_whole_pages() {
+        assert_eq!(size("512K"), Ok(512 << 10));
+        assert_eq!(size("1G"), Ok(1 << 30));
+        for bad in ["", "K", "0", "4095", "1T"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
     }
 }

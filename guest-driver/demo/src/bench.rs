@@ -7,6 +7,7 @@ mod compute;
 mod contexts;
 mod fault;
 mod migrate;
+mod migrate_sizes;
 mod samples;
 
 use std::path::Path;
@@ -26,10 +27,13 @@ const NOP_WARM_UP: usize = 200;
 /// Empty commands counted.
 const NOP_ROUNDS: usize = 4000;
 
-/// Runs all measurements, or the one with many contexts alone.
+/// Runs all measurements, or the one asked for alone.
 pub fn run(device: &Path, options: &Bench, output: &mut Output) -> Result<()> {
     if let Some(count) = options.contexts {
         return contexts::run(device, count, options.seconds, output);
+    }
+    if !options.migrate_sizes.is_empty() {
+        return migrate_sizes::run(device, options, output);
     }
     let context = Context::open_path(device)?;
     let mode = mode_name(&context.info()?);

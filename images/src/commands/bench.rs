@@ -6,6 +6,7 @@
 
 mod goals;
 mod memory;
+mod migrate;
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{json, Value};
 
 use super::{announce_accel, create, demo, exit_code};
-use crate::cli::Bench;
+use crate::cli::{Bench, BenchPart};
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
@@ -51,8 +52,16 @@ struct Line {
 /// Measurements by name.
 pub type Measured = BTreeMap<String, f64>;
 
-/// Measures everything and prints a line for each goal.
+/// Measures what is asked for.
 pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
+    match &options.part {
+        Some(BenchPart::Migrate(options)) => migrate::run(options, install),
+        None => everything(options, install),
+    }
+}
+
+/// Measures everything but what has a sub-command, and prints a line for each goal.
+fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let images = Images::build(Variant::Base, install)?;
     let accel = announce_accel(options.accel.accel)?;
@@ -72,7 +81,7 @@ pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
     many_contexts(&images, options.accel.accel, &mut measured)?;
 
     println!("\nWhat must be reached");
-    let judged = goals::judge(&measured);
+    let judged = goals::judge(goals::GENERAL, &measured);
     judged.iter().for_each(|goal| println!("  {goal}"));
     let passed = judged.iter().all(|goal| goal.passed);
     if let Some(file) = json {

@@ -15,7 +15,7 @@ enum Limit {
 }
 
 /// A goal: a measurement, or the quotient of two, and its limit.
-struct Goal {
+pub struct Goal {
     what: &'static str,
     numerator: &'static str,
     denominator: Option<&'static str>,
@@ -53,7 +53,8 @@ const fn ratio(
     }
 }
 
-const GOALS: &[Goal] = &[
+/// Goals of `coax bench`.
+pub const GENERAL: &[Goal] = &[
     value("warm demo, both modes", "demo", "s", Limit::AtMost(30.0)),
     value(
         "boot to first migrated page",
@@ -105,6 +106,52 @@ const GOALS: &[Goal] = &[
     ),
 ];
 
+/// Goals of `coax bench migrate`; every number is the worst of its kind.
+pub const MIGRATE: &[Goal] = &[
+    value(
+        "to device, 2 MiB pages / test_hmm",
+        "ratio_to_device_thp",
+        "×",
+        Limit::AtLeast(6.0),
+    ),
+    value(
+        "to device, 4 KiB pages / test_hmm",
+        "ratio_to_device_4k",
+        "×",
+        Limit::AtLeast(2.0),
+    ),
+    value(
+        "to system, 2 MiB pages / test_hmm",
+        "ratio_to_system_thp",
+        "×",
+        Limit::AtLeast(2.0),
+    ),
+    value(
+        "to system, 4 KiB pages / test_hmm",
+        "ratio_to_system_4k",
+        "×",
+        Limit::AtLeast(1.2),
+    ),
+    value(
+        "own call to device, 2 MiB / memcpy",
+        "own_to_device_thp_of_memcpy",
+        "×",
+        Limit::AtLeast(0.4),
+    ),
+    value(
+        "dearest page / cheapest, by size",
+        "spread_by_bytes",
+        "×",
+        Limit::AtMost(1.2),
+    ),
+    value(
+        "dearest page / one device's",
+        "spread_by_devices",
+        "×",
+        Limit::AtMost(1.2),
+    ),
+];
+
 /// A goal beside what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judged {
@@ -117,8 +164,8 @@ pub struct Judged {
 }
 
 /// Every goal, in order. One that was not measured is missed.
-pub fn judge(measured: &Measured) -> Vec<Judged> {
-    GOALS.iter().map(|goal| judge_one(goal, measured)).collect()
+pub fn judge(goals: &[Goal], measured: &Measured) -> Vec<Judged> {
+    goals.iter().map(|goal| judge_one(goal, measured)).collect()
 }
 
 fn judge_one(goal: &Goal, measured: &Measured) -> Judged {
@@ -171,7 +218,7 @@ mod tests {
         let measured = measured
             .iter()
             .map(|(name, value)| ((*name).to_owned(), *value));
-        let goals = judge(&measured.collect());
+        let goals = judge(GENERAL, &measured.collect());
         goals
             .into_iter()
             .find(|goal| goal.what == what)

@@ -45,6 +45,10 @@ struct Args {
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
 
+    /// Measure only the operation of this name
+    #[arg(long, value_name = "NAME", value_parser = workload::NAMES)]
+    only: Option<String>,
+
     /// Map each page to another place, as system memory is, instead of 2 MiB at a time
     #[arg(long)]
     scattered: bool,
@@ -90,7 +94,7 @@ fn main() -> ExitCode {
             Mapping::Runs
         },
     };
-    match workload::run(&sizes) {
+    match workload::run(&sizes, args.only.as_deref()) {
         Ok(rates) => {
             print(&args, &rates);
             ExitCode::SUCCESS

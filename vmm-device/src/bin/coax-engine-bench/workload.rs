@@ -40,22 +40,29 @@ pub struct Rate {
     pub engine: f64,
 }
 
-/// Measures everything.
-pub fn run(sizes: &Sizes) -> anyhow::Result<Vec<Rate>> {
+/// Names of the operations.
+pub const NAMES: [&str; 6] = ["copy", "sha256", "list", "tree", "sgemm", "dgemm"];
+
+/// Measures everything, or one operation.
+pub fn run(sizes: &Sizes, only: Option<&str>) -> anyhow::Result<Vec<Rate>> {
     ensure!(
         sizes.nodes * NODE_BYTES <= sizes.spread,
         "{} nodes of {NODE_BYTES} bytes need more than {} bytes",
         sizes.nodes,
         sizes.spread
     );
-    Ok(vec![
-        copy(sizes)?,
-        sha256(sizes)?,
-        list(sizes)?,
-        tree(sizes)?,
-        gemm::<f32>("sgemm", Command::Sgemm, sizes)?,
-        gemm::<f64>("dgemm", Command::Dgemm, sizes)?,
-    ])
+    NAMES
+        .into_iter()
+        .filter(|name| only.is_none_or(|only| only == *name))
+        .map(|name| match name {
+            "copy" => copy(sizes),
+            "sha256" => sha256(sizes),
+            "list" => list(sizes),
+            "tree" => tree(sizes),
+            "sgemm" => gemm::<f32>(name, Command::Sgemm, sizes),
+            _ => gemm::<f64>(name, Command::Dgemm, sizes),
+        })
+        .collect()
 }
 
 /// Best rate of the rounds for work of so many units.

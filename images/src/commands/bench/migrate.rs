@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `coax bench migrate`: the speed of migration beside the kernel's own driver and the host.
+
+mod own;
+mod plot;
+mod report;
+mod rounds;
+mod speeds;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::goals;
+use crate::cli::Migrate;
+use crate::commands::{announce_accel, create, exit_code};
+use coax_images::images::Images;
+use coax_images::kernel::Variant;
+use report::Report;
+
+/// Measures everything, prints it with a line for each goal, and writes what is asked for.
+pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
+    let json = create(&options.json)?;
+    let svg = create(&options.svg)?;
+    let images = Images::build(Variant::Base, install)?;
+    let choice = options.accel.accel;
+    let accel = announce_accel(choice)?;
+    println!(
+        "Linux {} on QEMU {}, {accel}",
+        images.kernel_version, images.qemu_version
+    );
+
+    let memcpy = own::on_the_host(&images)?;
+    let (coax, test_hmm) = rounds::run(&images, options.rounds, choice)?;
+    let own = own::run(&images, choice)?;
+    let report = Report::new(&coax, &test_hmm, &own, &memcpy);
+    println!("\n{report}");
+
+    println!("What must be reached");
+    let judged = goals::judge(goals::MIGRATE, &report.measured());
+    judged.iter().for_each(|goal| println!("  {goal}"));
+    let passed = judged.iter().all(|goal| goal.passed);
+    if let Some(file) = json {
+        let whole = json!({
+            "verdict": if passed { "pass" } else { "fail" },
+            "kernel": images.kernel_version,
+            "qemu": images.qemu_version,
+            "accel": accel,
+            "rounds": options.rounds,
+            "rows": report.rows,
+            "flatness": report.flatness,
+            "goals": judged,
+        });
+        serde_json::to_writer_pretty(file, &whole).context("Cannot write the JSON report")?;
+    }
+    if let Some(file) = svg {
+        plot::write(file, &report.rows)?;
+    }
+    Ok(exit_code(passed))
+}
