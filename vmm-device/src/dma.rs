@@ -53,6 +53,21 @@ impl<'m> Region<'m> {
     }
 }
 
+/// Bytes that one read fault maps around itself: `fault_around_bytes` of Linux at its default.
+const FAULT_AROUND: usize = 64 * 1024;
+
+/// Has the kernel map memory that is to be written, many pages at a time.
+///
+/// A write to a page that this process has not used yet maps the one page, a read maps its
+/// neighbours with it, and shared memory is mapped writable in either case.
+pub fn map_around(bytes: &VolatileSlice<'_>) {
+    for at in (0..bytes.len()).step_by(FAULT_AROUND) {
+        if let Ok(piece) = bytes.offset(at) {
+            piece.copy_to(&mut [0u8]);
+        }
+    }
+}
+
 /// Range of guest physical addresses that is device memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeviceMemory {
@@ -183,6 +198,9 @@ impl<'m> Window<'m> {
                 slice_at(self.regions, page.gpa, end)
             })
             .ok_or(Stop::BadGpa(va))?;
+        if access.contains(Access::WRITE) {
+            map_around(&run);
+        }
         let on_device = self.device_memory.contains(page.gpa);
         let bytes = len.min(end - offset);
         self.last_page = run

@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 
 use super::{serve, Limits};
 use crate::device::Device;
-use crate::dma::{regions, slice_at, Region};
+use crate::dma::{map_around, regions, slice_at, Region};
 use crate::message::{copy_entries, copy_range, CopyRange};
 use crate::queue::Ring;
 
@@ -49,23 +49,29 @@ fn copy_all(device: &Device, memory: &GuestMemoryMmap, request: Option<&[u8]>) -
         Err(status) => return (status, 0),
     };
     let regions = regions(memory);
-    let mut done = 0;
+    let (mut status, mut done, mut bytes) = (STATUS_OK, 0, 0);
     for entry in entries {
         match copy_range(entry).and_then(|range| copy(&regions, &range)) {
-            Ok(bytes) => device.stats.copied_bytes.add(bytes),
-            Err(status) => return (status, done),
+            Ok(copied) => bytes += copied,
+            Err(refused) => {
+                status = refused;
+                break;
+            }
         }
         done += 1;
     }
-    (STATUS_OK, done)
+    device.stats.copied_bytes.add(bytes);
+    (status, done)
 }
 
 /// Copies or clears one range, none of it if part of it is no memory; returns its bytes.
 fn copy(regions: &[Region<'_>], range: &CopyRange) -> Result<u64, u32> {
     let slice = |gpa| slice_at(regions, gpa, range.len).ok_or(STATUS_BAD_GPA);
     let dst = slice(range.dst)?;
-    match range.src {
-        Some(src) => slice(src)?.copy_to_volatile_slice(dst),
+    let src = range.src.map(slice).transpose()?;
+    map_around(&dst);
+    match src {
+        Some(src) => src.copy_to_volatile_slice(dst),
         None => clear(&dst),
     }
     Ok(range.len)
