@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `coax bench migrate`: the speed of migration beside the kernel's own driver and the host.
 
+mod flatness;
 mod own;
 mod plot;
 mod report;

@@ -6,13 +6,13 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::own::{Own, BYTES_AT_ONCE, DEVICES};
+use super::flatness::{self, Flatness, BY_BYTES, BY_DEVICES};
+use super::own::Own;
 use super::speeds::{Case, Direction, Speeds};
 use crate::commands::bench::Measured;
 
-const PAGE_BYTES: f64 = 4096.0;
 /// From this size on, memory can be in large pages.
-const LARGE_PAGE_BYTES: u64 = 2 << 20;
+pub const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// Speeds of one case in GB (10⁹ bytes) a second, as far as they were measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,25 +33,6 @@ pub struct Row {
     pub own_ioctl_gbps: Option<f64>,
     /// A plain copy on the host.
     pub memcpy_gbps: Option<f64>,
-}
-
-/// What a page costs, by something that it should not depend on.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Flatness {
-    /// `bytes` or `devices`.
-    by: &'static str,
-    thp: bool,
-    direction: Direction,
-    points: Vec<Point>,
-    /// The dearest page's cost: by `bytes`, over the cheapest's; by `devices`, over that with one.
-    spread: Option<f64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-struct Point {
-    bytes: u64,
-    devices: u32,
-    ns_per_page: f64,
 }
 
 /// Everything measured.
@@ -83,16 +64,9 @@ impl Report {
                 memcpy_gbps: memcpy.get(&case.bytes).copied(),
             }
         };
-        let combinations =
-            || [true, false].map(|thp| Direction::ALL.map(|direction| (thp, direction)));
-        let by_size = combinations().concat().into_iter().map(|c| by_size(own, c));
-        let by_devices = combinations()
-            .concat()
-            .into_iter()
-            .map(|c| by_devices(own, c));
         Report {
             rows: cases.into_iter().map(row).collect(),
-            flatness: by_size.chain(by_devices).collect(),
+            flatness: flatness::all(own),
         }
     }
 
@@ -132,73 +106,13 @@ impl Report {
                 "own_to_device_thp_of_memcpy",
                 least(&|row| large(row) && to_device(row), &of_memcpy),
             ),
-            ("spread_by_bytes", spread("bytes")),
-            ("spread_by_devices", spread("devices")),
+            ("spread_by_bytes", spread(BY_BYTES)),
+            ("spread_by_devices", spread(BY_DEVICES)),
         ];
         numbers
             .into_iter()
             .filter_map(|(name, number)| Some((name.to_owned(), number?)))
             .collect()
-    }
-}
-
-/// Costs by size, from that of a large page on.
-fn by_size(own: &Own, (thp, direction): (bool, Direction)) -> Flatness {
-    let points: Vec<Point> = own
-        .speeds
-        .iter()
-        .filter(|(case, _)| case.thp == thp && case.direction == direction)
-        .filter(|(case, _)| case.bytes >= LARGE_PAGE_BYTES)
-        .map(|(case, speed)| point(case.bytes, 1, *speed))
-        .collect();
-    let costs = || points.iter().map(|point| point.ns_per_page);
-    let spread = costs()
-        .max_by(f64::total_cmp)
-        .zip(costs().min_by(f64::total_cmp))
-        .map(|(most, least)| most / least);
-    Flatness {
-        by: "bytes",
-        thp,
-        direction,
-        points,
-        spread,
-    }
-}
-
-/// Costs by the number of devices at work at once.
-fn by_devices(own: &Own, (thp, direction): (bool, Direction)) -> Flatness {
-    let case = Case {
-        bytes: BYTES_AT_ONCE,
-        thp,
-        direction,
-    };
-    let measured = DEVICES
-        .into_iter()
-        .filter_map(|devices| Some((devices, *own.at_once.get(&(case, devices))?)));
-    let points: Vec<Point> = measured
-        .map(|(devices, speed)| point(case.bytes, devices, speed))
-        .collect();
-    let most = points.iter().map(|point| point.ns_per_page);
-    let alone = points.iter().find(|point| point.devices == 1);
-    let spread = most
-        .max_by(f64::total_cmp)
-        .zip(alone)
-        .filter(|_| points.len() == DEVICES.len())
-        .map(|(most, alone)| most / alone.ns_per_page);
-    Flatness {
-        by: "devices",
-        thp,
-        direction,
-        points,
-        spread,
-    }
-}
-
-fn point(bytes: u64, devices: u32, gbps: f64) -> Point {
-    Point {
-        bytes,
-        devices,
-        ns_per_page: PAGE_BYTES / gbps,
     }
 }
 
@@ -235,19 +149,7 @@ impl fmt::Display for Report {
             "\nNanoseconds a page of 4 KiB, by the driver's own call\n"
         )?;
         for curve in &self.flatness {
-            let points = curve.points.iter().map(|point| match curve.by {
-                "devices" => format!("{}: {:.0}", point.devices, point.ns_per_page),
-                _ => format!("{}: {:.0}", size(point.bytes), point.ns_per_page),
-            });
-            writeln!(
-                f,
-                "  by {:<8}{:<6} {:<10} {}  (spread {})",
-                curve.by,
-                pages(curve.thp),
-                curve.direction.name(),
-                points.collect::<Vec<_>>().join(", "),
-                cell(curve.spread)
-            )?;
+            writeln!(f, "  {curve}")?;
         }
         Ok(())
     }
@@ -264,6 +166,7 @@ pub fn pages(thp: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::own::BYTES_AT_ONCE;
     use super::*;
     use serde_json::json;
 
