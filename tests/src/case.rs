@@ -67,6 +67,8 @@ pub enum Vm {
     Standard,
     /// Device memory is 64 MiB, less than the data.
     SmallDevice,
+    /// There are two devices.
+    TwoDevices,
     /// The driver is loaded, and the case takes it away; it leaves it loaded when it passes.
     Lifecycle,
     /// The case loses the back end; nothing else runs in this VM.
@@ -75,19 +77,34 @@ pub enum Vm {
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 4] = [Vm::Standard, Vm::SmallDevice, Vm::Lifecycle, Vm::Doomed];
+    pub const ALL: [Vm; 5] = [
+        Vm::Standard,
+        Vm::SmallDevice,
+        Vm::TwoDevices,
+        Vm::Lifecycle,
+        Vm::Doomed,
+    ];
 
     /// Name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Vm::Standard => "standard",
             Vm::SmallDevice => "small-device",
+            Vm::TwoDevices => "two-devices",
             Vm::Lifecycle => "lifecycle",
             Vm::Doomed => "doomed",
         }
     }
 
-    /// Device memory in MiB.
+    /// Devices, each with memory of its own.
+    pub const fn devices(self) -> u32 {
+        match self {
+            Vm::TwoDevices => 2,
+            _ => 1,
+        }
+    }
+
+    /// Memory of each device in MiB.
     pub const fn device_memory_mib(self) -> u64 {
         match self {
             Vm::SmallDevice => 64,

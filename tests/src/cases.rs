@@ -12,6 +12,10 @@ pub mod ioctl;
 pub mod isolation;
 pub mod kernel_access;
 pub mod kinds;
+pub mod large;
+pub mod large_capacity;
+pub mod large_changes;
+pub mod large_ranges;
 pub mod lifecycle;
 pub mod loss;
 pub mod mapping_changes;
@@ -20,28 +24,34 @@ pub mod observability;
 pub mod reclaim;
 pub mod reset;
 pub mod storm;
+pub mod two_devices;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 19] = [
+const SUBJECTS: [Subject; 24] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
     coherence::SUBJECT,
     atomics::SUBJECT,
     migration::SUBJECT,
+    large::SUBJECT,
     observability::SUBJECT,
     kernel_access::SUBJECT,
     ioctl::SUBJECT,
     fork::SUBJECT,
     mapping_changes::SUBJECT,
+    large_changes::SUBJECT,
     isolation::SUBJECT,
     exit::SUBJECT,
     reset::SUBJECT,
     storm::SUBJECT,
+    large_ranges::SUBJECT,
     reclaim::SUBJECT,
+    large_capacity::SUBJECT,
     capacity::SUBJECT,
+    two_devices::SUBJECT,
     lifecycle::SUBJECT,
     loss::SUBJECT,
 ];

@@ -2,12 +2,15 @@
 //! What cases are made of, and the program that runs them.
 
 pub mod device;
+pub mod hmm_errors;
 pub mod list;
 pub mod memory;
 pub mod module;
 pub mod pagemap;
 pub mod pattern;
+pub mod pin;
 pub mod process;
 pub mod raw;
 pub mod runner;
+pub mod smaps;
 pub mod wait;

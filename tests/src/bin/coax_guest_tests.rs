@@ -8,11 +8,13 @@ use std::process::ExitCode;
 
 use vm_tests::case::Entry;
 use vm_tests::cases;
+use vm_tests::guest::hmm_errors;
 use vm_tests::guest::runner::{self, Verdict};
 
 const USAGE: &str = "\
 Usage: coax-guest-tests list            print the name of each case and what it shows
-       coax-guest-tests run [CASE…]     run the cases of these full names, or all";
+       coax-guest-tests run [CASE…]     run the cases of these full names, or all
+       coax-guest-tests hmm-errors      print what comes of bad input to /dev/hmm_dmirrorN";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +30,13 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ("run", names) => run(names),
+        ("hmm-errors", []) => match hmm_errors::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("coax-guest-tests: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         // What `run` starts for each case.
         ("case", [name]) => match cases::find(name) {
             Some(entry) => runner::run_here(entry.case),

@@ -8,12 +8,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
 use anyhow::{ensure, Context as _, Result};
-use coax::{Access, Context};
+use coax::{Access, Context, Location};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
 use crate::case;
 use crate::case::{CaseResult, Subject};
-use crate::guest::device::{faulted, Device};
+use crate::guest::device::{faulted, range_of, Device};
 use crate::guest::memory::{Mapping, HUGE, PAGE, READ_ONLY, READ_WRITE};
 use crate::guest::pattern::{self, same};
 
@@ -46,6 +46,10 @@ pub const SUBJECT: Subject = Subject {
         case!(
             private_file_mapping_is_copied_on_write,
             "MAP_PRIVATE: the file stays as it is"
+        ),
+        case!(
+            written_pages_of_a_private_file_mapping_move,
+            "MAP_PRIVATE: those not written are the file's, and stay"
         ),
         case!(huge_pages, "transparent huge pages"),
         case!(
@@ -183,6 +187,39 @@ fn private_file_mapping_is_copied_on_write() -> CaseResult {
         "Wrong digest after the write"
     );
     Ok(())
+}
+
+fn written_pages_of_a_private_file_mapping_move() -> CaseResult {
+    let device = Device::open()?;
+    let (file, original) = file_with_content()?;
+    let mut content = original.clone();
+    let memory = Mapping::file_private(file.as_fd(), LEN)?;
+    // Every page is mapped; those written are the program's own from then on.
+    same("mapping", &memory.to_vec(), &content)?;
+    let written = [1, 2, 5];
+    for page in written {
+        memory.store(page * PAGE + 8, PATTERN);
+        content[page * PAGE + 8..][..8].copy_from_slice(&PATTERN.to_ne_bytes());
+    }
+    let migrated = device.prefetch(range_of(&memory))?;
+    let expected = (written.len() as u64, memory.pages() - written.len() as u64);
+    ensure!((migrated.moved, migrated.left) == expected, "{migrated:?}");
+    let places = device.locate(range_of(&memory))?;
+    for (page, place) in places.into_iter().enumerate() {
+        let expected = match written.contains(&page) {
+            true => Location::Device,
+            false => Location::File,
+        };
+        ensure!(place == expected, "Page {page} is in {place:?}");
+    }
+    ensure!(
+        device.digest(&memory)? == pattern::sha256(&content),
+        "Wrong digest"
+    );
+    same("mapping", &memory.to_vec(), &content)?;
+    let mut seen = vec![0; LEN];
+    file.read_exact_at(&mut seen, 0)?;
+    same("file", &seen, &original)
 }
 
 fn huge_pages() -> CaseResult {

@@ -38,6 +38,11 @@ impl Device {
         Context::open().map(Device)
     }
 
+    /// Opens the device of this number.
+    pub fn open_number(number: u32) -> Result<Self, Error> {
+        Context::open_path(format!("/dev/coax{number}")).map(Device)
+    }
+
     /// Starts a command whose addresses are of [`Mapping`]s, or where nothing of this process
     /// lies; a mapping lives until the command was collected or the case ends.
     pub fn start(&self, command: Command) -> Result<CommandId, Error> {

@@ -8,6 +8,8 @@
 // UNSAFETY: system calls on address ranges and accesses through raw pointers are the subject.
 #![expect(unsafe_code)]
 
+mod relocate;
+
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,9 +83,35 @@ impl Mapping {
 
     /// Private anonymous memory on huge-page boundaries, for which huge pages are wanted.
     pub fn huge(len: usize) -> Result<Self> {
-        let wide = Self::anonymous(len + HUGE)?;
-        let start = wide.address.next_multiple_of(HUGE);
-        let (head, tail) = (start - wide.address, wide.address + HUGE - start);
+        let mapping = Self::placed(len, 0, READ_WRITE)?;
+        mapping
+            .advise(0..len, libc::MADV_HUGEPAGE)
+            .context("MADV_HUGEPAGE")?;
+        Ok(mapping)
+    }
+
+    /// Private anonymous memory on huge-page boundaries, for which no huge pages are wanted.
+    pub fn small_pages(len: usize) -> Result<Self> {
+        let mapping = Self::placed(len, 0, READ_WRITE)?;
+        mapping
+            .advise(0..len, libc::MADV_NOHUGEPAGE)
+            .context("MADV_NOHUGEPAGE")?;
+        Ok(mapping)
+    }
+
+    /// Private anonymous memory of pages set aside for `hugetlbfs`.
+    pub fn set_aside(len: usize) -> Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+        Self::map(0, len, READ_WRITE, flags, None)
+    }
+
+    /// Private anonymous memory that begins `offset` after a huge-page boundary.
+    fn placed(len: usize, offset: usize, protection: i32) -> Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let wide = Self::map(0, len + HUGE + offset, protection, flags, None)?;
+        let start = wide.address.next_multiple_of(HUGE) + offset;
+        let head = start - wide.address;
+        let tail = wide.len - head - len;
         if head > 0 {
             wide.unmap(0..head)?;
         }
@@ -92,15 +120,11 @@ impl Mapping {
         }
         std::mem::forget(wide);
         // INVARIANT: the rest of the wide mapping, which nobody owns any more.
-        let mapping = Mapping {
+        Ok(Mapping {
             address: start,
             len,
             holes: Mutex::default(),
-        };
-        mapping
-            .advise(0..len, libc::MADV_HUGEPAGE)
-            .context("MADV_HUGEPAGE")?;
-        Ok(mapping)
+        })
     }
 
     fn map(
@@ -281,37 +305,6 @@ impl Mapping {
         check(result).with_context(|| format!("munmap of {range:?}"))
     }
 
-    /// Moves the whole mapping to another address.
-    pub fn relocate(self) -> Result<Self> {
-        let target = Self::map(
-            0,
-            self.len,
-            NO_ACCESS,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            None,
-        )?;
-        let old = self.pointer(0, self.len);
-        let new = target.pointer(0, self.len);
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY:
-        // - The old range belongs to `self`, the new one, which is replaced, to `target`.
-        // - Both values are given up below, and there are no references into either.
-        let got = unsafe { libc::mremap(old.cast(), self.len, self.len, flags, new) };
-        if got == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error()).context("mremap");
-        }
-        let len = self.len;
-        // The old range is free, and the new one belongs to the value returned.
-        std::mem::forget(self);
-        std::mem::forget(target);
-        // INVARIANT: `mremap` returned the range.
-        Ok(Mapping {
-            address: got.expose_provenance(),
-            len,
-            holes: Mutex::default(),
-        })
-    }
-
     /// Gives the kernel advice about a range.
     pub fn advise(&self, range: Range<usize>, advice: i32) -> std::io::Result<()> {
         let start = self.pointer(range.start, range.len());
@@ -389,17 +382,6 @@ mod tests {
         assert_eq!(mapping.address() as usize % HUGE, 0);
         mapping.fill(0..2 * HUGE, 7);
         assert_eq!(mapping.load(2 * HUGE - 8), 0x0707_0707_0707_0707);
-        Ok(())
-    }
-
-    #[test]
-    fn a_relocated_mapping_keeps_its_content() -> Result<()> {
-        let mapping = Mapping::anonymous(2 * PAGE)?;
-        mapping.write(PAGE, b"content");
-        let before = mapping.address();
-        let mapping = mapping.relocate()?;
-        assert_ne!(mapping.address(), before);
-        assert_eq!(&mapping.to_vec()[PAGE..PAGE + 7], b"content");
         Ok(())
     }
 

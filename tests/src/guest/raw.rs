@@ -37,10 +37,10 @@ pub fn ioctl<T: FromBytes + IntoBytes>(
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request.into(), pointer) }).map(drop)
 }
 
-/// Makes the call with an address that must not be valid memory of this process, or with a
-/// call that takes no argument.
+/// Makes the call with an address that must be of a [`super::memory::Mapping`], or not be valid
+/// memory of this process, or with a call that takes no argument.
 pub fn ioctl_at(fd: BorrowedFd<'_>, request: u32, address: u64) -> Result<(), Errno> {
-    // SAFETY: callers pass addresses at which nothing of this program lies, so that a call
-    // that wrote there anyway would change no object of Rust's.
+    // SAFETY: callers pass addresses at which nothing of this program lies, or of memory into which
+    // there are no references, so that a call that wrote there would change no object of Rust's.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request.into(), address) }).map(drop)
 }

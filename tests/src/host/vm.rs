@@ -147,6 +147,7 @@ fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> 
             Mode::Private => job::Mode::Private,
             Mode::Coherent => job::Mode::Coherent,
         },
+        devices: group.vm.devices(),
         device_memory: Bytes::mib(group.vm.device_memory_mib()),
         accel,
         timeout: Some((BOOT_LIMIT + cases).min(VM_LIMIT) * time_factor),
