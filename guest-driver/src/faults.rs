@@ -139,6 +139,17 @@ impl Want {
     }
 }
 
+/// What becomes of pages in system memory that the policy has move before the device uses them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unmoved {
+    /// The device uses them where they are.
+    Use,
+    /// The answer leaves them out.
+    Withhold,
+    /// There is no answer yet.
+    Refuse,
+}
+
 /// Why a page request cannot succeed.
 enum Refusal {
     /// No such page, or no such right.
@@ -217,7 +228,8 @@ impl Faults {
     }
 
     /// Moves the pages wanted, and those around them that are present, to device memory: all of a
-    /// 2 MiB page, and all of 2 MiB never touched where the program wants such pages.
+    /// 2 MiB page, and all of 2 MiB never touched where the program wants such pages. False if none of
+    /// them ever moves, or none can.
     fn migrate(
         &self,
         memory: &DeviceMemory,
@@ -226,18 +238,22 @@ impl Faults {
         npages: usize,
         write: bool,
         scratch: &mut Scratch,
-    ) {
+    ) -> bool {
+        if memory.data().free_pages() == 0 {
+            self.device.link.stats.device_full.add(npages as u64);
+            return false;
+        }
         if write {
             self.break_copy_on_write(memory, mm, va, npages, scratch);
         }
         let order = self.map_order(memory, mm, va, scratch);
         let guard = mm.mmap_read_lock();
-        let Some(vma) = guard.vma_lookup(va as usize) else {
-            return;
+        let Some(vma) = guard
+            .vma_lookup(va as usize)
+            .filter(|vma| mm::may_migrate(vma))
+        else {
+            return false;
         };
-        if !mm::may_migrate(vma) {
-            return;
-        }
         let wanted = va as usize..(va as usize + npages * PAGE_SIZE as usize).min(vma.end());
         let block = |pages: usize| {
             let bytes = pages * PAGE_SIZE as usize;
@@ -271,7 +287,7 @@ impl Faults {
         // What does not move is used in place.
         let arrays = core::mem::take(&mut scratch.arrays);
         let Ok((moved, arrays)) = migration::to_device(memory, vma, window, &wish, arrays) else {
-            return;
+            return false;
         };
         scratch.arrays = arrays;
         if moved > 0 {
@@ -279,6 +295,7 @@ impl Faults {
             self.mirror.stats.to_device.add(moved);
             trace::to_device(self.mirror.context(), start as u64, moved);
         }
+        true
     }
 
     /// Pages, as a power of two, that the page-table entry at `va` maps; none if nothing is there.
@@ -314,7 +331,8 @@ impl Faults {
         let mut scratch = Scratch::new()?;
         for (va, npages) in windows(va, npages as u64 * PAGE_SIZE) {
             let range = (va, npages);
-            self.answer(memory, &mm, range, Want::Present, false, head, &mut scratch)?;
+            let (want, unmoved) = (Want::Present, Unmoved::Use);
+            self.answer(memory, &mm, range, want, unmoved, head, &mut scratch)?;
         }
         Ok(())
     }
@@ -328,9 +346,14 @@ impl Faults {
         self.device.link.stats.translation_requests.add(1);
         let head = head(wire::MSG_TRANSLATION_COMPLETION, request, 0);
         // Pages that ought to move first are withheld: the device then sends a page request.
-        let withhold = self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT
+        let moves = self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT
             && memory.data().is_accepting()
             && memory.data().free_pages() > 0;
+        let unmoved = if moves {
+            Unmoved::Withhold
+        } else {
+            Unmoved::Use
+        };
         let answered = self
             .notifier
             .mm()
@@ -338,7 +361,7 @@ impl Faults {
             .ok_or(ESRCH)
             .and_then(|mm| {
                 let range = self.clip(&mm, request)?;
-                self.answer(memory, &mm, range, Want::Present, withhold, head, scratch)
+                self.answer(memory, &mm, range, Want::Present, unmoved, head, scratch)
             });
         if answered.is_err() {
             self.answer_empty(head);
@@ -413,15 +436,25 @@ impl Faults {
             .ok_or(Refusal::Failure)?;
         let (va, npages) = self.clip(&mm, request).map_err(Refusal::of)?;
         let want = Want::of(request);
-        if self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT {
-            self.migrate(memory, &mm, va, npages, want.writes(), scratch);
-        }
+        let write = want.writes();
+        let tried = self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT
+            && self.migrate(memory, &mm, va, npages, write, scratch);
         let range = (va, npages);
-        match want {
-            Want::Atomic => self.answer_exclusive(memory, &mm, range, head, scratch),
-            _ => self.answer(memory, &mm, range, want, false, head, scratch),
+        if want == Want::Atomic {
+            let answered = self.answer_exclusive(memory, &mm, range, head, scratch);
+            return answered.map_err(Refusal::of);
         }
-        .map_err(Refusal::of)
+        if tried {
+            match self.answer(memory, &mm, range, want, Unmoved::Refuse, head, scratch) {
+                // The private pages of another device are in system memory only now.
+                Err(error) if error == EAGAIN => {
+                    self.migrate(memory, &mm, va, npages, write, scratch);
+                }
+                answered => return answered.map_err(Refusal::of),
+            }
+        }
+        self.answer(memory, &mm, range, want, Unmoved::Use, head, scratch)
+            .map_err(Refusal::of)
     }
 }
 

@@ -220,7 +220,7 @@ pub struct Stats {
     pub to_system_request: u64,
     /// Pages brought back by reset, removal or eviction.
     pub to_system_evict: u64,
-    /// Pages that could not be moved to device memory because it was full.
+    /// Pages not moved to device memory because it was full.
     pub device_full: u64,
     /// Messages of the device that made no sense.
     pub device_errors: u64,

@@ -2,7 +2,7 @@
 
 //! Looking pages up and posting what was found.
 
-use super::{Faults, Scratch, Want, PAGE_SIZE, RETRY_LIMIT};
+use super::{Faults, Scratch, Unmoved, Want, PAGE_SIZE, RETRY_LIMIT};
 use crate::{
     kapi::{
         hmm::{range_fault, HmmPfn},
@@ -80,13 +80,17 @@ impl Faults {
 
     /// Looks up `npages` pages from `va` on, faulting in what `want` says, and posts a message with
     /// what was found.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`: there are pages that ought to move first, and `unmoved` refuses them.
     pub(super) fn answer(
         &self,
         memory: &DeviceMemory,
         mm: &MmWithUser,
         (va, npages): (u64, usize),
         want: Want,
-        withhold: bool,
+        unmoved: Unmoved,
         head: wire::TranslationMessage,
         scratch: &mut Scratch,
     ) -> Result {
@@ -124,7 +128,10 @@ impl Faults {
             if self.notifier.retry(seq) {
                 continue;
             }
-            self.fill_entries(memory, &mut message, head, va, pfns, withhold)?;
+            if unmoved == Unmoved::Refuse && pfns.iter().any(|pfn| ought_to_move(memory, *pfn)) {
+                return Err(EAGAIN);
+            }
+            self.fill_entries(memory, &mut message, head, va, pfns, unmoved)?;
             return held.post(message, va, va + npages as u64 * PAGE_SIZE);
         }
     }
@@ -184,7 +191,7 @@ impl Faults {
         head: wire::TranslationMessage,
         va: u64,
         pfns: &[HmmPfn],
-        withhold: bool,
+        unmoved: Unmoved,
     ) -> Result {
         let mut entries = Entries::new(message);
         let mut i = 0;
@@ -200,8 +207,8 @@ impl Faults {
             i += pages;
             let Some(page) = pfn.page() else { continue };
             let ours = memory.index_of(page).is_some();
-            let absent = page.is_device_private() || withhold && (page.is_anon() || page.is_zero());
-            if !ours && absent {
+            let withheld = unmoved == Unmoved::Withhold && ought_to_move(memory, *pfn);
+            if !ours && page.is_device_private() || withheld {
                 continue;
             }
             let mut access = wire::ACCESS_READ;
@@ -226,6 +233,14 @@ impl Faults {
             .message_for(head, 0)
             .and_then(|m| self.mirror.lock().post(m, 0, 0));
     }
+}
+
+/// Whether the page is one of system memory that moves to the device when that uses it.
+fn ought_to_move(memory: &DeviceMemory, pfn: HmmPfn) -> bool {
+    pfn.page().is_some_and(|page| {
+        let of_a_device = memory.index_of(page).is_some() || page.is_device_coherent();
+        !of_a_device && (page.is_anon() || page.is_zero())
+    })
 }
 
 /// Entries of a message under construction; neighbours with the same rights become one.

@@ -71,10 +71,11 @@ impl<'m> Pipeline<'m> {
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
-            if at >= range.end || failed.is_some() {
+            if at >= range.end || failed.is_some() || self.is_full() {
                 landing += 1;
                 continue;
             }
+            landing = 0;
             // Windows end at multiples of their size, as page tables do.
             let bytes = WINDOW_PAGES * PAGE_SIZE;
             let end = (at - at % bytes + bytes).min(range.end);
@@ -86,8 +87,18 @@ impl<'m> Pipeline<'m> {
         }
         match failed {
             Some(error) => Err(error),
-            None => Ok(moved),
+            None => {
+                let left = range.end.saturating_sub(at) / PAGE_SIZE;
+                let stats = &self.memory.data().link.stats;
+                stats.device_full.add(left as u64);
+                Ok(moved)
+            }
         }
+    }
+
+    /// Whether pages would be unmapped, and 2 MiB folios split, for nothing.
+    fn is_full(&self) -> bool {
+        self.direction != Direction::ToSystem && self.memory.data().free_pages() == 0
     }
 
     fn depart<'a>(

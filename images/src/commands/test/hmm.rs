@@ -4,6 +4,7 @@
 //! The driver for which they were written, `test_hmm`, does not pass them all and can take the
 //! kernel with it; it is the yardstick and no reason to fail. On coax all have to pass.
 
+mod errors;
 mod harness;
 mod report;
 mod side;
@@ -55,6 +56,8 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
         let first = text.lines().next().unwrap_or_default();
         println!("  a VM with test_hmm did not end well: {first}");
     }
+
+    errors::run(results, &images, accel);
 
     let report = Report::new(&coax, &test_hmm);
     println!("{report}");

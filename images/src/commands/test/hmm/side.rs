@@ -42,7 +42,8 @@ pub enum Driver {
 }
 
 impl Driver {
-    fn config(self, accel: Choice) -> VmConfig {
+    /// A VM for it.
+    pub fn config(self, accel: Choice) -> VmConfig {
         let common = VmConfig {
             memory: MEMORY,
             kernel_args: vec![HUGE_PAGES.into()],
@@ -69,9 +70,9 @@ impl Driver {
         }
     }
 
-    /// Lists the tests, then runs those of `names`, or all if there are none.
-    fn job(self, names: &[String]) -> Job {
-        let load = match self {
+    /// What a shell has to do before the devices are there.
+    pub fn load(self) -> String {
+        match self {
             Driver::Coax => String::new(),
             Driver::TestHmm => {
                 let [first, second] = SET_ASIDE;
@@ -80,7 +81,12 @@ impl Driver {
                      spm_addr_dev1={second:#x} || exit; "
                 )
             }
-        };
+        }
+    }
+
+    /// Lists the tests, then runs those of `names`, or all if there are none.
+    fn job(self, names: &[String]) -> Job {
+        let load = self.load();
         let script = format!("{load}hmm-tests -l 2>&1; exec hmm-tests \"$@\" 2>&1");
         let words = ["sh", "-c", &script, "hmm-tests"].map(str::to_owned);
         let selected = names.iter().flat_map(|name| ["-r".into(), name.clone()]);
