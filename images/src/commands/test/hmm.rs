@@ -29,7 +29,7 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
     let accel = options.accel.accel;
     let mut coax = Vec::new();
     for round in 1..=options.repeat {
-        match side::run(&images, Driver::Coax, accel) {
+        match side::run(&images, Driver::Coax, options.kernel, accel) {
             Ok(side) => {
                 println!(
                     "  coax, round {round} of {}: {}",
@@ -47,10 +47,11 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
             }
         }
     }
-    let test_hmm = side::run(&images, Driver::TestHmm, accel).unwrap_or_else(|error| {
-        results.broken("hmm: tests run on test_hmm", &format!("{error:#}"));
-        Side::default()
-    });
+    let test_hmm =
+        side::run(&images, Driver::TestHmm, options.kernel, accel).unwrap_or_else(|error| {
+            results.broken("hmm: tests run on test_hmm", &format!("{error:#}"));
+            Side::default()
+        });
     for end in &test_hmm.bad_ends {
         let text = end.to_string();
         let first = text.lines().next().unwrap_or_default();
