@@ -2,6 +2,7 @@
 //! Two devices in one VM: memory on one of them is the other's as well, by the same pointers.
 
 use anyhow::{ensure, Result};
+use coax::Policy;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
@@ -76,6 +77,10 @@ fn places(devices: &[Device; 2], memory: &Mapping) -> Result<[u64; 2]> {
 /// Has the devices read and write in turns, and demands that the pages follow.
 fn pages_follow(memory: &Mapping, seed: u64) -> CaseResult {
     let devices = both()?;
+    // The program's own pages beside the mapping must stay: touching one brings its neighbours back.
+    for device in &devices {
+        device.set_policy(Policy::OnFault, Some(1))?;
+    }
     let all = memory.pages();
     let mut content = pattern::bytes(seed, memory.len());
     memory.write(0, &content);
