@@ -120,7 +120,7 @@ impl Memory {
     pub(crate) fn take_large(&self) -> Option<usize> {
         let mut pages = self.pages.lock();
         if self.is_accepting() {
-            pages.map.take_block(PMD_PAGES)
+            pages.map.take_block()
         } else {
             None
         }

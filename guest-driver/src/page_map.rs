@@ -2,9 +2,9 @@
 
 //! Which pages of the device memory are in use: a bitmap that hands out runs.
 //!
-//! Pages are numbered from 0. Allocation goes round the memory from where it last stopped, so
-//! that pages freed in one migration are not the first to be taken in the next and runs stay
-//! long. No kernel imports: `make test` runs the tests below on the host.
+//! Pages are numbered from 0. The lowest free ones are given out first: what was used and given back is
+//! used again before what never was. The host has memory behind it already, and it may still be in caches.
+//! No kernel imports: `make test` runs the tests below on the host.
 
 use core::ops::DerefMut;
 
@@ -13,8 +13,15 @@ pub(crate) struct PageMap<S> {
     words: S,
     pages: usize,
     free: usize,
-    cursor: usize,
+    /// No page below is free.
+    lowest: usize,
+    /// No block of [`BLOCK`] pages that begins below is free.
+    lowest_block: usize,
 }
+
+/// Pages of a block: as many as a 2 MiB folio has.
+pub(crate) const BLOCK: usize = 512;
+const BLOCK_WORDS: usize = BLOCK / 64;
 
 /// Words of storage for a number of pages.
 pub(crate) const fn words_for(pages: usize) -> usize {
@@ -29,7 +36,8 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
             words,
             pages,
             free: pages,
-            cursor: 0,
+            lowest: 0,
+            lowest_block: 0,
         }
     }
 
@@ -51,42 +59,39 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
         if self.free == 0 || want == 0 {
             return None;
         }
-        let first = self.next_free(self.cursor).or_else(|| self.next_free(0))?;
+        let first = self.next_free(self.lowest)?;
         let mut count = 0;
         while count < want && first + count < self.pages && !self.is_used(first + count) {
             self.words[(first + count) / 64] |= 1 << ((first + count) % 64);
             count += 1;
         }
         self.free -= count;
-        self.cursor = first + count;
+        self.lowest = first + count;
         Some((first, count))
     }
 
-    /// Takes a block of `count` consecutive pages that begins at a multiple of `count`, which must
-    /// be a multiple of 64.
-    pub(crate) fn take_block(&mut self, count: usize) -> Option<usize> {
-        debug_assert!(count % 64 == 0);
-        let blocks = self.pages / count;
-        let words = count / 64;
-        if self.free < count || blocks == 0 {
-            return None;
-        }
-        let from = self.cursor.div_ceil(count);
-        let block = (from..blocks).chain(0..from.min(blocks)).find(|block| {
-            self.words[block * words..(block + 1) * words]
-                .iter()
-                .all(|&word| word == 0)
-        })?;
-        self.words[block * words..(block + 1) * words].fill(u64::MAX);
-        self.free -= count;
-        self.cursor = (block + 1) * count;
-        Some(block * count)
+    /// Takes [`BLOCK`] consecutive pages that begin at a multiple of as many.
+    pub(crate) fn take_block(&mut self) -> Option<usize> {
+        let blocks = self.pages / BLOCK;
+        let words = |block: usize| block * BLOCK_WORDS..(block + 1) * BLOCK_WORDS;
+        let from = self.lowest_block / BLOCK;
+        let found =
+            (from..blocks).find(|&block| self.words[words(block)].iter().all(|&word| word == 0));
+        self.lowest_block = found.map_or(blocks, |block| block + 1) * BLOCK;
+        let block = found?;
+        self.words[words(block)].fill(u64::MAX);
+        self.free -= BLOCK;
+        Some(block * BLOCK)
     }
 
     /// Gives the `count` pages from `first` on back; returns how many of them were in use.
     pub(crate) fn give(&mut self, first: usize, count: usize) -> usize {
         let before = self.free;
         let end = (first + count).min(self.pages);
+        if first < end {
+            self.lowest = self.lowest.min(first);
+            self.lowest_block = self.lowest_block.min(first - first % BLOCK);
+        }
         let mut page = first;
         while page < end {
             // The part of the range in one word.
@@ -178,15 +183,44 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_skip_what_is_in_use() {
-        let mut m = map(4 * 128 + 5);
+        let mut m = map(3 * BLOCK + 5);
         assert_eq!(m.take(1), Some((0, 1)));
-        assert_eq!(m.take_block(128), Some(128));
-        assert_eq!(m.take_block(128), Some(256));
-        assert_eq!(m.take_block(128), Some(384));
-        assert_eq!(m.take_block(128), None);
+        assert_eq!(m.take_block(), Some(BLOCK));
+        assert_eq!(m.take_block(), Some(2 * BLOCK));
+        assert_eq!(m.take_block(), None);
         assert_eq!(m.give(0, 1), 1);
-        assert_eq!(m.take_block(128), Some(0));
+        assert_eq!(m.take_block(), Some(0));
+        assert_eq!(m.take_block(), None);
         assert_eq!(m.free(), 5);
+    }
+
+    #[test]
+    fn what_was_given_back_is_used_before_what_never_was() {
+        let mut m = map(4 * BLOCK);
+        assert_eq!(m.take(10), Some((0, 10)));
+        assert_eq!(m.take_block(), Some(BLOCK));
+        m.give(BLOCK, BLOCK);
+        assert_eq!(m.take_block(), Some(BLOCK));
+        m.give(3, 4);
+        assert_eq!(m.take(10), Some((3, 4)));
+        assert_eq!(m.take(10), Some((10, 10)));
+        m.give(BLOCK, BLOCK);
+        m.give(0, 20);
+        assert_eq!(m.take_block(), Some(0));
+        assert_eq!(m.take(BLOCK), Some((BLOCK, BLOCK)));
+    }
+
+    #[test]
+    fn pages_around_blocks_in_use_are_found() {
+        let mut m = map(3 * BLOCK);
+        assert_eq!(m.take_block(), Some(0));
+        assert_eq!(m.take(3 * BLOCK), Some((BLOCK, 2 * BLOCK)));
+        m.give(BLOCK + 7, 1);
+        assert_eq!(m.take_block(), None);
+        assert_eq!(m.take(5), Some((BLOCK + 7, 1)));
+        m.give(2 * BLOCK, BLOCK);
+        assert_eq!(m.take_block(), Some(2 * BLOCK));
+        assert_eq!(m.take(1), None);
     }
 
     #[test]
