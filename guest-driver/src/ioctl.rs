@@ -137,12 +137,18 @@ fn migrate(context: &Context, arg: usize) -> Result {
         let next = (at + CHUNK_BYTES).min(end);
         let (moved, gap) = migrate_chunk(context, &memory, &mm, at..next, direction)?;
         unmapped |= gap;
+        let npages = (next - at) / wire::PAGE_SIZE;
+        if moved == npages {
+            migrate.moved += moved;
+            at = next;
+            cond_resched();
+            continue;
+        }
         let kinds = residents(at, next - at)?;
         let on_device = kinds[usize::from(uapi::RESIDENT_DEVICE)];
         let on_system =
             kinds[usize::from(uapi::RESIDENT_SYSTEM)] + kinds[usize::from(uapi::RESIDENT_FILE)];
         let there = if to_device { on_device } else { on_system };
-        let npages = (next - at) / wire::PAGE_SIZE;
         migrate.moved += moved;
         migrate.already += there.saturating_sub(moved);
         migrate.left += if to_device {

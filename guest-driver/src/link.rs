@@ -128,7 +128,7 @@ impl Link {
         }
         let workqueue = Workqueue::new()?;
         let contexts = ContextTable::new(max_contexts)?;
-        Arc::pin_init(
+        let link = Arc::pin_init(
             pin_init!(Self {
                 control <- new_queue!(control, "coax_control"),
                 copy <- new_queue!(copy, "coax_copy"),
@@ -141,7 +141,9 @@ impl Link {
                 stats: Stats::new(),
             }),
             GFP_KERNEL,
-        )
+        )?;
+        link.copy.silence();
+        Ok(link)
     }
 
     /// Whether the device has stopped answering.
@@ -197,12 +199,26 @@ impl Link {
         if let Some(answer) = self.poll(pending.queue, || waiter.answer.lock().take()) {
             return Ok(answer);
         }
-        if !waiter.done.wait(ANSWER_LIMIT_MS) {
+        let silent = self.silent(pending.queue);
+        if silent.is_some_and(|queue| !queue.begin_sleep()) {
+            self.take(pending.queue);
+        }
+        let answered = waiter.done.wait(ANSWER_LIMIT_MS);
+        if let Some(queue) = silent {
+            queue.end_sleep();
+        }
+        if !answered {
             self.mark_broken("gave no answer in time");
             return Err(EIO);
         }
         let answer = waiter.answer.lock().take();
         answer.ok_or(EIO)
+    }
+
+    /// The queue of that index if its answers come without interrupts while nobody sleeps: each copy
+    /// has somebody who looks for its answer, and several are on their way at once.
+    fn silent(&self, queue: u16) -> Option<&Queue<Option<Arc<Waiter>>>> {
+        (queue == wire::QUEUE_COPY).then_some(&self.copy)
     }
 
     /// Looks for what comes by `queue` until `done` is satisfied, for [`POLL_LIMIT`] or until others

@@ -18,7 +18,8 @@ use crate::{
         pagemap::{FaultError, Pagemap, PagemapOps},
     },
     link::{new_message, put, CallRequest, Link, Pending},
-    migration, new_irqlock,
+    migration::{self, WINDOW_PAGES},
+    new_irqlock,
     page_map::{words_for, PageMap},
     wire,
 };
@@ -190,12 +191,13 @@ impl PagemapOps for Memory {
 /// Copies that go to the device in one message.
 pub(crate) struct CopyBatch {
     message: KBox<CallRequest>,
+    room: usize,
     entries: usize,
     last: wire::CopyEntry,
 }
 
 impl CopyBatch {
-    /// A batch of up to `most` ranges.
+    /// A batch with room for `most` ranges, and for more by and by.
     ///
     /// # Errors
     ///
@@ -204,6 +206,7 @@ impl CopyBatch {
         let readable = size_of::<wire::CopyHeader>() + most * size_of::<wire::CopyEntry>();
         Ok(CopyBatch {
             message: new_message(readable, size_of::<wire::CopyReply>(), GFP_KERNEL)?,
+            room: most,
             entries: 0,
             last: wire::CopyEntry {
                 src_gpa: 0.into(),
@@ -219,7 +222,7 @@ impl CopyBatch {
     ///
     /// # Errors
     ///
-    /// `EINVAL`: more pages than the batch was made for.
+    /// `ENOMEM`: no memory for more ranges.
     pub(crate) fn push(&mut self, src: Option<u64>, dst: u64, npages: u32) -> Result {
         let flags = if src.is_some() { 0 } else { wire::COPY_ZERO };
         let pages = self.last.npages.get();
@@ -234,6 +237,9 @@ impl CopyBatch {
             return Ok(());
         }
         self.flush()?;
+        if self.entries == self.room {
+            self.grow()?;
+        }
         self.last = wire::CopyEntry {
             src_gpa: src.unwrap_or(0).into(),
             dst_gpa: dst.into(),
@@ -241,6 +247,14 @@ impl CopyBatch {
             flags: flags.into(),
         };
         self.entries += 1;
+        Ok(())
+    }
+
+    /// Makes room for a whole window at once: small pages come by hundreds.
+    fn grow(&mut self) -> Result {
+        let mut larger = Self::new(self.room + WINDOW_PAGES)?;
+        larger.message.copy_readable(&self.message);
+        (self.message, self.room) = (larger.message, larger.room);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub(crate) use pipeline::{Direction, Pipeline};
 
 use crate::{
     kapi::{
-        migrate::{Migration, PageArrays, Select},
+        migrate::{Migration, PageArrays, Select, Source},
         misc::boottime_ns,
         mm,
         page::{LockedFolio, PMD_PAGES},
@@ -99,22 +99,27 @@ fn depart<'a>(
     let hugepage = vma.flags() & flags::HUGEPAGE != 0;
     // Of these mappings each page has to be looked at.
     let mixed = !mm::is_anonymous(vma) || vma.flags() & flags::MERGEABLE != 0;
-    let movable = |migration: &Migration<'_>, i: usize| {
-        migration.source(i).filter(|source| match source.page {
-            Some(page) => !mixed || page.is_plain_anon(),
-            None if source.order > 0 => covered || wish.fill_large && hugepage,
-            None => wish.fill.contains(&(start + i * PAGE_SIZE)),
-        })
+    let is_wanted = |i: usize, source: Source| match source.page {
+        Some(page) => !mixed || page.is_plain_anon(),
+        None if source.order > 0 => covered || wish.fill_large && hugepage,
+        None => wish.fill.contains(&(start + i * PAGE_SIZE)),
     };
-    let wanted = (0..migration.len())
-        .filter_map(|i| movable(&migration, i))
-        .map(|source| 1 << source.order)
-        .sum();
-    let mut destinations = Destinations::new(memory, wanted, wish.fail_alloc)?;
-    for i in 0..migration.len() {
-        let Some(source) = movable(&migration, i) else {
+    let (mut wanted, mut pieces) = (0, 0);
+    let mut next = 0;
+    while let Some((i, source)) = migration.source_from(next) {
+        next = i + (1 << source.order);
+        if is_wanted(i, source) {
+            wanted += 1 << source.order;
+            pieces += 1;
+        }
+    }
+    let mut destinations = Destinations::new(memory, wanted, pieces, wish.fail_alloc)?;
+    next = 0;
+    while let Some((i, source)) = migration.source_from(next) {
+        next = i + (1 << source.order);
+        if !is_wanted(i, source) {
             continue;
-        };
+        }
         let whole = source.page.is_some() || hugepage;
         if !destinations.add(&mut migration, i, source, whole)? {
             break;
@@ -203,11 +208,10 @@ fn depart_home<'a>(
         }
         _ => alloc(i, order),
     };
-    let mut batch = CopyBatch::new(migration.len())?;
-    for i in 0..migration.len() {
-        let Some(source) = migration.source(i) else {
-            continue;
-        };
+    let mut batch = CopyBatch::new(0)?;
+    let mut next = 0;
+    while let Some((i, source)) = migration.source_from(next) {
+        next = i + (1 << source.order);
         let Some(page) = source.page else { continue };
         let from = memory.address_of(page);
         if let Some(folio) = alloc(i, source.order) {

@@ -50,7 +50,8 @@ impl PageArrays {
     /// Makes room for `pages` pages, all entries empty.
     fn prepare(&mut self, pages: usize) -> Result {
         for array in [&mut self.src, &mut self.dst] {
-            array.clear();
+            array.truncate(pages);
+            array.fill(0);
             array.resize(pages, 0, GFP_KERNEL)?;
         }
         Ok(())
@@ -169,13 +170,8 @@ impl<'a> Migration<'a> {
         }
     }
 
-    /// Pages in the window.
-    pub(crate) fn len(&self) -> usize {
-        self.npages
-    }
-
     /// What can be moved that begins at page `i`.
-    pub(crate) fn source(&self, i: usize) -> Option<Source> {
+    fn source(&self, i: usize) -> Option<Source> {
         let src = *self.arrays.src.get(i)?;
         if src & MIGRATE == 0 {
             return None;
@@ -191,6 +187,11 @@ impl<'a> Migration<'a> {
             0
         };
         Some(Source { page, order })
+    }
+
+    /// The next that can be moved, at page `i` or after it, and where it begins.
+    pub(crate) fn source_from(&self, i: usize) -> Option<(usize, Source)> {
+        (i..self.npages).find_map(|i| Some((i, self.source(i)?)))
     }
 
     /// Has page `i`, or the folio that begins there, move to `folio`, which the caller has filled or
@@ -254,12 +255,8 @@ impl<'a> Migration<'a> {
             // SAFETY: Both ranges exist and are isolated, so that nobody else uses them.
             to_result(unsafe { sys::coax_copy_by_cpu(to, from.unwrap_or(0), zero, bytes) })
         };
-        let mut i = 0;
-        while i < self.npages {
-            let Some(source) = self.source(i) else {
-                i += 1;
-                continue;
-            };
+        let mut next = 0;
+        while let Some((i, source)) = self.source_from(next) {
             let from = source.page.map(|page| memory.address_of(page));
             let mut done = 0;
             while done < 1 << source.order {
@@ -271,18 +268,22 @@ impl<'a> Migration<'a> {
                 copy(memory.address_of(to), from, 4096 << order)?;
                 done += 1 << order;
             }
-            i += done;
+            next = i + done;
         }
         Ok(())
     }
 
     /// After [`Self::commit`]: how many pages moved.
     pub(crate) fn count_moved(&self) -> u64 {
-        let entries = self.arrays.src.iter().zip(self.arrays.dst.iter());
-        entries
-            .filter(|(src, dst)| **src & MIGRATE != 0 && **dst & VALID != 0)
-            .map(|(_, dst)| if dst & COMPOUND != 0 { PMD_PAGES } else { 1 } as u64)
-            .sum()
+        let (mut i, mut moved) = (0, 0);
+        while let (Some(src), Some(dst)) = (self.arrays.src.get(i), self.arrays.dst.get(i)) {
+            let pages = if dst & COMPOUND != 0 { PMD_PAGES } else { 1 };
+            if src & MIGRATE != 0 && dst & VALID != 0 {
+                moved += pages as u64;
+            }
+            i += pages;
+        }
+        moved
     }
 
     /// After [`Self::commit`]: whether page `i` moved.

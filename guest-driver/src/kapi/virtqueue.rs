@@ -9,7 +9,14 @@
 
 use crate::{kapi::irqlock::IrqSpinLock, sys};
 use core::{marker::PhantomData, ptr::NonNull};
-use kernel::{error::to_result, ffi::c_void, prelude::*, str::CStr, sync::LockClassKey};
+use kernel::{
+    alloc::{flags, Flags},
+    error::to_result,
+    ffi::c_void,
+    prelude::*,
+    str::CStr,
+    sync::LockClassKey,
+};
 
 /// A message: `readable` bytes for the device to read, then bytes for it to write, and `data`
 /// that stays with the driver.
@@ -33,10 +40,13 @@ impl<T> Request<T> {
         readable: usize,
         writable: usize,
         data: T,
-        flags: kernel::alloc::Flags,
+        flags: Flags,
     ) -> Result<KBox<Self>> {
-        let mut buffer = KVec::new();
-        buffer.resize(readable + writable, 0, flags)?;
+        let len = readable + writable;
+        // One element at a time, as `resize` does it, takes longer than all else about a message.
+        let mut buffer = KVec::with_capacity(len, flags | flags::__GFP_ZERO)?;
+        // SAFETY: There is room for `len` bytes, and the allocator has cleared them.
+        unsafe { buffer.inc_len(len) };
         Ok(KBox::new(
             Request {
                 buffer,
@@ -51,6 +61,11 @@ impl<T> Request<T> {
     /// What the device reads.
     pub(crate) fn readable_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[..self.readable]
+    }
+
+    /// Takes over the beginning of the readable part from a message whose is no longer.
+    pub(crate) fn copy_readable(&mut self, from: &Self) {
+        self.buffer[..from.readable].copy_from_slice(&from.buffer[..from.readable]);
     }
 
     /// What the device wrote; to be trusted in nothing.
@@ -72,6 +87,8 @@ impl<T> Request<T> {
 struct State {
     // None after `close`.
     vq: Option<NonNull<sys::virtqueue>>,
+    // Callers that an interrupt has to wake.
+    sleepers: usize,
 }
 
 // SAFETY: The pointer is used under the lock around `State` only, or as `Queue::notify` says.
@@ -105,7 +122,7 @@ impl<T: Send> Queue<T> {
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
         pin_init!(Self {
-            state <- IrqSpinLock::new(State { vq: Some(raw.0) }, name, key),
+            state <- IrqSpinLock::new(State { vq: Some(raw.0), sleepers: 0 }, name, key),
             _messages: PhantomData,
         })
     }
@@ -163,6 +180,37 @@ impl<T: Send> Queue<T> {
         let token = unsafe { sys::virtqueue_get_buf(vq.as_ptr(), &mut len) };
         // SAFETY: By the type's invariant.
         unsafe { Self::message(token) }.map(|request| (request, len as usize))
+    }
+
+    /// Has no interrupts come but while somebody sleeps.
+    pub(crate) fn silence(&self) {
+        let state = self.state.lock();
+        if let Some(vq) = state.vq {
+            // SAFETY: `vq` is open and used under its lock.
+            unsafe { sys::virtqueue_disable_cb(vq.as_ptr()) };
+        }
+    }
+
+    /// Has interrupts come until [`Self::end_sleep`]. False if there are answers already, for which
+    /// none will come.
+    pub(crate) fn begin_sleep(&self) -> bool {
+        let mut state = self.state.lock();
+        state.sleepers += 1;
+        match state.vq {
+            // SAFETY: `vq` is open and used under its lock.
+            Some(vq) => unsafe { sys::virtqueue_enable_cb(vq.as_ptr()) },
+            None => true,
+        }
+    }
+
+    /// Ends what [`Self::begin_sleep`] began.
+    pub(crate) fn end_sleep(&self) {
+        let mut state = self.state.lock();
+        state.sleepers -= 1;
+        if let (0, Some(vq)) = (state.sleepers, state.vq) {
+            // SAFETY: `vq` is open and used under its lock.
+            unsafe { sys::virtqueue_disable_cb(vq.as_ptr()) };
+        }
     }
 
     /// Closes the queue and returns one message after the other that the device never answered.

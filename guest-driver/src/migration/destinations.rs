@@ -34,7 +34,7 @@ pub(super) struct Destinations<'a> {
 }
 
 impl<'a> Destinations<'a> {
-    /// For `wanted` pages; the next allocation fails if `fail` says so.
+    /// For `wanted` pages in so many pieces; the next allocation fails if `fail` says so.
     ///
     /// # Errors
     ///
@@ -42,11 +42,12 @@ impl<'a> Destinations<'a> {
     pub(super) fn new(
         memory: &'a DeviceMemory,
         wanted: usize,
+        pieces: usize,
         fail: Option<&'a Atomic<bool>>,
     ) -> Result<Self> {
         Ok(Destinations {
             memory,
-            batch: CopyBatch::new(wanted)?,
+            batch: CopyBatch::new(pieces)?,
             run: 0..0,
             left: wanted,
             few: wanted <= FEW_PAGES,
@@ -70,7 +71,7 @@ impl<'a> Destinations<'a> {
     ///
     /// # Errors
     ///
-    /// `EINVAL`: more pages than were wanted.
+    /// `ENOMEM`: no memory.
     pub(super) fn add(
         &mut self,
         migration: &mut Migration<'_>,
