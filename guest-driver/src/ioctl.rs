@@ -117,45 +117,33 @@ fn migrate(context: &Context, arg: usize) -> Result {
     }
     (migrate.moved, migrate.already, migrate.left) = (0, 0, 0);
     let memory = context.device.memory()?;
-    let mut look = Window::new()?;
-    let unconcerned = Arc::new(Unconcerned, GFP_KERNEL)?;
-    let notifier = KBox::pin_init(IntervalNotifier::new(&mm, unconcerned), GFP_KERNEL)?;
+    let mut look = None;
     let mut unmapped = false;
-    let mut residents = |at: u64, len: u64| -> Result<[u64; 4]> {
-        let mut sum = [0; 4];
-        for (addr, npages) in windows(at, len) {
-            let counts = look.look(&memory, &notifier, &mm, addr, npages)?;
-            sum.iter_mut()
-                .zip(counts)
-                .for_each(|(sum, count)| *sum += count);
-        }
-        Ok(sum)
-    };
     let end = migrate.addr + migrate.len;
     let mut at = migrate.addr;
     while at < end {
         let next = (at + CHUNK_BYTES).min(end);
         let (moved, gap) = migrate_chunk(context, &memory, &mm, at..next, direction)?;
         unmapped |= gap;
-        let npages = (next - at) / wire::PAGE_SIZE;
-        if moved == npages {
-            migrate.moved += moved;
-            at = next;
-            cond_resched();
-            continue;
-        }
-        let kinds = residents(at, next - at)?;
-        let on_device = kinds[usize::from(uapi::RESIDENT_DEVICE)];
-        let on_system =
-            kinds[usize::from(uapi::RESIDENT_SYSTEM)] + kinds[usize::from(uapi::RESIDENT_FILE)];
-        let there = if to_device { on_device } else { on_system };
         migrate.moved += moved;
-        migrate.already += there.saturating_sub(moved);
-        migrate.left += if to_device {
-            npages - on_device.min(npages)
-        } else {
-            on_device
-        };
+        let npages = (next - at) / wire::PAGE_SIZE;
+        if moved < npages {
+            let look = match &mut look {
+                Some(look) => look,
+                none => none.insert(Look::new(&mm)?),
+            };
+            let kinds = look.residents(&memory, &mm, at, next - at)?;
+            let on_device = kinds[usize::from(uapi::RESIDENT_DEVICE)];
+            let on_system =
+                kinds[usize::from(uapi::RESIDENT_SYSTEM)] + kinds[usize::from(uapi::RESIDENT_FILE)];
+            let there = if to_device { on_device } else { on_system };
+            migrate.already += there.saturating_sub(moved);
+            migrate.left += if to_device {
+                npages - on_device.min(npages)
+            } else {
+                on_device
+            };
+        }
         at = next;
         cond_resched();
     }
@@ -164,6 +152,40 @@ fn migrate(context: &Context, arg: usize) -> Result {
         Err(EFAULT)
     } else {
         Ok(())
+    }
+}
+
+/// Looks at a process's memory where not all of it moved.
+struct Look {
+    window: Window,
+    notifier: Pin<KBox<IntervalNotifier<Unconcerned>>>,
+}
+
+impl Look {
+    fn new(mm: &MmWithUser) -> Result<Self> {
+        let unconcerned = Arc::new(Unconcerned, GFP_KERNEL)?;
+        Ok(Look {
+            window: Window::new()?,
+            notifier: KBox::pin_init(IntervalNotifier::new(mm, unconcerned), GFP_KERNEL)?,
+        })
+    }
+
+    /// How many pages of `at` … `at + len` are of each kind.
+    fn residents(
+        &mut self,
+        memory: &DeviceMemory,
+        mm: &MmWithUser,
+        at: u64,
+        len: u64,
+    ) -> Result<[u64; 4]> {
+        let mut sum = [0; 4];
+        for (addr, npages) in windows(at, len) {
+            let counts = self.window.look(memory, &self.notifier, mm, addr, npages)?;
+            sum.iter_mut()
+                .zip(counts)
+                .for_each(|(sum, count)| *sum += count);
+        }
+        Ok(sum)
     }
 }
 

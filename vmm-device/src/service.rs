@@ -6,6 +6,9 @@ pub mod control;
 pub mod page_copy;
 pub mod translation;
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
 use crate::device::Device;
@@ -16,6 +19,21 @@ struct Limits {
     name: &'static str,
     max_request: usize,
     max_reply: usize,
+    /// How long the next chain is looked for before the driver is asked to notify.
+    linger: Duration,
+}
+
+/// Whether a chain comes within `linger`; other threads run meanwhile if they want to.
+fn comes_soon(ring: &Ring, memory: &GuestMemoryMmap, linger: Duration) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < linger {
+        match queue::available(ring, memory) {
+            Ok(0) => thread::yield_now(),
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Serves all chains of a queue. `handle` makes the reply of a chain from its readable part,
@@ -30,6 +48,7 @@ fn serve(
         let memory = device.memory.memory();
         let chain = match queue::take(ring, &memory, limits.max_request, limits.max_reply) {
             Ok(Some(chain)) => chain,
+            Ok(None) if comes_soon(ring, &memory, limits.linger) => continue,
             Ok(None) => match queue::await_kick(ring, &memory) {
                 Ok(true) => continue,
                 Ok(false) => return,

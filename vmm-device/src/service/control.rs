@@ -2,6 +2,8 @@
 //! The control queue: contexts, settings, counters.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use coax_abi::wire::{
     ControlReply, ControlRequest, DeviceStats, STATUS_BAD_ARGUMENT, STATUS_BAD_CONTEXT,
     STATUS_BAD_MESSAGE, STATUS_OK,
@@ -21,6 +23,7 @@ pub fn run(device: &Device, ring: &Ring) {
         name: "control",
         max_request: size_of::<ControlRequest>(),
         max_reply: size_of::<ControlReply>() + size_of::<DeviceStats>(),
+        linger: Duration::ZERO,
     };
     serve(device, ring, &limits, |_, request, _| {
         let control = request.ok_or(STATUS_BAD_MESSAGE).and_then(Control::decode);

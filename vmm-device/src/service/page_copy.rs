@@ -5,6 +5,8 @@
 //! waits for. Bytes go from page to page at once, with no buffer in between.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use coax_abi::wire::{
     CopyEntry, CopyHeader, CopyReply, MAX_COPY_ENTRIES, PAGE_SIZE, STATUS_BAD_GPA,
     STATUS_BAD_MESSAGE, STATUS_OK,
@@ -18,6 +20,9 @@ use crate::dma::{map_around, regions, slice_at, Region};
 use crate::message::{copy_entries, copy_range, CopyRange};
 use crate::queue::Ring;
 
+/// How long the copy after this one is looked for: a migration of many pages sends one every half a
+/// millisecond or sooner, and a doorbell is an exit of the guest and the wake-up of a thread.
+const LINGER: Duration = Duration::from_micros(500);
 /// Zeros to clear pages with.
 static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
 
@@ -27,6 +32,7 @@ pub fn run(device: &Device, ring: &Ring) {
         name: "copy",
         max_request: size_of::<CopyHeader>() + MAX_COPY_ENTRIES as usize * size_of::<CopyEntry>(),
         max_reply: size_of::<CopyReply>(),
+        linger: LINGER,
     };
     serve(device, ring, &limits, |memory, request, _| {
         let (status, done) = copy_all(device, memory, request);

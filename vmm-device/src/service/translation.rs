@@ -6,6 +6,8 @@
 //! be older than the invalidation that is handled after it.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use coax_abi::wire::{
     InvalidateReply, TranslationEntry, TranslationMessage, MAX_TRANSLATION_ENTRIES,
     STATUS_BAD_CONTEXT, STATUS_BAD_MESSAGE, STATUS_OK,
@@ -25,6 +27,7 @@ pub fn run(device: &Device, ring: &Ring) {
         max_request: size_of::<TranslationMessage>()
             + MAX_TRANSLATION_ENTRIES as usize * size_of::<TranslationEntry>(),
         max_reply: size_of::<InvalidateReply>(),
+        linger: Duration::ZERO,
     };
     serve(device, ring, &limits, |_, request, room| {
         let message = request
