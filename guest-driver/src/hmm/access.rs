@@ -4,7 +4,7 @@
 
 use super::{abi::Command, in_user_space, Dmirror, PAGE_SIZE};
 use crate::{kapi::mm, wire};
-use kernel::{mm::virt::flags, prelude::*};
+use kernel::{bindings, mm::virt::flags, prelude::*};
 
 /// Which side of a copy is the memory mirrored.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,8 +89,10 @@ impl Dmirror {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::read`].
+    /// Those of [`Self::read`]. `EOPNOTSUPP`: part of the range is shared, or of hugetlb: the device would
+    /// use it together with the CPUs. `EINVAL`: the process is gone.
     pub(super) fn exclusive(&self, command: &mut Command) -> Result {
+        self.can_be_exclusive(command)?;
         let mut args = [0; wire::COMMAND_ARGS];
         // One word of four bytes a page, to which nothing is added.
         args[..5].copy_from_slice(&[command.addr, 4, 0, command.npages, PAGE_SIZE]);
@@ -99,6 +101,25 @@ impl Dmirror {
         let read = self.read(command);
         command.faults = 0;
         read
+    }
+
+    /// Whether what the range has before its first hole is anonymous memory, or becomes so when it is
+    /// written.
+    fn can_be_exclusive(&self, command: &Command) -> Result {
+        let mm = self.mm(EINVAL)?;
+        let mut at = command.addr;
+        let end = at + command.npages * PAGE_SIZE;
+        let guard = mm.mmap_read_lock();
+        while at < end {
+            let Some(vma) = guard.vma_lookup(at as usize) else {
+                break;
+            };
+            if vma.flags() & (flags::SHARED | flags::HUGETLB) != 0 {
+                return Err(Error::from_errno(-(bindings::EOPNOTSUPP as i32)));
+            }
+            at = vma.end() as u64;
+        }
+        Ok(())
     }
 
     /// Whether no page of the range is the device's alone.

@@ -20,17 +20,6 @@ use coax_images::progress::Progress;
 /// Longest life of a VM; the calls take some seconds.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
 
-/// What a call is answered on coax only, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Own {
-    /// Call and place, as in a name after the kind of device.
-    name: &'static str,
-    coax: &'static str,
-}
-
-/// Calls that coax answers in its own way; `guest-driver/README.md` says why.
-const OWN: &[Own] = &[];
-
 /// The errno, or `ok`, of each call by its name.
 type Errnos = BTreeMap<String, String>;
 
@@ -102,23 +91,15 @@ fn read(text: &str) -> Result<Errnos> {
     Ok(errnos)
 }
 
-/// A line for each call that is not answered as it has to be.
+/// A line for each call that the drivers do not both answer, or not alike.
 fn differences(coax: &Errnos, test_hmm: &Errnos) -> Vec<String> {
     let mut names: Vec<&String> = coax.keys().chain(test_hmm.keys()).collect();
     names.sort_unstable();
     names.dedup();
     let differs = |name: &String| {
-        let (ours, theirs) = (coax.get(name), test_hmm.get(name));
-        let own = OWN.iter().find(|own| {
-            let call = name.split_once('.').map_or("", |(_, call)| call);
-            own.name == call
-        });
-        let wanted = own.map_or(theirs.map(String::as_str), |own| Some(own.coax));
-        let word = |errno: Option<&str>| errno.unwrap_or("no answer").to_owned();
-        (ours.map(String::as_str) != wanted || ours.is_none()).then(|| {
-            let (ours, wanted) = (word(ours.map(String::as_str)), word(wanted));
-            format!("{name}: {ours}, not {wanted}")
-        })
+        let (ours, wanted) = (coax.get(name), test_hmm.get(name));
+        let word = |errno: Option<&String>| errno.map_or("no answer", String::as_str).to_owned();
+        (ours != wanted).then(|| format!("{name}: {}, not {}", word(ours), word(wanted)))
     };
     names.into_iter().filter_map(differs).collect()
 }
