@@ -137,7 +137,9 @@ mod tests {
             assert!(artifact.pool.starts_with("pool/"), "{}", artifact.pool);
             assert_eq!(artifact.sha256.len(), 64, "{}", artifact.pool);
         }
-        assert!(artifacts.crate_named("bindgen-cli").is_ok());
+        for name in ["bindgen-cli", "virtiofsd"] {
+            assert!(artifacts.crate_named(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

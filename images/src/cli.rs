@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line of `coax`.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,10 +25,13 @@ Examples:
   ./coax run -- coaxctl info          run a command beside the device
   ./coax run                          a shell beside the device
   ./coax run --file prog -- ./prog    a static program of yours
+  ./coax run --root / -- python3 x.py any program of this machine
+  ./coax shell                        a shell with all of them
   ./coax test vm --filter fork        some of the VM tests
   ./coax test vm --kernel debug       all of them, on a kernel that checks itself
 
-Exit status: 0 done, 1 failed, 2 wrong usage; of `run`, that of its command.")]
+Exit status: 0 done, 1 failed, 2 wrong usage; of `run` and `shell`, that of the command,
+128 more than a signal that ended it, 127 if there is none, 126 if it cannot be run.")]
 pub struct Cli {
     /// Never install packages of the host; list those that are missing instead
     #[arg(long, global = true)]
@@ -46,6 +50,8 @@ pub enum Command {
     Test(Test),
     /// Run a command, or a shell, in a VM with the device
     Run(Run),
+    /// A login shell in a VM with the device and this machine's file system, which it cannot change
+    Shell(Shell),
     /// Measure, and compare with what must be reached
     Bench(Bench),
     /// Say what this machine has, what is built, and what would be done
@@ -162,9 +168,35 @@ pub struct Test {
 /// `coax run`
 #[derive(Args, Debug)]
 pub struct Run {
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Command with its arguments; a shell if there is none
+    #[arg(last = true, value_name = "CMD")]
+    pub argv: Vec<String>,
+}
+
+/// `coax shell`
+#[derive(Args, Debug)]
+pub struct Shell {
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// The VM of `run` and `shell`.
+#[derive(Args, Debug)]
+pub struct Machine {
     /// How the driver uses device memory
     #[arg(long, value_enum, default_value_t = OneMode::Private)]
     pub mode: OneMode,
+    /// Folder of this machine that becomes the guest's root file system, such as `/`. The guest
+    /// cannot change it: what it writes stays in its memory and goes with it. `/tmp`, `/run` and
+    /// the kernel's file systems are the guest's own, the programs that come with the guest are in
+    /// /run/coax/bin, and commands start in the current folder if that is below DIR
+    #[arg(long, value_name = "DIR", value_parser = parse_root)]
+    pub root: Option<PathBuf>,
+    /// Environment variable of the command; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_env)]
+    pub env: Vec<(String, String)>,
     /// System memory, with K, M or G for binary multiples
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_memory)]
     pub memory: Bytes,
@@ -205,9 +237,6 @@ pub struct Run {
     pub kernel: Variant,
     #[command(flatten)]
     pub accel: Accel,
-    /// Command with its arguments; a shell if there is none
-    #[arg(last = true, value_name = "CMD")]
-    pub argv: Vec<String>,
 }
 
 /// `CONFIG_NR_CPUS` of the guest kernel.
@@ -242,6 +271,22 @@ fn between(bytes: Bytes, least: Bytes) -> Result<Bytes, String> {
         return Ok(bytes);
     }
     Err(format!("{bytes} is not from {least} to {MAX_MEMORY}"))
+}
+
+/// A folder, by its real name.
+fn parse_root(text: &str) -> Result<PathBuf, String> {
+    let folder = fs::canonicalize(text).map_err(|error| error.to_string())?;
+    if !folder.is_dir() {
+        return Err("is no folder".into());
+    }
+    Ok(folder)
+}
+
+fn parse_env(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("is no NAME=VALUE".into()),
+    }
 }
 
 /// `FILE` or `FILE:PATH` to a file of the host and its absolute path in the guest.
@@ -319,7 +364,9 @@ pub enum Part {
     Qemu,
     /// Driver, guest programs, root file system and back end; needs the kernel
     Guest,
-    /// All of them
+    /// What serves this machine's files to a guest, for `run --root`
+    Virtiofsd,
+    /// All that every VM needs
     All,
 }
 
@@ -393,7 +440,11 @@ mod tests {
             "coax run --timeout 0",
             "coax run --file /nowhere/at-all",
             "coax run --file Cargo.toml:relative",
+            "coax run --root /nowhere/at-all",
+            "coax run --root Cargo.toml",
+            "coax run --env NOTHING",
             "coax run coaxctl info",
+            "coax shell ls",
             "coax test nothing",
             "coax test --list --ktap x",
             "coax test --list --json x",
@@ -419,7 +470,7 @@ mod tests {
             panic!("not understood: {cli:?}");
         };
         assert_eq!(run.argv, ["ls", "--mode", "x"]);
-        assert_eq!(run.mode, OneMode::Private);
+        assert_eq!(run.machine.mode, OneMode::Private);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Group {
     Qemu,
     /// Building the guest's root file system.
     Guest,
+    /// Building what serves a tree of the host to the guest.
+    Virtiofsd,
 }
 
 impl Group {
@@ -90,6 +92,16 @@ const COMMON: &[Package] = &[
         Group::Guest,
         "busybox-static",
         "the guest's shell and tools",
+    ),
+    package(
+        Group::Virtiofsd,
+        "libcap-ng-dev",
+        "capabilities that virtiofsd gives up",
+    ),
+    package(
+        Group::Virtiofsd,
+        "libseccomp-dev",
+        "system calls that virtiofsd gives up",
     ),
 ];
 

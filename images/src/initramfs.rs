@@ -28,6 +28,9 @@ const FOLDERS: &[&str] = &[
     "proc", "sys", "dev", "tmp", "run", "root", "mnt", "etc", "var",
 ];
 
+/// Programs of ours that go by another name too.
+const ALIASES: &[(&str, &str)] = &[("coax", "coaxctl")];
+
 /// Writes the base: `members`, and `applets`, links to the busybox among them.
 ///
 /// # Errors
@@ -43,8 +46,12 @@ pub fn write_base(path: &Path, members: &[Member], applets: &[String]) -> io::Re
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
     archive.file("etc/group", 0o644, b"root:x:0:\n")?;
     archive.file("etc/profile", 0o644, b"export PS1='coax# '\n")?;
+    // Relative, since a guest may have this at another place than its root.
     for applet in applets {
-        archive.symlink(&format!("bin/{applet}"), "/bin/busybox")?;
+        archive.symlink(&format!("bin/{applet}"), "busybox")?;
+    }
+    for (name, program) in ALIASES {
+        archive.symlink(&format!("bin/{name}"), program)?;
     }
     for member in members {
         let contents = fs::read(&member.host_path).map_err(|error| {

@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 
 /// Where the guest finds its job.
 pub const JOB_PATH: &str = "/coax/job.json";
+/// Tag of the virtio-fs device that carries the tree of the host.
+pub const TREE_TAG: &str = "coax-tree";
+/// Where the small root file system that comes with the guest lies when the root is a tree of the
+/// host: its programs are in `bin` there.
+pub const OWN_ROOT: &str = "/run/coax";
 /// Name of the virtio-serial port that carries the frames.
 pub const PORT_NAME: &str = "coax.job";
 
@@ -61,6 +66,8 @@ pub struct Job {
     pub argv: Vec<String>,
     /// Environment besides `PATH`, `HOME` and `TERM`.
     pub env: Vec<(String, String)>,
+    /// Where it starts, if that is there, else in `/`; `/root` if it is `None`.
+    pub directory: Option<String>,
     /// Run it on a terminal of this size instead of pipes; standard error then comes with
     /// standard output.
     pub terminal: Option<TerminalSize>,
@@ -102,6 +109,8 @@ pub struct JobFile {
     pub job: Job,
     /// Load the driver like this before the job starts.
     pub driver: Option<Driver>,
+    /// The root file system is the tree behind [`TREE_TAG`].
+    pub tree: bool,
 }
 
 /// How a job ended.
@@ -114,6 +123,13 @@ pub enum Exit {
     Signal(i32),
     /// It never ran: the guest could not be set up, for this reason.
     NotStarted(String),
+    /// It never ran: there is no such program, or it cannot be run.
+    NoProgram {
+        /// Why.
+        reason: String,
+        /// Whether there is one.
+        found: bool,
+    },
 }
 
 impl Exit {
@@ -122,12 +138,14 @@ impl Exit {
         *self == Exit::Code(0)
     }
 
-    /// The status a shell would show: the code, 128 plus the signal, or 1 when nothing ran.
+    /// The status a shell would show: the code, 128 plus the signal, 127 for a program that is not
+    /// there and 126 for one that cannot be run, or 1 when nothing ran for another reason.
     pub fn shell_status(&self) -> u8 {
         match self {
             Exit::Code(code) => u8::try_from(code & 0xff).unwrap_or(1),
             Exit::Signal(signal) => u8::try_from((128 + signal) & 0xff).unwrap_or(1),
             Exit::NotStarted(_) => 1,
+            Exit::NoProgram { found, .. } => 127 - u8::from(*found),
         }
     }
 }
@@ -138,6 +156,7 @@ impl std::fmt::Display for Exit {
             Exit::Code(code) => write!(f, "exit status {code}"),
             Exit::Signal(signal) => write!(f, "signal {signal}"),
             Exit::NotStarted(reason) => write!(f, "not started: {reason}"),
+            Exit::NoProgram { reason, .. } => f.write_str(reason),
         }
     }
 }
@@ -151,6 +170,10 @@ mod tests {
         assert_eq!(Exit::Code(3).shell_status(), 3);
         assert_eq!(Exit::Signal(9).shell_status(), 137);
         assert_eq!(Exit::NotStarted(String::new()).shell_status(), 1);
+        for (found, status) in [(false, 127), (true, 126)] {
+            let reason = String::new();
+            assert_eq!(Exit::NoProgram { reason, found }.shell_status(), status);
+        }
     }
 
     #[test]
@@ -161,6 +184,7 @@ mod tests {
                 parameters: vec!["mode=1".into()],
                 devices: vec!["coax0".into()],
             }),
+            tree: true,
         };
         let text = serde_json::to_string(&file).expect("plain data");
         assert_eq!(

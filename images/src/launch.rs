@@ -11,7 +11,8 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
-//! A VM is a back end for each device and QEMU, in one process group each, and the job inside. All
+//! A VM is QEMU, a back end for each device and one for the root file system if that is a tree of
+//! the host, in one process group each, and the job inside. All
 //! end with [`Vm`], however it ends. [`Vm::wait`] returns an [`Outcome`] only when the guest
 //! told how its job ended, the kernel did not complain, and back ends and QEMU ended well;
 //! everything else is a [`LaunchError`] that shows the evidence.
@@ -27,8 +28,8 @@ mod terminal;
 mod vm;
 
 pub use crate::process::end_children_on_signals;
-pub use config::{Bytes, GuestFile, Output, VmConfig};
+pub use config::{Bytes, GuestFile, Output, Tree, VmConfig};
 pub use console::complaint;
-pub use evidence::{DeviceEvidence, Evidence, Failure, LaunchError, Outcome};
+pub use evidence::{BackEndEvidence, Evidence, Failure, LaunchError, Outcome};
 pub use terminal::{current_size, is_interactive, restore as restore_terminal};
 pub use vm::{Action, Vm};

@@ -4,7 +4,7 @@
 //! [`job`] and [`frames`] are shared with the guest's init, which is built without the feature
 //! `host`. On the host, [`images`] joins the builds ([`kernel`], [`qemu`], [`guest`]), which
 //! rest on [`artifacts`] (what is fetched), [`cache`] (what is kept) and [`tool`] (how programs
-//! are run), and [`launch`] starts VMs. [`accel`] decides between KVM and TCG.
+//! are run), and [`launch`] starts VMs, with a tree of the host by [`virtiofsd`]. [`accel`] decides between KVM and TCG.
 
 pub mod frames;
 pub mod job;
@@ -15,6 +15,8 @@ pub mod accel;
 pub mod artifacts;
 #[cfg(feature = "host")]
 pub mod cache;
+#[cfg(feature = "host")]
+pub mod crate_program;
 #[cfg(feature = "host")]
 pub mod fetch;
 #[cfg(feature = "host")]
@@ -45,3 +47,5 @@ pub mod rust_for_kernel;
 pub mod temporary;
 #[cfg(feature = "host")]
 pub mod tool;
+#[cfg(feature = "host")]
+pub mod virtiofsd;

@@ -11,15 +11,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::artifacts::Artifacts;
-use crate::cache;
-use crate::progress::Progress;
+use crate::crate_program::CrateProgram;
 use crate::tool;
 
 /// Oldest bindgen that understands the kernel's headers (`scripts/min-tool-version.sh` of 7.2).
 const MIN_BINDGEN: [u32; 3] = [0, 71, 1];
-/// Crates that make up bindgen-cli, for the estimate.
-const BINDGEN_CRATES: u64 = 46;
+const BINDGEN: CrateProgram = CrateProgram {
+    name: "bindgen-cli",
+    program: "bindgen",
+    crates: 46,
+};
 
 /// The tools.
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ impl Toolchain {
     /// Says which is missing, or why bindgen could not be built.
     pub fn find_or_build() -> Result<Self> {
         if find_bindgen()?.is_none() {
-            build_bindgen()?;
+            BINDGEN.build()?;
         }
         Self::find()
     }
@@ -105,7 +106,7 @@ fn find_rustc() -> Option<PathBuf> {
 }
 
 fn find_bindgen() -> Result<Option<PathBuf>> {
-    let own = bindgen_root()?.join("bin/bindgen");
+    let own = BINDGEN.path()?;
     let system = Path::new("/usr/bin/bindgen").to_path_buf();
     Ok([system, own].into_iter().find(|bindgen| {
         bindgen.is_file()
@@ -145,49 +146,6 @@ fn find_libclang(folder: &Path) -> Option<PathBuf> {
         has.then_some((version, library))
     });
     candidates.max().map(|(_, library)| library)
-}
-
-fn bindgen_root() -> Result<PathBuf> {
-    let pinned = Artifacts::pinned()?;
-    let bindgen = pinned.crate_named("bindgen-cli")?;
-    Ok(cache::root()?
-        .join("tools")
-        .join(format!("bindgen-cli-{}", bindgen.version)))
-}
-
-fn build_bindgen() -> Result<()> {
-    let pinned = Artifacts::pinned()?;
-    let bindgen = pinned.crate_named("bindgen-cli")?;
-    let root = bindgen_root()?;
-    cache::make_folder(&root)?;
-    let mut progress = Progress::start("Building bindgen");
-    let mut compiled = 0;
-    tool::run_logged(
-        Command::new("cargo")
-            .args([
-                "install",
-                "--locked",
-                &bindgen.name,
-                "--version",
-                &bindgen.version,
-            ])
-            .arg("--root")
-            .arg(&root)
-            .arg("--target-dir")
-            .arg(root.join("build"))
-            .env_remove("CARGO_BUILD_TARGET")
-            .current_dir(&root),
-        "Building bindgen",
-        &root.join("build.log"),
-        |line| {
-            compiled += u64::from(line.trim_start().starts_with("Compiling"));
-            progress.update(compiled, BINDGEN_CRATES);
-        },
-    )?;
-    progress.finish();
-    // Only the program is needed.
-    let build = root.join("build");
-    fs::remove_dir_all(&build).with_context(|| format!("Cannot remove {}", build.display()))
 }
 
 #[cfg(test)]

@@ -69,6 +69,9 @@ pub enum Vm {
     SmallDevice,
     /// There are two devices.
     TwoDevices,
+    /// The root file system is that of the host, and cases start in the folder of
+    /// [`crate::witness`].
+    Tree,
     /// The driver is loaded, and the case takes it away; it leaves it loaded when it passes.
     Lifecycle,
     /// The case loses the back end; nothing else runs in this VM.
@@ -77,10 +80,11 @@ pub enum Vm {
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 5] = [
+    pub const ALL: [Vm; 6] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,
+        Vm::Tree,
         Vm::Lifecycle,
         Vm::Doomed,
     ];
@@ -91,6 +95,7 @@ impl Vm {
             Vm::Standard => "standard",
             Vm::SmallDevice => "small-device",
             Vm::TwoDevices => "two-devices",
+            Vm::Tree => "tree",
             Vm::Lifecycle => "lifecycle",
             Vm::Doomed => "doomed",
         }

@@ -21,6 +21,8 @@ pub mod loss;
 pub mod mapping_changes;
 pub mod migration;
 pub mod observability;
+pub mod program_storm;
+pub mod programs;
 pub mod reclaim;
 pub mod reset;
 pub mod storm;
@@ -29,7 +31,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 24] = [
+const SUBJECTS: [Subject; 26] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -52,6 +54,8 @@ const SUBJECTS: [Subject; 24] = [
     large_capacity::SUBJECT,
     capacity::SUBJECT,
     two_devices::SUBJECT,
+    programs::SUBJECT,
+    program_storm::SUBJECT,
     lifecycle::SUBJECT,
     loss::SUBJECT,
 ];

@@ -10,6 +10,7 @@ pub mod pagemap;
 pub mod pattern;
 pub mod pin;
 pub mod process;
+pub mod program;
 pub mod raw;
 pub mod runner;
 pub mod smaps;

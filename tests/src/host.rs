@@ -4,6 +4,7 @@
 mod plan;
 mod report;
 mod vm;
+mod witness;
 
 pub use plan::{Group, Selection};
 pub use report::{write_ktap, Named, Report};

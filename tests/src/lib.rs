@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | [`cases`] | guest | the cases, one file a subject |
 //! | [`guest`] | guest | what cases are made of, and the program that runs them |
-//! | [`mod@case`], [`ktap`], [`request`] | both | what the two halves agree on |
+//! | [`mod@case`], [`ktap`], [`request`], [`witness`] | both | what the two halves agree on |
 //! | `host` | host | groups, VMs, results |
 #![deny(unsafe_code)]
 
@@ -21,3 +21,4 @@ pub mod guest;
 pub mod host;
 pub mod ktap;
 pub mod request;
+pub mod witness;

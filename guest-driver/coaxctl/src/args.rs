@@ -2,7 +2,9 @@
 //! The command line.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -30,15 +32,13 @@ Only what is mapped of a range counts; starts are rounded down and ends up to wh
         coaxctl info\n  \
         coaxctl residency 314 '[heap]'\n  \
         coaxctl prefetch 314 7f0000000000+64M\n  \
+        coaxctl storm -- sort big-file\n  \
         coaxctl stats --json | jq .device.page_requests"
 )]
 pub struct Cli {
     /// Device file.
     #[arg(long, global = true, default_value = coax::DEFAULT_DEVICE, value_name = "FILE")]
     pub device: PathBuf,
-    /// Write JSON instead of text.
-    #[arg(long, global = true)]
-    pub json: bool,
     /// What to do.
     #[command(subcommand)]
     pub action: Action,
@@ -48,14 +48,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Say what the device is: mode, memory in all and free, contexts, queues.
-    Info,
+    Info(Form),
     /// Show the counters of driver and device.
     #[command(
         long_about = "Show the counters of driver and device.\n\nThey count from the start of \
             driver and device and never go back: the difference of two readings is what \
             happened in between."
     )]
-    Stats,
+    Stats(Form),
     /// Show where the pages of a process are.
     #[command(
         long_about = "Show where the pages of a process are, mapping by mapping, without \
@@ -71,6 +71,8 @@ pub enum Action {
         /// Ranges to look at; all mappings if none is given.
         #[arg(value_name = "RANGE")]
         ranges: Vec<Selector>,
+        #[command(flatten)]
+        form: Form,
     },
     /// Move pages of a process to device memory.
     #[command(
@@ -87,6 +89,25 @@ pub enum Action {
         after_help = RANGE_HELP
     )]
     Evict(Migration),
+    /// Run a program while its memory moves to the device and back all the time.
+    #[command(
+        long_about = "Run a program while its memory moves to the device and back all the time.\n\n\
+            Ranges are pulled at random out of all that the program and its children have \
+            mapped, over to device memory and back, besides what the CPU brings back by \
+            touching it. The program must not notice: its input, output, signals and end are its \
+            own. What was moved is told at the end. Needs root.",
+        after_help = "Exit status: that of CMD, which also ends by the signal that ended CMD; 127 if there \
+            is no CMD, 126 if it cannot be run, 125 if there can be no storm, 2 wrong usage."
+    )]
+    Storm(Storm),
+}
+
+/// How an answer is written.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Form {
+    /// Write JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to move.
@@ -98,6 +119,43 @@ pub struct Migration {
     /// Range to move, or `all` mappings.
     #[arg(value_name = "RANGE|all")]
     pub range: Selector,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// A storm and the program that is in it.
+#[derive(Args, Debug)]
+pub struct Storm {
+    /// Number that all random choices follow from; another one each time, and told, if not given.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Most pulls in a second; as many as there is time for if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// End the storm after so many seconds; the program goes on.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub duration: Option<Duration>,
+    /// Most pages in a pull.
+    #[arg(long, value_name = "N", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(1..=MAX_PULL_PAGES))]
+    pub pages: u32,
+    /// Write what was moved to a file, as JSON, instead of as text to standard error.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Program with its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub argv: Vec<OsString>,
+}
+
+/// 1 GiB: a pull holds up those who change the program's mappings.
+const MAX_PULL_PAGES: i64 = 1 << 18;
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if seconds <= 0.0 {
+        return Err("must be more than 0".to_owned());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -109,6 +167,28 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_storm_takes_a_program_and_sane_numbers() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let cli = parse("coaxctl storm --rate 5 --json out -- ls --json").expect("well-formed");
+        let Action::Storm(storm) = cli.action else {
+            panic!("no storm: {:?}", cli.action);
+        };
+        assert_eq!(storm.argv, ["ls", "--json"]);
+        assert_eq!(storm.json, Some("out".into()));
+        for line in [
+            "coaxctl storm",
+            "coaxctl storm ls",
+            "coaxctl storm --rate 0 -- ls",
+            "coaxctl storm --duration 0 -- ls",
+            "coaxctl storm --duration inf -- ls",
+            "coaxctl storm --pages 0 -- ls",
+        ] {
+            let error = parse(line).map(drop);
+            assert_eq!(error.map_err(|error| error.exit_code()), Err(2), "{line}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod maps;
 mod pagemap;
 mod range;
 mod report;
+mod storm;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use clap::Parser;
 use coax::abi::uapi::MAX_RANGE_BYTES;
 use coax::{Context, Direction, Error, Migrated, PageRange};
 
-use crate::args::{Action, Cli, Migration};
+use crate::args::{Action, Cli, Form, Migration};
 use crate::maps::Mapping;
 use crate::pagemap::{DeviceFrames, Pagemap};
 use crate::range::Selector;
@@ -24,16 +25,19 @@ use crate::report::{MappingResidency, Report};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = run(&cli).and_then(|report| print(&report, cli.json)) {
+    if let Action::Storm(options) = &cli.action {
+        return storm::run(&cli.device, options);
+    }
+    if let Err(error) = answer(&cli) {
         eprintln!("coaxctl: {error:#}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
-fn print(report: &Report, json: bool) -> Result<()> {
+fn print(report: &Report, form: Form) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    let written = if json {
+    let written = if form.json {
         writeln!(stdout, "{}", report.json)
     } else {
         writeln!(stdout, "{}", report.text)
@@ -41,18 +45,28 @@ fn print(report: &Report, json: bool) -> Result<()> {
     written.context("Cannot write the answer")
 }
 
-fn run(cli: &Cli) -> Result<Report> {
+/// Does what is asked and prints what came of it.
+fn answer(cli: &Cli) -> Result<()> {
     let context = Context::open_path(&cli.device)?;
-    match &cli.action {
-        Action::Info => Ok(report::info(
-            &cli.device.to_string_lossy(),
-            &context.info()?,
-        )),
-        Action::Stats => Ok(report::stats(&context.stats()?)),
-        Action::Residency { pid, ranges } => residency(&context, *pid, ranges),
-        Action::Prefetch(migration) => migrate(&context, migration, Direction::ToDevice),
-        Action::Evict(migration) => migrate(&context, migration, Direction::ToSystem),
-    }
+    let (report, form) = match &cli.action {
+        Action::Info(form) => {
+            let device = cli.device.to_string_lossy();
+            (report::info(&device, &context.info()?), form)
+        }
+        Action::Stats(form) => (report::stats(&context.stats()?), form),
+        Action::Residency { pid, ranges, form } => (residency(&context, *pid, ranges)?, form),
+        Action::Prefetch(migration) => (
+            migrate(&context, migration, Direction::ToDevice)?,
+            &migration.form,
+        ),
+        Action::Evict(migration) => (
+            migrate(&context, migration, Direction::ToSystem)?,
+            &migration.form,
+        ),
+        // `main` has run it.
+        Action::Storm(_) => return Ok(()),
+    };
+    print(&report, *form)
 }
 
 /// Counts the pages of a process by where they are.
@@ -97,7 +111,7 @@ fn selected<'a>(
 
 /// Moves pages of a process.
 fn migrate(context: &Context, migration: &Migration, direction: Direction) -> Result<Report> {
-    let Migration { pid, range } = migration;
+    let Migration { pid, range, .. } = migration;
     let mappings = maps::read(*pid)?;
     let mut sum = Migrated::default();
     let mut vanished = 0;

@@ -25,6 +25,11 @@ impl Mapping {
         self.name == name || self.name.rsplit('/').next() == Some(name)
     }
 
+    /// Whether pages that are the process's own can come into being in it.
+    pub fn is_private_and_writable(&self) -> bool {
+        self.rights.contains('w') && self.rights.ends_with('p')
+    }
+
     /// Whether it belongs to the kernel: `[vsyscall]` is listed for every process, but it is
     /// no part of the process's page tables.
     fn is_foreign(&self) -> bool {
@@ -94,6 +99,8 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
         assert_eq!(mappings.len(), 3);
         assert_eq!(mappings[0].range, PageRange::new(0x55d0_c2a0_0000, 0x21000));
         assert_eq!(mappings[0].name, "[heap]");
+        assert!(mappings[0].is_private_and_writable());
+        assert!(!mappings[2].is_private_and_writable());
         assert_eq!(mappings[1].name, "");
         assert_eq!(mappings[2].rights, "r--s");
         assert_eq!(mappings[2].name, "/tmp/a file");

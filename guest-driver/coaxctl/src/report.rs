@@ -73,13 +73,18 @@ impl Display for MappingResidency {
     }
 }
 
-/// What the device is.
-pub fn info(device: &str, info: &Info) -> Report {
-    let mode = match info.mode {
+/// Device memory mode in words.
+pub fn mode_name(info: &Info) -> &'static str {
+    match info.mode {
         MODE_PRIVATE => "private",
         MODE_COHERENT => "coherent",
         _ => "unknown",
-    };
+    }
+}
+
+/// What the device is.
+pub fn info(device: &str, info: &Info) -> Report {
+    let mode = mode_name(info);
     let mib = |pages: u64| pages as f64 / PAGES_PER_MIB;
     let first = match info.first_pfn {
         0 => "not shown to this user".to_owned(),

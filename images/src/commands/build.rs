@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::cli::{Build, Part};
 use coax_images::cache::Lock;
 use coax_images::images::Images;
-use coax_images::{guest, kernel, qemu};
+use coax_images::{guest, kernel, qemu, virtiofsd};
 
 /// Builds the part asked for, and prints where it is.
 pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
@@ -29,6 +29,7 @@ pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
             let kernel = kernel::build(options.kernel, install)?;
             println!("{}", guest::build(&kernel, install)?.initramfs.display());
         }
+        Part::Virtiofsd => println!("{}", virtiofsd::build(install)?.display()),
         Part::All => {
             let images = Images::build(options.kernel, install)?;
             for path in [images.kernel, images.qemu, images.initramfs, images.device] {

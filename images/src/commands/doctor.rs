@@ -9,7 +9,7 @@ use anyhow::Result;
 use coax_images::accel::{self, Choice};
 use coax_images::host_packages::{self, Group};
 use coax_images::kernel::{self, Variant};
-use coax_images::{cache, fetch, guest, qemu, tool};
+use coax_images::{cache, fetch, guest, qemu, tool, virtiofsd};
 
 /// Prints a line for everything that matters; what is not there is no failure.
 pub fn run() -> Result<ExitCode> {
@@ -65,6 +65,8 @@ pub fn run() -> Result<ExitCode> {
     );
     let guest = guest::built(Variant::Base).map(|guest| guest.initramfs.display().to_string());
     built("guest", guest, "about 3 minutes");
+    let daemon = virtiofsd::built().map(|path| path.display().to_string());
+    built("virtiofsd", daemon, "about 90 seconds, for run --root,");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,46 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `coax run`.
+//! `coax run` and `coax shell`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
 use super::announce_accel;
-use crate::cli::Run;
+use crate::cli::Machine;
 use coax_images::images::Images;
-use coax_images::job::Job;
-use coax_images::launch::{self, GuestFile, Output, Vm, VmConfig};
+use coax_images::job::{Exit, Job};
+use coax_images::launch::{self, GuestFile, Output, Tree, Vm, VmConfig};
+use coax_images::virtiofsd;
 
 /// Runs the command, whose exit status is returned, or a shell.
-pub fn run(options: &Run, install: bool) -> Result<ExitCode> {
-    let files = options.file.iter().map(read).collect::<Result<Vec<_>>>()?;
-    let images = Images::build(options.kernel, install)?;
-    announce_accel(options.accel.accel)?;
+pub fn run(machine: &Machine, argv: &[String], install: bool) -> Result<ExitCode> {
+    let root = machine.root.as_deref();
+    let job = match (argv, root) {
+        ([], None) => on_terminal(Job::new(["sh", "-l"])),
+        ([], Some(root)) => on_terminal(Job::new([login_shell(root), "-l".into()])),
+        (argv, _) => Job::new(argv),
+    };
+    start(machine, root, job, install)
+}
+
+/// A login shell in this machine's file system, unless another is asked for.
+pub fn shell(machine: &Machine, install: bool) -> Result<ExitCode> {
+    let root = machine.root.as_deref().unwrap_or(Path::new("/"));
+    let job = on_terminal(Job::new([login_shell(root), "-l".into()]));
+    start(machine, Some(root), job, install)
+}
+
+fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Result<ExitCode> {
+    let files = machine.file.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let images = Images::build(machine.kernel, install)?;
+    let tree = root
+        .map(|root| -> Result<_> {
+            Ok(Tree {
+                folder: root.to_path_buf(),
+                daemon: virtiofsd::build(install)?,
+            })
+        })
+        .transpose()?;
+    announce_accel(machine.accel.accel)?;
     let config = VmConfig {
-        mode: options.mode.into(),
-        load_driver: !options.no_driver,
-        cpus: options.cpus,
-        memory: options.memory,
-        devices: options.devices,
-        hmm: options.hmm,
-        device_memory: options.device_memory,
-        engines: options.engines,
-        kernel_args: options.append.iter().cloned().collect(),
-        accel: options.accel.accel,
-        timeout: options.timeout,
+        mode: machine.mode.into(),
+        load_driver: !machine.no_driver,
+        cpus: machine.cpus,
+        memory: machine.memory,
+        devices: machine.devices,
+        hmm: machine.hmm,
+        device_memory: machine.device_memory,
+        engines: machine.engines,
+        tree,
+        kernel_args: machine.append.iter().cloned().collect(),
+        accel: machine.accel.accel,
+        timeout: machine.timeout,
         files,
         output: Output::Interactive,
         ..VmConfig::default()
     };
-    let job = if options.argv.is_empty() {
-        shell()
-    } else {
-        Job::new(options.argv.clone())
+    let mut job = match root {
+        Some(root) => at_home(job, root),
+        None => job,
     };
+    job.env.extend(machine.env.iter().cloned());
     let outcome = Vm::start(&images, &config, &job)?.wait()?;
+    if let Exit::NoProgram { reason, .. } = &outcome.exit {
+        eprintln!("coax: {reason}");
+    }
     Ok(outcome.exit.shell_status().into())
 }
 
@@ -59,9 +89,40 @@ fn read((file, path): &(PathBuf, String)) -> Result<GuestFile> {
     })
 }
 
-/// A shell, on a terminal if the user has one.
-fn shell() -> Job {
-    let job = Job::new(["sh", "-l"]);
+/// Starts the job in the current folder and with the caller's home, if they are below `root`.
+fn at_home(job: Job, root: &Path) -> Job {
+    let current = std::env::current_dir().ok();
+    let directory = current.and_then(|folder| below(root, &folder));
+    let home = std::env::var_os("HOME").and_then(|home| below(root, Path::new(&home)));
+    let job = Job {
+        // The guest takes its root for one that is not there.
+        directory: Some(directory.unwrap_or_else(|| "/".into())),
+        ..job
+    };
+    match home {
+        Some(home) => job.env("HOME", home),
+        None => job,
+    }
+}
+
+/// What a folder of the host is called in a guest with this root; `None` if it is not below the root,
+/// or has a name that is no text.
+fn below(root: &Path, folder: &Path) -> Option<String> {
+    let folder = fs::canonicalize(folder).ok()?;
+    let inside = folder.strip_prefix(root).ok()?;
+    Some(format!("/{}", inside.to_str()?))
+}
+
+/// The user's shell if the tree has it; the guest's own comes last in the search.
+fn login_shell(root: &Path) -> String {
+    let wanted = std::env::var("SHELL").ok();
+    wanted
+        .filter(|shell| root.join(shell.trim_start_matches('/')).is_file())
+        .unwrap_or_else(|| "sh".into())
+}
+
+/// The shell on a terminal if the user has one.
+fn on_terminal(job: Job) -> Job {
     if !launch::is_interactive() {
         return job;
     }
@@ -73,4 +134,29 @@ fn shell() -> Job {
         ..job
     }
     .env("TERM", terminal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_named_as_the_guest_sees_them() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        let root = fs::canonicalize(top.path()).expect("it is there");
+        fs::create_dir_all(root.join("a/b")).expect("writable");
+        assert_eq!(below(&root, &root.join("a/b")), Some("/a/b".into()));
+        assert_eq!(below(&root, &root), Some("/".into()));
+        assert_eq!(below(&root.join("a"), &root), None);
+        assert_eq!(below(&root, &root.join("gone")), None);
+        let slash = Path::new("/");
+        let whole = root.to_str().map(str::to_owned);
+        assert_eq!(below(slash, &root), whole);
+    }
+
+    #[test]
+    fn a_shell_that_the_tree_lacks_is_not_asked_for() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(login_shell(top.path()), "sh");
+    }
 }

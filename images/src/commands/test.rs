@@ -3,6 +3,7 @@
 
 mod hmm;
 mod results;
+mod run;
 mod suites;
 
 use std::io::{self, Write};

@@ -11,6 +11,7 @@ mod driver;
 mod leaks;
 mod mounts;
 mod run;
+mod tree;
 
 use std::fs;
 use std::sync::mpsc::Receiver;
@@ -38,10 +39,10 @@ fn main() {
 }
 
 fn live() -> Result<()> {
-    mounts::mount_all()?;
+    mounts::mount_all("")?;
     let port = Port::open(&devices::job_port()?)?;
     let (exit, done) = match serve(&port) {
-        Ok((exit, done)) => (exit, Some(done)),
+        Ok(ended) => ended,
         Err(error) => (Exit::NotStarted(format!("{error:#}")), None),
     };
     port.send(Kind::Exit, &serde_json::to_vec(&exit)?)?;
@@ -55,14 +56,17 @@ fn live() -> Result<()> {
 }
 
 /// Everything between the host's connection and the job's end.
-fn serve(port: &Port) -> Result<(Exit, Receiver<()>)> {
+fn serve(port: &Port) -> Result<(Exit, Option<Receiver<()>>)> {
     let text = fs::read(JOB_PATH).with_context(|| format!("Cannot read {JOB_PATH}"))?;
     let file: JobFile =
         serde_json::from_slice(&text).with_context(|| format!("Cannot understand {JOB_PATH}"))?;
     if let Some(driver) = &file.driver {
         driver::load(driver)?;
     }
-    let result = run::run(&file.job, port)?;
+    if file.tree {
+        tree::enter(file.job.directory.as_deref())?;
+    }
+    let result = run::run(&file.job, file.tree, port)?;
     if file.driver.is_some() {
         leaks::report();
         driver::unload();

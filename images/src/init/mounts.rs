@@ -48,31 +48,31 @@ const MOUNTS: &[Mount] = &[
     optional("hugetlbfs", "/dev/hugepages"),
 ];
 
-/// Mounts everything.
+/// Mounts everything below `root`.
 ///
 /// # Errors
 ///
 /// Names the file system that a guest cannot do without and that could not be mounted.
-pub fn mount_all() -> Result<()> {
+pub fn mount_all(root: &str) -> Result<()> {
     for entry in MOUNTS {
-        let mounted = make_and_mount(entry);
+        let target = format!("{root}{}", entry.target);
+        let mounted = make_and_mount(entry.kind, &target, MsFlags::empty(), entry.data);
         if !entry.optional {
-            mounted.with_context(|| format!("Cannot mount {} on {}", entry.kind, entry.target))?;
+            mounted?;
         }
     }
     Ok(())
 }
 
-fn make_and_mount(entry: &Mount) -> Result<()> {
+/// Mounts a file system, whose source is called like its kind, on `target`, which is made if it is not
+/// there.
+///
+/// # Errors
+///
+/// Names the file system and the place.
+pub fn make_and_mount(kind: &str, target: &str, flags: MsFlags, data: &str) -> Result<()> {
     // Folders of sysfs are there or cannot be made; mounting tells which.
-    let _ = fs::create_dir_all(entry.target);
-    let flags = MsFlags::empty();
-    mount(
-        Some(entry.kind),
-        entry.target,
-        Some(entry.kind),
-        flags,
-        Some(entry.data),
-    )?;
-    Ok(())
+    let _ = fs::create_dir_all(target);
+    mount(Some(kind), target, Some(kind), flags, Some(data))
+        .with_context(|| format!("Cannot mount {kind} on {target}"))
 }

@@ -20,6 +20,11 @@ use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::Pid;
 
 const PATH: &str = "/bin";
+/// Where programs of a tree of the host are, and behind them those that came with the guest.
+const TREE_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/coax/bin";
+const BUSYBOX: &str = "/bin/busybox";
+const TREE_BUSYBOX: &str = "/run/coax/bin/busybox";
 const RELAY_BYTES: usize = 32 << 10;
 
 /// The port to the host; clones share it.
@@ -84,17 +89,21 @@ struct Running {
     outputs: Vec<(Kind, File)>,
 }
 
-/// Runs the job to its end; the receiver tells when the host is done.
+/// Runs the job to its end, with a tree of the host as root file system if `tree` says so; the
+/// receiver, which comes with a job that ran, tells when the host is done.
 ///
 /// # Errors
 ///
-/// The job could not be started.
-pub fn run(job: &Job, port: &Port) -> Result<(Exit, Receiver<()>)> {
-    let running = match job.terminal {
-        Some(size) => start_on_terminal(job, size),
-        None => start_on_pipes(job),
+/// The job could not be started, for another reason than its program.
+pub fn run(job: &Job, tree: bool, port: &Port) -> Result<(Exit, Option<Receiver<()>>)> {
+    let started = match job.terminal {
+        Some(size) => start_on_terminal(job, tree, size),
+        None => start_on_pipes(job, tree),
     };
-    let running = running.with_context(|| format!("Cannot start {}", job.argv.join(" ")))?;
+    let running = match started {
+        Ok(running) => running,
+        Err(error) => return Ok((no_program(job, tree, error)?, None)),
+    };
     port.send(Kind::Start, b"")?;
     let relays = running
         .outputs
@@ -111,11 +120,43 @@ pub fn run(job: &Job, port: &Port) -> Result<(Exit, Receiver<()>)> {
         let _ = relay.join();
     }
     reap_all();
-    Ok((exit, done))
+    Ok((exit, Some(done)))
 }
 
-fn start_on_pipes(job: &Job) -> Result<Running> {
-    let mut child = command(job, &[])?
+/// What to tell of a program that the kernel did not start.
+fn no_program(job: &Job, tree: bool, error: anyhow::Error) -> Result<Exit> {
+    let cause = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let program = job.argv.first().map_or("", String::as_str);
+    let place = if tree { "in the tree" } else { "in the guest" };
+    let (reason, found) = match cause {
+        Some(io::ErrorKind::NotFound) if program.contains('/') => (
+            format!("there is no {program} {place}, or what it needs to start is not there"),
+            false,
+        ),
+        Some(io::ErrorKind::NotFound) => {
+            let asked = job.env.iter().rev().find(|(name, _)| name == "PATH");
+            let path = asked.map_or_else(|| own_path(tree), |(_, path)| path);
+            (
+                format!("there is no program {program} {place}, in none of {path}"),
+                false,
+            )
+        }
+        Some(_) => (format!("cannot run {program}: {error:#}"), true),
+        None => return Err(error.context(format!("Cannot start {program}"))),
+    };
+    Ok(Exit::NoProgram { reason, found })
+}
+
+fn own_path(tree: bool) -> &'static str {
+    if tree {
+        TREE_PATH
+    } else {
+        PATH
+    }
+}
+
+fn start_on_pipes(job: &Job, tree: bool) -> Result<Running> {
+    let mut child = command(job, tree, &[])?
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -135,7 +176,7 @@ fn start_on_pipes(job: &Job) -> Result<Running> {
     })
 }
 
-fn start_on_terminal(job: &Job, size: TerminalSize) -> Result<Running> {
+fn start_on_terminal(job: &Job, tree: bool, size: TerminalSize) -> Result<Running> {
     let size = Winsize {
         ws_row: size.rows,
         ws_col: size.columns,
@@ -144,7 +185,8 @@ fn start_on_terminal(job: &Job, size: TerminalSize) -> Result<Running> {
     };
     let pty = openpty(&size, None).context("Cannot open a terminal")?;
     // A session of its own with this terminal, so that keys become signals.
-    let child = command(job, &["busybox", "setsid", "-c"])?
+    let busybox = if tree { TREE_BUSYBOX } else { BUSYBOX };
+    let child = command(job, tree, &[busybox, "setsid", "-c"])?
         .stdin(pty.slave.try_clone()?)
         .stdout(pty.slave.try_clone()?)
         .stderr(pty.slave)
@@ -158,15 +200,24 @@ fn start_on_terminal(job: &Job, size: TerminalSize) -> Result<Running> {
 }
 
 /// The job's command line after the words in `prefix`.
-fn command(job: &Job, prefix: &[&str]) -> Result<Command> {
+fn command(job: &Job, tree: bool, prefix: &[&str]) -> Result<Command> {
     let mut words = prefix
         .iter()
         .copied()
         .chain(job.argv.iter().map(String::as_str));
     let program = words.next().context("The job has no program")?;
     let mut command = Command::new(program);
-    command.args(words).current_dir("/root").env_clear();
-    command.envs([("PATH", PATH), ("HOME", "/root"), ("TERM", "linux")]);
+    let directory = match job.directory.as_deref() {
+        None => "/root",
+        Some(directory) if Path::new(directory).is_dir() => directory,
+        Some(_) => "/",
+    };
+    command.args(words).current_dir(directory).env_clear();
+    command.envs([
+        ("PATH", own_path(tree)),
+        ("HOME", "/root"),
+        ("TERM", "linux"),
+    ]);
     command.envs(job.env.iter().map(|(name, value)| (name, value)));
     Ok(command)
 }
@@ -212,4 +263,32 @@ fn reap_all() {
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let thread = thread::Builder::new().name(name.into()).spawn(body);
     thread.context("Cannot start a thread")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coax_images::job::OWN_ROOT;
+
+    #[test]
+    fn own_programs_are_found_in_a_tree_and_come_last() {
+        assert!(TREE_PATH.ends_with(&format!(":{OWN_ROOT}{PATH}")));
+        assert_eq!(TREE_BUSYBOX, format!("{OWN_ROOT}{BUSYBOX}"));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_told_from_one_that_cannot_be_run() {
+        let job = Job::new(["prog"]).env("PATH", "/a:/b");
+        let exit = |kind| no_program(&job, true, io::Error::from(kind).into()).expect("a verdict");
+        let Exit::NoProgram { reason, found } = exit(io::ErrorKind::NotFound) else {
+            panic!("another verdict");
+        };
+        assert!(
+            !found && reason.contains("prog") && reason.contains("/a:/b"),
+            "{reason}"
+        );
+        let refused = exit(io::ErrorKind::PermissionDenied);
+        assert!(matches!(refused, Exit::NoProgram { found: true, .. }));
+        assert!(no_program(&job, true, anyhow::anyhow!("no terminal")).is_err());
+    }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The processes that are the VM's devices, one for each.
+//! The processes that QEMU talks vhost-user with: one for each device, and one for a root file
+//! system that is a tree of the host.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,67 +13,89 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::config::VmConfig;
-use super::evidence::{DeviceEvidence, LaunchError};
+use super::config::{Tree, VmConfig};
+use super::evidence::{BackEndEvidence, LaunchError};
 use super::qemu_args;
 use super::vm::{prepare, start};
 use crate::images::Images;
 use crate::process::Group;
 
-/// The back end of one device; dropping it kills it.
+/// A back end; dropping it kills it.
 #[derive(Debug)]
 pub struct BackEnd {
+    name: String,
     group: Group,
-    command_line: String,
+    socket: PathBuf,
     log: PathBuf,
-}
-
-/// Where the back end of a device listens.
-pub fn socket(folder: &Path, number: u32) -> PathBuf {
-    folder.join(format!("device{number}.sock"))
-}
-
-/// Starts the back ends of all devices, with sockets and logs in `folder`.
-///
-/// # Errors
-///
-/// [`LaunchError::Prepare`], [`LaunchError::Start`].
-pub fn start_all(
-    images: &Images,
-    config: &VmConfig,
-    folder: &Path,
-) -> Result<Vec<BackEnd>, LaunchError> {
-    (0..config.devices)
-        .map(|number| BackEnd::start(images, config, folder, number))
-        .collect()
+    command_line: String,
 }
 
 impl BackEnd {
-    fn start(
+    /// Starts the back end of each device, with socket and log in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError::Prepare`], [`LaunchError::Start`].
+    pub fn of_devices(
         images: &Images,
         config: &VmConfig,
         folder: &Path,
-        number: u32,
-    ) -> Result<Self, LaunchError> {
-        let socket = socket(folder, number);
-        let listener = prepare("a device's socket", || UnixListener::bind(socket))?;
-        let log = folder.join(format!("device{number}.log"));
-        let log_file = prepare("a device's log", || File::create(&log))?;
-        let program = &images.device;
+    ) -> Result<Vec<Self>, LaunchError> {
         let args = qemu_args::device(config);
+        (0..config.devices)
+            .map(|number| {
+                let name = format!("device {number}");
+                Self::start(name, &images.device, &args, folder)
+            })
+            .collect()
+    }
+
+    /// Starts the back end of a tree, with socket and log in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BackEnd::of_devices`].
+    pub fn of_tree(tree: &Tree, folder: &Path) -> Result<Self, LaunchError> {
+        let name = "the root file system".to_owned();
+        Self::start(name, &tree.daemon, &qemu_args::tree(tree), folder)
+    }
+
+    /// Starts `program`, which gets its listening socket as standard input.
+    fn start(
+        name: String,
+        program: &Path,
+        args: &[OsString],
+        folder: &Path,
+    ) -> Result<Self, LaunchError> {
+        let file = |extension: &str| folder.join(format!("{name}.{extension}").replace(' ', "-"));
+        let (socket, log) = (file("sock"), file("log"));
+        let listener = prepare("a back end's socket", || UnixListener::bind(&socket))?;
+        let log_file = prepare("a back end's log", || File::create(&log))?;
         let group = start(
             program,
             Command::new(program)
-                .args(&args)
+                .args(args)
                 .stdin(OwnedFd::from(listener))
                 .stdout(Stdio::null())
                 .stderr(log_file),
         )?;
         Ok(BackEnd {
+            command_line: qemu_args::shell_line(program, args),
+            name,
             group,
-            command_line: qemu_args::shell_line(program, &args),
+            socket,
             log,
         })
+    }
+
+    /// What it serves.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Its process number.
@@ -94,9 +118,10 @@ impl BackEnd {
     }
 
     /// What it was started by and what it wrote.
-    pub fn evidence(&self) -> DeviceEvidence {
+    pub fn evidence(&self) -> BackEndEvidence {
         let log = fs::read(&self.log).unwrap_or_default();
-        DeviceEvidence {
+        BackEndEvidence {
+            name: self.name.clone(),
             log: String::from_utf8_lossy(&log).into_owned(),
             command_line: self.command_line.clone(),
         }

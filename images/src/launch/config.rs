@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a VM is made of.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::accel::Choice;
@@ -74,6 +75,16 @@ pub struct GuestFile {
     pub mode: u32,
 }
 
+/// A tree of the host that becomes the guest's root file system: read-only, with a layer in the
+/// guest's memory that takes what is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Its top.
+    pub folder: PathBuf,
+    /// The program that serves it: [`crate::virtiofsd`].
+    pub daemon: PathBuf,
+}
+
 /// A VM's parts; the defaults are those of `./coax run`.
 #[derive(Clone, Debug)]
 pub struct VmConfig {
@@ -98,6 +109,8 @@ pub struct VmConfig {
     pub contexts: u32,
     /// Page requests a device can have outstanding.
     pub page_requests: u32,
+    /// The root file system, if it is not the small one that comes with the guest.
+    pub tree: Option<Tree>,
     /// Words added to the kernel command line.
     pub kernel_args: Vec<String>,
     /// KVM, TCG, or what works.
@@ -123,6 +136,7 @@ impl Default for VmConfig {
             engines: 2,
             contexts: 256,
             page_requests: 64,
+            tree: None,
             kernel_args: Vec::new(),
             accel: Choice::Auto,
             // Under TCG a boot takes 3 s and the longest test a minute.

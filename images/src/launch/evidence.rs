@@ -22,15 +22,17 @@ pub struct Evidence {
     pub qemu_log: String,
     /// QEMU's command line, ready for a shell.
     pub command_line: String,
-    /// The back ends, in the order of their devices.
-    pub devices: Vec<DeviceEvidence>,
+    /// The back ends: those of the devices in their order, then that of the root file system.
+    pub back_ends: Vec<BackEndEvidence>,
     /// What the job wrote to standard error, unless it went to the terminal.
     pub stderr: String,
 }
 
 /// What was recorded of a back end.
 #[derive(Clone, Debug, Default)]
-pub struct DeviceEvidence {
+pub struct BackEndEvidence {
+    /// What it serves.
+    pub name: String,
     /// What it wrote.
     pub log: String,
     /// Its command line; its standard input is the socket it listens on.
@@ -56,13 +58,17 @@ impl fmt::Display for Evidence {
         };
         part("standard error of the job", &self.stderr, LOG_LINES)?;
         part("guest console", &self.console, CONSOLE_LINES)?;
-        for (number, device) in self.devices.iter().enumerate() {
-            part(&format!("log of device {number}"), &device.log, LOG_LINES)?;
+        for back_end in &self.back_ends {
+            part(
+                &format!("log of {}", back_end.name),
+                &back_end.log,
+                LOG_LINES,
+            )?;
         }
         part("QEMU", &self.qemu_log, LOG_LINES)?;
-        for (number, device) in self.devices.iter().enumerate() {
-            let title = format!("command line of device {number}");
-            part(&title, &device.command_line, LOG_LINES)?;
+        for back_end in &self.back_ends {
+            let title = format!("command line of {}", back_end.name);
+            part(&title, &back_end.command_line, LOG_LINES)?;
         }
         part("QEMU command line", &self.command_line, LOG_LINES)
     }
@@ -71,7 +77,7 @@ impl fmt::Display for Evidence {
 /// A job that ended, in a VM that ended well.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// How the job ended: a code or a signal.
+    /// How the job ended: a code or a signal, or that there is no such program.
     pub exit: Exit,
     /// Its standard output, unless it went to the terminal.
     pub stdout: Vec<u8>,
@@ -106,18 +112,18 @@ pub enum Failure {
     TimedOut(Duration),
     /// The kernel complained; this is its first line.
     KernelComplaint(String),
-    /// The guest could not start the job.
+    /// The guest could not be set up for the job.
     NotStarted(String),
     /// The machine ended before the job's end was known.
     NoVerdict,
     /// QEMU ended badly.
     Qemu(ExitStatus),
-    /// The back end of the device with this number ended badly.
-    Device(usize, ExitStatus),
+    /// The back end of this name ended badly.
+    BackEnd(String, ExitStatus),
     /// It ended, not badly, before the job did.
-    DeviceLeft(usize, ExitStatus),
+    BackEndLeft(String, ExitStatus),
     /// It was still running this long after QEMU had ended.
-    DeviceStayed(usize, Duration),
+    BackEndStayed(String, Duration),
     /// The channel to the guest broke.
     Channel(io::Error),
 }
@@ -130,16 +136,16 @@ impl fmt::Display for Failure {
             Failure::NotStarted(reason) => write!(f, "the job was not started: {reason}"),
             Failure::NoVerdict => f.write_str("the VM ended without a verdict of its job"),
             Failure::Qemu(status) => write!(f, "QEMU ended with {status}"),
-            Failure::Device(number, status) => {
-                write!(f, "the back end of device {number} ended with {status}")
+            Failure::BackEnd(name, status) => {
+                write!(f, "the back end of {name} ended with {status}")
             }
-            Failure::DeviceLeft(number, status) => write!(
+            Failure::BackEndLeft(name, status) => write!(
                 f,
-                "the back end of device {number} ended before the job did, with {status}"
+                "the back end of {name} ended before the job did, with {status}"
             ),
-            Failure::DeviceStayed(number, limit) => write!(
+            Failure::BackEndStayed(name, limit) => write!(
                 f,
-                "the back end of device {number} was still running {limit:?} after QEMU had ended"
+                "the back end of {name} was still running {limit:?} after QEMU had ended"
             ),
             Failure::Channel(error) => write!(f, "the channel to the guest broke: {error}"),
         }
@@ -189,7 +195,10 @@ mod tests {
         let console: String = (0..200).map(|i| format!("line {i}\n")).collect();
         let text = Evidence {
             console,
-            devices: vec![DeviceEvidence::default(); 2],
+            back_ends: vec![BackEndEvidence {
+                name: "device 1".into(),
+                ..BackEndEvidence::default()
+            }],
             ..Evidence::default()
         }
         .to_string();

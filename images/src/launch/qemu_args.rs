@@ -2,12 +2,12 @@
 //! The command lines of QEMU and of the back end.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::config::VmConfig;
+use super::config::{Tree, VmConfig};
 use crate::accel::Accel;
 use crate::images::Images;
-use crate::job::PORT_NAME;
+use crate::job::{PORT_NAME, TREE_TAG};
 
 /// What the kernel is always told.
 ///
@@ -23,7 +23,9 @@ const TCG_KERNEL_ARGS: &str = "tsc=reliable no_timer_check";
 /// Paths in a VM's folder.
 pub struct Sockets<'a> {
     /// vhost-user, one for each device.
-    pub devices: &'a [PathBuf],
+    pub devices: Vec<&'a Path>,
+    /// vhost-user, of the root file system.
+    pub tree: Option<&'a Path>,
     /// Frames.
     pub job: &'a Path,
     /// The whole initramfs, job included.
@@ -86,6 +88,11 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         &format!("virtserialport,chardev=job,name={PORT_NAME}"),
     ]);
 
+    if let Some(socket) = paths.tree {
+        args.add(&["-chardev", &socket_chardev("tree", socket)]);
+        let device = format!("vhost-user-fs-pci,chardev=tree,tag={TREE_TAG},queue-size=1024");
+        args.add(&["-device", &device]);
+    }
     for (number, socket) in paths.devices.iter().enumerate() {
         args.accelerator(config, number, socket);
     }
@@ -135,6 +142,20 @@ pub fn device(config: &VmConfig) -> Vec<OsString> {
     args.add(&["--contexts", &config.contexts.to_string()]);
     args.add(&["--engines", &config.engines.to_string()]);
     args.add(&["--page-requests", &config.page_requests.to_string()]);
+    args.0
+}
+
+/// Arguments of virtiofsd; its listening socket is its standard input.
+///
+/// - The guest gets the whole tree, mount points in it too: an overlay shows nothing of those that
+///   it is told of.
+/// - Who changes the tree meanwhile has to be prepared that the guest does not see it: it may keep
+///   what it once read, without which a program's every look would be a trip to the host.
+pub fn tree(tree: &Tree) -> Vec<OsString> {
+    let mut args = Words::default();
+    args.add(&["--fd", "0", "--readonly", "--no-announce-submounts"]);
+    args.add(&["--cache", "always", "--log-level", "warn"]);
+    args.pair("--shared-dir", &tree.folder);
     args.0
 }
 
@@ -192,6 +213,17 @@ mod tests {
         ] {
             assert!(line.contains(text), "no {text} in {line}");
         }
+    }
+
+    #[test]
+    fn a_tree_is_served_for_reading_alone() {
+        let args = tree(&Tree {
+            folder: "/srv/a b".into(),
+            daemon: "/bin/virtiofsd".into(),
+        });
+        let line = shell_line(Path::new("virtiofsd"), &args);
+        assert!(line.contains(" --readonly "), "{line}");
+        assert!(line.ends_with("--shared-dir '/srv/a b'"), "{line}");
     }
 
     #[test]

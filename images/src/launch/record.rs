@@ -37,9 +37,9 @@ pub struct Record {
     pub console_ended: bool,
     /// No more frames will come.
     pub channel_ended: bool,
-    /// The first back end that ended while the VM was waited for: the device's number and how.
-    pub device_left: Option<(usize, ExitStatus)>,
-    /// The back ends were killed on purpose.
+    /// The first back end that ended while the VM was waited for: what it serves and how.
+    pub back_end_left: Option<(String, ExitStatus)>,
+    /// The back ends of the devices were killed on purpose.
     pub devices_killed: bool,
     /// The VM lived too long.
     pub timed_out: bool,
@@ -69,12 +69,12 @@ impl Record {
 }
 
 /// The most telling reason to distrust the run, if there is one. `None` stands for a process that is
-/// still running.
+/// still running; of the back ends, those that were killed on purpose are left out.
 pub fn judge(
     record: &mut Record,
     timeout: Option<Duration>,
     qemu: Option<ExitStatus>,
-    devices: &[Option<ExitStatus>],
+    back_ends: &[(String, Option<ExitStatus>)],
 ) -> Option<Failure> {
     if let Some(line) = record.complaint.take() {
         return Some(Failure::KernelComplaint(line));
@@ -86,20 +86,18 @@ pub fn judge(
         return None;
     }
     let failed = |status: &ExitStatus| !status.success();
-    // Those that were killed have nothing to answer for.
-    let devices = if record.devices_killed { &[] } else { devices };
-    for (number, status) in devices.iter().enumerate() {
+    for (name, status) in back_ends {
         if let Some(status) = status.filter(failed) {
-            return Some(Failure::Device(number, status));
+            return Some(Failure::BackEnd(name.clone(), status));
         }
     }
     // One that lived too long was killed, which says nothing about QEMU.
     if let Some(status) = qemu.filter(failed).filter(|_| !record.timed_out) {
         return Some(Failure::Qemu(status));
     }
-    if let Some((number, status)) = record.device_left.filter(|_| !record.devices_killed) {
+    if let Some((name, status)) = record.back_end_left.take() {
         if record.exit.is_none() {
-            return Some(Failure::DeviceLeft(number, status));
+            return Some(Failure::BackEndLeft(name, status));
         }
     }
     if record.timed_out {
@@ -116,8 +114,8 @@ pub fn judge(
     if record.exit.is_none() {
         return Some(Failure::NoVerdict);
     }
-    let stayed = devices.iter().position(Option::is_none)?;
-    Some(Failure::DeviceStayed(stayed, PEER_END_LIMIT))
+    let (stayed, _) = back_ends.iter().find(|(_, status)| status.is_none())?;
+    Some(Failure::BackEndStayed(stayed.clone(), PEER_END_LIMIT))
 }
 
 #[cfg(test)]
@@ -135,8 +133,13 @@ mod tests {
         device: Option<ExitStatus>,
     ) -> Option<Failure> {
         // The first device is always well.
-        let devices = [ended(0), device];
-        judge(&mut record, Some(Duration::from_secs(180)), qemu, &devices)
+        let back_ends = [("device 0".into(), ended(0)), ("device 1".into(), device)];
+        judge(
+            &mut record,
+            Some(Duration::from_secs(180)),
+            qemu,
+            &back_ends,
+        )
     }
 
     #[test]
@@ -173,36 +176,25 @@ mod tests {
     fn a_back_end_that_left_early_is_not_blamed_on_the_time_limit() {
         let record = Record {
             timed_out: true,
-            device_left: ended(0).map(|status| (1, status)),
+            back_end_left: ended(0).map(|status| ("device 1".into(), status)),
             ..Record::default()
         };
         assert!(matches!(
             judged(record, None, ended(0)),
-            Some(Failure::DeviceLeft(1, _))
+            Some(Failure::BackEndLeft(name, _)) if name == "device 1"
         ));
     }
 
     #[test]
     fn a_qemu_that_crashed_is_not_blamed_on_the_back_end_that_ended_with_it() {
         let record = Record {
-            device_left: ended(0).map(|status| (1, status)),
+            back_end_left: ended(0).map(|status| ("device 1".into(), status)),
             ..Record::default()
         };
         assert!(matches!(
             judged(record, ended(1), ended(0)),
             Some(Failure::Qemu(_))
         ));
-    }
-
-    #[test]
-    fn back_ends_that_were_killed_on_purpose_are_no_failure() {
-        let record = Record {
-            exit: Some(Exit::Code(0)),
-            devices_killed: true,
-            ..Record::default()
-        };
-        let killed = Some(ExitStatus::from_raw(9));
-        assert!(judged(record, ended(0), killed).is_none());
     }
 
     #[test]
@@ -213,11 +205,11 @@ mod tests {
         };
         assert!(matches!(
             judged(record(), ended(0), ended(1)),
-            Some(Failure::Device(1, _))
+            Some(Failure::BackEnd(name, _)) if name == "device 1"
         ));
         assert!(matches!(
             judged(record(), ended(0), None),
-            Some(Failure::DeviceStayed(1, _))
+            Some(Failure::BackEndStayed(name, _)) if name == "device 1"
         ));
     }
 }

@@ -4,14 +4,14 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::back_end::{self, BackEnd};
+use super::back_end::BackEnd;
 use super::channel::{self, Event};
 use super::config::{Output, VmConfig};
 use super::console::{complaint, fatal};
@@ -38,6 +38,7 @@ pub struct Vm {
     // Dropped in this order: QEMU first, so that the back ends see their front end leave.
     qemu: Group,
     devices: Vec<BackEnd>,
+    tree: Option<BackEnd>,
     folder: TemporaryFolder,
     events: Receiver<Event>,
     sender: Sender<Event>,
@@ -76,6 +77,7 @@ impl Vm {
         let file = JobFile {
             job: job.clone(),
             driver: config.driver(),
+            tree: config.tree.is_some(),
         };
         prepare("the initramfs", || {
             initramfs::with_job(&images.initramfs, &initramfs_path, &file, &config.files)
@@ -84,12 +86,14 @@ impl Vm {
         let qemu_log = prepare("QEMU's log", || File::create(path("qemu.log")))?;
 
         let started = Instant::now();
-        let devices = back_end::start_all(images, config, folder.path())?;
-        let device_sockets: Vec<PathBuf> = (0..config.devices)
-            .map(|number| back_end::socket(folder.path(), number))
-            .collect();
+        let devices = BackEnd::of_devices(images, config, folder.path())?;
+        let tree = config.tree.as_ref();
+        let tree = tree
+            .map(|tree| BackEnd::of_tree(tree, folder.path()))
+            .transpose()?;
         let sockets = Sockets {
-            devices: &device_sockets,
+            devices: devices.iter().map(BackEnd::socket).collect(),
+            tree: tree.as_ref().map(BackEnd::socket),
             job: &job_socket,
             initramfs: &initramfs_path,
         };
@@ -126,6 +130,7 @@ impl Vm {
         Ok(Vm {
             qemu,
             devices,
+            tree,
             folder,
             events,
             sender,
@@ -149,7 +154,7 @@ impl Vm {
         self.wait_watching(|_| None)
     }
 
-    /// Process numbers of the back ends.
+    /// Process numbers of the devices' back ends.
     pub fn device_ids(&mut self) -> Vec<u32> {
         self.devices.iter_mut().map(BackEnd::id).collect()
     }
@@ -186,7 +191,7 @@ impl Vm {
             if self.record.escaped {
                 break;
             }
-            self.check_devices();
+            self.check_back_ends();
         }
         self.raw_mode = None;
         self.finish()
@@ -288,21 +293,25 @@ impl Vm {
     }
 
     /// A VM whose back end has gone is given time to say so, then ended.
-    fn check_devices(&mut self) {
-        if self.record.device_left.is_some() {
+    fn check_back_ends(&mut self) {
+        if self.record.back_end_left.is_some() {
             return;
         }
-        let mut devices = self.devices.iter_mut().enumerate();
-        let left = devices.find_map(|(number, device)| {
-            let status = device.wait_at_most(Duration::ZERO).ok()??;
-            Some((number, status))
+        let left = self.answerable().find_map(|back_end| {
+            let status = back_end.wait_at_most(Duration::ZERO).ok()??;
+            Some((back_end.name().to_owned(), status))
         });
         if left.is_some() {
-            self.record.device_left = left;
-            if !self.record.devices_killed {
-                self.end_within(PEER_END_LIMIT);
-            }
+            self.record.back_end_left = left;
+            self.end_within(PEER_END_LIMIT);
         }
+    }
+
+    /// The back ends whose end would be a failure: all that were not killed on purpose.
+    fn answerable(&mut self) -> impl Iterator<Item = &mut BackEnd> {
+        let killed = self.record.devices_killed;
+        let devices = self.devices.iter_mut().filter(move |_| !killed);
+        devices.chain(&mut self.tree)
     }
 
     /// Ends what still runs, and judges.
@@ -321,10 +330,12 @@ impl Vm {
         if qemu_status.is_none() {
             self.qemu.signal(Signal::SIGKILL);
         }
-        let device_statuses = self
-            .devices
-            .iter_mut()
-            .map(|device| device.wait_at_most(PEER_END_LIMIT).map_err(prepare_wait))
+        let back_ends = self
+            .answerable()
+            .map(|back_end| {
+                let status = back_end.wait_at_most(PEER_END_LIMIT);
+                Ok((back_end.name().to_owned(), status.map_err(prepare_wait)?))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         // What came while the others ended: the console's last lines above all.
         while let Ok(event) = self.events.try_recv() {
@@ -333,14 +344,15 @@ impl Vm {
 
         let qemu_log = fs::read(self.folder.path().join("qemu.log")).unwrap_or_default();
         let mut record = self.record;
-        record.evidence.devices = self.devices.iter().map(BackEnd::evidence).collect();
+        let all = self.devices.iter().chain(&self.tree);
+        record.evidence.back_ends = all.map(BackEnd::evidence).collect();
         record.evidence.qemu_log = String::from_utf8_lossy(&qemu_log).into_owned();
         record.evidence.stderr = String::from_utf8_lossy(&record.stderr).into_owned();
         if record.escaped {
             record.exit = Some(Exit::Signal(nix::libc::SIGHUP));
         }
 
-        let failure = judge(&mut record, self.timeout, qemu_status, &device_statuses);
+        let failure = judge(&mut record, self.timeout, qemu_status, &back_ends);
         match (failure, record.exit) {
             (None, Some(exit)) => Ok(Outcome {
                 exit,

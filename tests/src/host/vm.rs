@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Runs a group of cases, in one VM as long as that lives.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{self, Job};
-use coax_images::launch::{Action, Bytes, LaunchError, Vm as Machine, VmConfig};
+use coax_images::launch::{Action, Bytes, LaunchError, Tree, Vm as Machine, VmConfig};
+use coax_images::virtiofsd;
 
 use super::plan::Group;
 use super::report::{Named, Report};
-use crate::case::{Entry, Mode, TIME_FACTOR_VARIABLE};
+use super::witness::Witness;
+use crate::case::{Entry, Mode, Vm, TIME_FACTOR_VARIABLE};
 use crate::ktap::{Outcome, Parser};
 use crate::request::Request;
 
@@ -49,8 +52,20 @@ fn run_vm(
     argv.extend(entries.iter().map(Entry::full_name));
     let mut output = Output::new(group, report);
     let factor = images.variant.time_factor();
-    let job = Job::new(argv).env(TIME_FACTOR_VARIABLE, factor.to_string());
-    let outcome = Machine::start(images, &config(group, entries, accel, factor), &job)
+    let mut job = Job::new(argv).env(TIME_FACTOR_VARIABLE, factor.to_string());
+    let mut config = config(group, entries, accel, factor);
+    let witness = match group.vm {
+        Vm::Tree => Some(Witness::new()?),
+        _ => None,
+    };
+    if let Some(witness) = &witness {
+        config.tree = Some(Tree {
+            folder: Path::new("/").to_path_buf(),
+            daemon: virtiofsd::built()?,
+        });
+        job.directory = witness.path().to_str().map(str::to_owned);
+    }
+    let outcome = Machine::start(images, &config, &job)
         .with_context(|| format!("Starting a VM for {group}"))?
         .wait_watching(|line| output.take(line));
 
@@ -63,11 +78,16 @@ fn run_vm(
 
     let mut diagnostics = Vec::new();
     match outcome {
+        // A guest program that is not there.
+        Ok(outcome) if !started => diagnostics.push(format!("the job: {}", outcome.exit)),
         Ok(_) => {}
         Err(error @ LaunchError::Failed { .. }) => {
             diagnostics.extend(error.to_string().lines().map(str::to_owned));
         }
         Err(error) => return Err(error).with_context(|| format!("Running a VM for {group}")),
+    }
+    if let Some(witness) = &witness {
+        diagnostics.extend(witness.changes()?);
     }
     if started && !complete {
         // The case that was running when the output stopped.

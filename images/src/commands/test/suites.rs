@@ -17,10 +17,10 @@ use coax_images::images::Images;
 use coax_images::job::Mode;
 use coax_images::process::Group;
 use coax_images::progress::Progress;
-use coax_images::{guest, kernel, tool};
+use coax_images::{guest, kernel, tool, virtiofsd};
 
 /// Tests of all crates, for the estimate.
-const EXPECTED_TESTS: u64 = 290;
+const EXPECTED_TESTS: u64 = 370;
 
 /// Format, lints, documentation and tests of everything that runs without a VM.
 pub fn unit(results: &mut Results) -> Result<()> {
@@ -116,10 +116,15 @@ pub fn driver(results: &mut Results, options: &Test, install: bool) -> Result<()
     Ok(())
 }
 
-/// The VM tests and, unless some of them are asked for, the demonstration.
+/// The VM tests, `coax run` as users call it and, unless some of them are asked for, the
+/// demonstration.
 pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
     let images = Images::build(options.kernel, install)?;
-    run_vm_tests(results, options)?;
+    virtiofsd::build(install)?;
+    if super::run::others_wanted(options) {
+        run_vm_tests(results, options)?;
+    }
+    super::run::run(results, options);
     if options.filter.is_empty() {
         demonstrate(results, options, &images);
     }
@@ -167,6 +172,10 @@ fn run_vm_tests(results: &mut Results, options: &Test) -> Result<()> {
 
 /// Lists the cases of the VM suite.
 pub fn list_vm_cases(options: &Test) -> Result<()> {
+    super::run::list(options);
+    if !super::run::others_wanted(options) {
+        return Ok(());
+    }
     let status = Command::new(vm_tests()?)
         .args(&options.filter)
         .arg("--list")

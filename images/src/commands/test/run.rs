@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Tests of `coax run` and `coax shell` as users call them: programs of this machine in a guest.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{ensure, Context, Result};
+
+use super::results::{Results, Verdict};
+use crate::cli::Test;
+
+/// One call and what is to come of it.
+struct Check {
+    name: &'static str,
+    shows: &'static str,
+    /// Arguments of `coax`.
+    args: &'static [&'static str],
+    input: &'static str,
+    status: i32,
+    output: &'static str,
+    /// What standard error has to end in, behind what is said of the VM.
+    error: &'static str,
+}
+
+const CHECKS: &[Check] = &[
+    Check {
+        name: "run.input_output_status_and_folder_come_through",
+        shows: "a dynamic program reads, writes and starts where the caller is",
+        args: &[
+            "run",
+            "--root",
+            "/",
+            "--env",
+            "WORD=a b",
+            "--",
+            "sh",
+            "-c",
+            "cat; cat file; echo \"$WORD\"; echo new > file; echo error >&2; exit 7",
+        ],
+        input: "input\n",
+        status: 7,
+        output: "input\nas it was\na b\n",
+        error: "error\n",
+    },
+    Check {
+        name: "run.a_signal_becomes_a_status",
+        shows: "128 and the signal",
+        args: &["run", "--root", "/", "--", "sh", "-c", "kill -KILL $$"],
+        input: "",
+        status: 128 + 9,
+        output: "",
+        error: "",
+    },
+    Check {
+        name: "run.a_program_that_is_not_there_is_named",
+        shows: "status 127, the program, and where it was looked for",
+        args: &["run", "--root", "/", "--", "no-such-program"],
+        input: "",
+        status: 127,
+        output: "",
+        error: "coax: there is no program no-such-program in the tree, in none of \
+                /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/coax/bin\n",
+    },
+    Check {
+        name: "run.a_tree_without_anything_has_the_guests_programs",
+        shows: "a folder with a file as root file system",
+        args: &[
+            "run",
+            "--root",
+            ".",
+            "--",
+            "sh",
+            "-c",
+            "pwd; cat /file; exec coaxctl info >/dev/null",
+        ],
+        input: "",
+        status: 0,
+        output: "/\nas it was\n",
+        error: "",
+    },
+    Check {
+        name: "run.a_shell_reads_commands",
+        shows: "`coax shell` without a terminal, with the guest's programs in reach",
+        args: &["shell"],
+        input: "cat file\ncommand -v coax\nexit 5\n",
+        status: 5,
+        output: "as it was\n/usr/local/bin/coax\n",
+        error: "",
+    },
+];
+
+/// Whether there is something in the filter that is not of here.
+pub fn others_wanted(options: &Test) -> bool {
+    let filter = &options.filter;
+    filter.is_empty() || filter.iter().any(|text| !text.starts_with("run."))
+}
+
+/// Prints the names.
+pub fn list(options: &Test) {
+    for check in selected(options) {
+        println!("{}: {}", check.name, check.shows);
+    }
+}
+
+/// Runs those that the filter leaves.
+pub fn run(results: &mut Results, options: &Test) {
+    for check in selected(options) {
+        let name = format!("vm: {}", check.name);
+        match hold(check) {
+            Ok(()) => {
+                println!("  ok {}", check.name);
+                results.add(name, Verdict::Passed);
+            }
+            Err(error) => results.broken(&name, &format!("{error:#}")),
+        }
+    }
+}
+
+fn selected(options: &Test) -> impl Iterator<Item = &'static Check> + '_ {
+    let fits = |check: &&Check| {
+        let mut filter = options.filter.iter();
+        options.filter.is_empty() || filter.any(|text| check.name.contains(text.as_str()))
+    };
+    CHECKS.iter().filter(fits)
+}
+
+/// Runs the call in a folder with one file, which must not change.
+fn hold(check: &Check) -> Result<()> {
+    let folder = tempfile::tempdir().context("A temporary folder")?;
+    let file = folder.path().join("file");
+    std::fs::write(&file, "as it was\n").context("Writing a file")?;
+    let program = std::env::current_exe().context("Where this program is")?;
+    let (status, output, error) = call(&program, check, folder.path())?;
+    ensure!(
+        status == Some(check.status),
+        "{}: status {status:?}, expected {}\n{error}",
+        check.name,
+        check.status
+    );
+    ensure!(
+        output == check.output,
+        "{}: wrote {output:?}, expected {:?}\n{error}",
+        check.name,
+        check.output
+    );
+    ensure!(
+        error.ends_with(check.error),
+        "{}: complained {error:?}, expected {:?} at the end",
+        check.name,
+        check.error
+    );
+    let left = std::fs::read_to_string(&file).context("Reading the file")?;
+    ensure!(
+        left == "as it was\n",
+        "{}: the file became {left:?}",
+        check.name
+    );
+    Ok(())
+}
+
+/// Status, output and errors of the call.
+fn call(program: &Path, check: &Check, folder: &Path) -> Result<(Option<i32>, String, String)> {
+    let context = || format!("Running coax {}", check.args.join(" "));
+    let mut child = Command::new(program)
+        .args(check.args)
+        .current_dir(folder)
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(context)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A few bytes, which the pipe holds.
+        stdin
+            .write_all(check.input.as_bytes())
+            .with_context(context)?;
+    }
+    let output = child.wait_with_output().with_context(context)?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    ))
+}
