@@ -146,6 +146,7 @@ fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> 
         mode: match group.mode {
             Mode::Private => job::Mode::Private,
             Mode::Coherent => job::Mode::Coherent,
+            Mode::Numa => job::Mode::Numa,
         },
         devices: group.vm.devices(),
         device_memory: Bytes::mib(group.vm.device_memory_mib()),
