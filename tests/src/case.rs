@@ -71,7 +71,7 @@ impl FromStr for Mode {
 pub enum Vm {
     /// The driver is loaded and device memory is larger than anything the cases move.
     Standard,
-    /// Device memory is 64 MiB, less than the data.
+    /// Device memory is 64 MiB (as a node 128 MiB), less than the data.
     SmallDevice,
     /// There are two devices.
     TwoDevices,
@@ -111,9 +111,11 @@ impl Vm {
     }
 
     /// Memory of each device in MiB.
-    pub const fn device_memory_mib(self) -> u64 {
-        match self {
-            Vm::SmallDevice => 64,
+    pub const fn device_memory_mib(self, mode: Mode) -> u64 {
+        match (self, mode) {
+            // The least that can be a node's.
+            (Vm::SmallDevice, Mode::Numa) => 128,
+            (Vm::SmallDevice, _) => 64,
             _ => 512,
         }
     }

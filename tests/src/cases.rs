@@ -20,6 +20,9 @@ pub mod lifecycle;
 pub mod loss;
 pub mod mapping_changes;
 pub mod migration;
+pub mod numa;
+pub mod numa_files;
+pub mod numa_removal;
 pub mod observability;
 pub mod reclaim;
 pub mod reset;
@@ -29,7 +32,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 24] = [
+const SUBJECTS: [Subject; 27] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -38,6 +41,8 @@ const SUBJECTS: [Subject; 24] = [
     migration::SUBJECT,
     large::SUBJECT,
     observability::SUBJECT,
+    numa::SUBJECT,
+    numa_files::SUBJECT,
     kernel_access::SUBJECT,
     ioctl::SUBJECT,
     fork::SUBJECT,
@@ -53,6 +58,7 @@ const SUBJECTS: [Subject; 24] = [
     capacity::SUBJECT,
     two_devices::SUBJECT,
     lifecycle::SUBJECT,
+    numa_removal::SUBJECT,
     loss::SUBJECT,
 ];
 

@@ -132,7 +132,10 @@ pub fn move_pages(
             flags,
         )
     };
-    u64::try_from(given_up).map_err(|_| io::Error::last_os_error())
+    if given_up < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(given_up.unsigned_abs())
 }
 
 /// The memory node of the CPU that this thread runs on.
