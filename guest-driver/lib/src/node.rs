@@ -39,14 +39,16 @@ pub(crate) fn migrate(
         Direction::ToSystem => sys::current_node().map_err(refused("getcpu"))?,
     };
     let mut sum = Migrated::default();
-    let mut mapped = true;
+    let (mut mapped, mut full) = (true, false);
     for first in (0..range.pages()).step_by(CHUNK_PAGES as usize) {
         let count = CHUNK_PAGES.min(range.pages() - first);
         let start = range.addr + first * PAGE_SIZE;
         let pages = (0..count).map(|page| (start + page * PAGE_SIZE) as usize);
         let mut chunk = Chunk::new(pid, node, pages.collect())?;
         let before = chunk.there(direction);
-        chunk.move_to(target, direction)?;
+        if !full {
+            full = chunk.move_to(target, direction)?;
+        }
         let there = chunk.there(direction);
         let moved = there.saturating_sub(before);
         sum.moved += moved;
@@ -120,38 +122,54 @@ impl Chunk {
     }
 
     /// Moves what is not there: first all of it, and if the kernel gives that up, 2 MiB by 2 MiB as long
-    /// as something moves.
-    fn move_to(&mut self, target: u32, direction: Direction) -> Result<(), Error> {
+    /// as something moves. Returns whether the target is full.
+    fn move_to(&mut self, target: u32, direction: Direction) -> Result<bool, Error> {
         let others = self.others(direction);
         if others.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        let mut given_up = self.ask(&others, target)?;
+        let mut last = self.ask(&others, target)?;
         self.look()?;
-        while given_up > 0 {
+        while last != Asked::Done {
             let others = self.others(direction);
-            given_up = 0;
+            last = Asked::Done;
             for window in windows(&others) {
-                given_up += self.ask(window, target)?;
+                last = last.max(self.ask(window, target)?);
             }
             self.look()?;
             if self.others(direction).len() >= others.len() {
                 break;
             }
         }
-        Ok(())
+        Ok(last == Asked::Full)
     }
 
-    /// Asks the kernel to move pages; returns how many it gave up.
-    fn ask(&self, pages: &[usize], target: u32) -> Result<u64, Error> {
+    /// Asks the kernel to move pages.
+    fn ask(&self, pages: &[usize], target: u32) -> Result<Asked, Error> {
         let mut status = vec![0; pages.len()];
         let mut call = |flags| sys::move_pages(self.pid, pages, Some(target), &mut status, flags);
-        match call(MOVE_ALL) {
+        let asked = match call(MOVE_ALL) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => call(MOVE),
             result => result,
+        };
+        match asked {
+            Ok(0) => Ok(Asked::Done),
+            Ok(_) => Ok(Asked::GivenUp),
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok(Asked::Full),
+            Err(error) => Err(refused("move_pages")(error)),
         }
-        .map_err(refused("move_pages"))
     }
+}
+
+/// What the kernel made of pages to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    /// It went through all of them.
+    Done,
+    /// It stopped at pages that cannot move.
+    GivenUp,
+    /// It stopped because the target has no memory left.
+    Full,
 }
 
 /// Cuts pages where a huge page may begin.

@@ -228,6 +228,9 @@ impl<T: Driver> Registration<T> {
         let object = match T::probe(device) {
             Ok(object) => object,
             Err(error) => {
+                // SAFETY: The device is this driver's. Queues stay enabled until a reset, and no later
+                // probe would find them.
+                unsafe { sys::virtio_reset_device(vdev) };
                 // SAFETY: The device is not live; queues that were found go with this.
                 unsafe { sys::coax_virtio_del_vqs(vdev) };
                 return error.to_errno();

@@ -411,7 +411,8 @@ fn hog(mut enough: impl FnMut() -> Result<bool>) -> Result<Vec<Mapping>> {
     const STEP: usize = 32 << 20;
     let mut taken = Vec::new();
     while !enough()? {
-        let memory = Mapping::small_pages(STEP)?;
+        // The fastest to fill.
+        let memory = Mapping::huge(STEP)?;
         memory.fill(0..STEP, 1);
         taken.push(memory);
     }
