@@ -16,8 +16,9 @@ const MOVE: i32 = 1 << 1;
 /// `MPOL_MF_MOVE_ALL`: all pages; needs `CAP_SYS_NICE`.
 const MOVE_ALL: i32 = 1 << 2;
 
-/// Pages of one call, 64 MiB: the kernel prepares all CPUs for each call, and the arrays stay small.
-const CHUNK_PAGES: u64 = 16 << 10;
+/// Bytes that a call spans, 64 MiB: the kernel prepares all CPUs for each call, and the arrays stay
+/// small. Calls end at multiples of it, so that no huge page is in two of them.
+const CHUNK_BYTES: u64 = 64 << 20;
 /// Bytes that a call after one that gave up spans, so that a huge page that cannot move keeps no other
 /// from moving.
 const WINDOW_BYTES: usize = 2 << 20;
@@ -40,9 +41,12 @@ pub(crate) fn migrate(
     };
     let mut sum = Migrated::default();
     let (mut mapped, mut full) = (true, false);
-    for first in (0..range.pages()).step_by(CHUNK_PAGES as usize) {
-        let count = CHUNK_PAGES.min(range.pages() - first);
-        let start = range.addr + first * PAGE_SIZE;
+    let end = range.addr + range.len;
+    let mut next = range.addr;
+    while next < end {
+        let start = next;
+        next = (start - start % CHUNK_BYTES + CHUNK_BYTES).min(end);
+        let count = (next - start) / PAGE_SIZE;
         let pages = (0..count).map(|page| (start + page * PAGE_SIZE) as usize);
         let mut chunk = Chunk::new(pid, node, pages.collect())?;
         let before = chunk.there(direction);

@@ -296,7 +296,14 @@ bool coax_node_is_vacant(int nid)
 
 u64 coax_node_free_movable_pages(int nid)
 {
-	return zone_page_state(&NODE_DATA(nid)->node_zones[ZONE_MOVABLE], NR_FREE_PAGES);
+	struct zone *zone = &NODE_DATA(nid)->node_zones[ZONE_MOVABLE];
+	u64 pages = zone_page_state_snapshot(zone, NR_FREE_PAGES);
+	int cpu;
+
+	/* What CPUs keep at hand is free as well. */
+	for_each_online_cpu(cpu)
+		pages += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
+	return pages;
 }
 
 bool coax_pfn_is_movable(unsigned long pfn)
