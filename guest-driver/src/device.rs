@@ -49,7 +49,7 @@ const FOR_ROOT: u16 = 0o600;
 /// Devices that are private with the parameter `hmm`; `test_hmm` has two of each kind.
 const HMM_PRIVATE_DEVICES: u32 = 2;
 
-/// Longest attempt to take the memory from its node, 10 s: what is still held then stays.
+/// Longest attempt of a reset to empty the memory node, 10 s: what is still held then stays.
 const REMOVE_LIMIT_MS: u32 = 10_000;
 
 /// Names of the command queues, for `/proc/interrupts`.
@@ -500,13 +500,7 @@ impl Driver for Device {
             }
         }
         if let Some(node) = &self.node {
-            while let Err(error) = node.remove(REMOVE_LIMIT_MS) {
-                pr_warn!(
-                    "the memory of node {} cannot be taken out of the system: {:?}; trying again\n",
-                    node.node(),
-                    error
-                );
-            }
+            node.remove_for_good();
         } else if let Some(memory) = memory {
             match migration::evict_all(&memory) {
                 Ok(0) => {}

@@ -21,6 +21,7 @@ use kernel::{
     prelude::*,
     str::CStr,
     sync::Mutex,
+    time::{delay::fsleep, Delta},
     types::Opaque,
 };
 
@@ -29,8 +30,11 @@ use kernel::{
 const RESOURCE_NAME: &CStr = c"System RAM (coax)";
 /// Name of the thread that empties the memory.
 const THREAD_NAME: &CStr = c"coax_offline";
-/// Length of one attempt to remove the memory where nobody says how long it may take.
-const DROP_ATTEMPT_MS: u32 = 10_000;
+/// Length of one attempt to remove the memory where it must go, 10 s: then somebody is told that it
+/// does not.
+const ATTEMPT_MS: u32 = 10_000;
+/// Pause between such attempts, which may have failed at once.
+const PAUSE: Delta = Delta::from_secs(1);
 
 /// Bytes of which the kernel adds and removes memory in multiples.
 pub(crate) fn block_bytes() -> u64 {
@@ -180,6 +184,18 @@ impl NodeMemory {
         Ok(())
     }
 
+    /// As [`Self::remove`], however long it takes; says in the kernel's log that it does.
+    pub(crate) fn remove_for_good(&self) {
+        while let Err(error) = self.remove(ATTEMPT_MS) {
+            pr_warn!(
+                "the memory of node {} cannot be taken out of the system: {:?}; trying again\n",
+                self.node,
+                error
+            );
+            fsleep(PAUSE);
+        }
+    }
+
     /// Refuses that memory of ours gets online for the kernel's own data.
     unsafe extern "C" fn changing(
         block: *mut bindings::notifier_block,
@@ -210,9 +226,7 @@ impl NodeMemory {
 #[pinned_drop]
 impl PinnedDrop for NodeMemory {
     fn drop(self: Pin<&mut Self>) {
-        while self.remove(DROP_ATTEMPT_MS).is_err() {
-            pr_warn_once!("pages of the device memory are held; waiting\n");
-        }
+        self.remove_for_good();
         // SAFETY: Registered by `new`.
         unsafe { sys::unregister_memory_notifier(self.notifier.get()) };
     }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
 use crate::guest::device::{range_of, refused, Device};
-use crate::guest::memory::{Mapping, PAGE};
+use crate::guest::memory::{Mapping, HUGE, PAGE};
 use crate::guest::module;
 use crate::guest::node::{self, Placement, MOVE, SYSTEM};
 use crate::guest::pagemap::{self, Place};
@@ -408,12 +408,11 @@ fn ordinary_memory_stays_off_the_node() -> CaseResult {
 
 /// Fills memory until it ends, or until `enough` says so.
 fn hog(mut enough: impl FnMut() -> Result<bool>) -> Result<Vec<Mapping>> {
-    const STEP: usize = 32 << 20;
     let mut taken = Vec::new();
     while !enough()? {
-        // The fastest to fill.
-        let memory = Mapping::huge(STEP)?;
-        memory.fill(0..STEP, 1);
+        // The fastest to fill. Small steps: a little further the kernel lacks memory for itself.
+        let memory = Mapping::huge(HUGE)?;
+        memory.fill(0..HUGE, 1);
         taken.push(memory);
     }
     Ok(taken)
@@ -423,8 +422,8 @@ fn memory_falls_back_to_the_node_unless_bound() -> CaseResult {
     let node = node::of(&Device::open()?)?;
     let used = || node::meminfo(node, "MemUsed");
     let before = used()?;
-    // Some pages come and go by themselves.
-    let spilt = || Ok(used()? > before + 1024);
+    // A few pages may come and go by themselves.
+    let spilt = || Ok(used()? > before + 256);
     fork(|| {
         node::set_policy(Placement::Bind, SYSTEM)?;
         hog(spilt).map(drop)
