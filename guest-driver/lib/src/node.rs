@@ -126,26 +126,30 @@ impl Chunk {
     }
 
     /// Moves what is not there: first all of it, and if the kernel gives that up, 2 MiB by 2 MiB as long
-    /// as something moves. Returns whether the target is full.
+    /// as something moves. Returns whether the target is full, where trying on takes long and moves
+    /// nothing.
     fn move_to(&mut self, target: u32, direction: Direction) -> Result<bool, Error> {
         let others = self.others(direction);
         if others.is_empty() {
             return Ok(false);
         }
-        let mut last = self.ask(&others, target)?;
+        let mut asked = self.ask(&others, target)?;
         self.look()?;
-        while last != Asked::Done {
+        while asked == Asked::GivenUp {
             let others = self.others(direction);
-            last = Asked::Done;
+            asked = Asked::Done;
             for window in windows(&others) {
-                last = last.max(self.ask(window, target)?);
+                asked = asked.max(self.ask(window, target)?);
+                if asked == Asked::Full {
+                    break;
+                }
             }
             self.look()?;
             if self.others(direction).len() >= others.len() {
                 break;
             }
         }
-        Ok(last == Asked::Full)
+        Ok(asked == Asked::Full)
     }
 
     /// Asks the kernel to move pages.
