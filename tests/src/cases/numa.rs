@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{PageRange, Policy};
@@ -406,6 +407,29 @@ fn ordinary_memory_stays_off_the_node() -> CaseResult {
     Ok(())
 }
 
+/// Most of the system's memory set aside for `hugetlbfs`, so that the rest is soon full; until this
+/// value goes.
+struct SetAside(PathBuf);
+
+impl SetAside {
+    /// Leaves `rest` bytes.
+    fn all_but(rest: usize) -> Result<Self> {
+        let free = node::meminfo(SYSTEM, "MemFree")? as usize * PAGE;
+        let file = "hugepages/hugepages-2048kB/nr_hugepages";
+        let aside = SetAside(node::folder(SYSTEM).join(file));
+        let pages = free.saturating_sub(rest) / HUGE;
+        fs::write(&aside.0, pages.to_string()).context(file)?;
+        Ok(aside)
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        // What is not given back ends with the VM.
+        let _ = fs::write(&self.0, "0");
+    }
+}
+
 /// Fills memory until it ends, or until `enough` says so.
 fn hog(mut enough: impl FnMut() -> Result<bool>) -> Result<Vec<Mapping>> {
     let mut taken = Vec::new();
@@ -422,6 +446,7 @@ fn memory_falls_back_to_the_node_unless_bound() -> CaseResult {
     let node = node::of(&Device::open()?)?;
     let used = || node::meminfo(node, "MemUsed");
     let before = used()?;
+    let _aside = SetAside::all_but(256 << 20)?;
     // A few pages may come and go by themselves.
     let spilt = || Ok(used()? > before + 256);
     fork(|| {
