@@ -38,7 +38,7 @@ module! {
     params: {
         mode: u32 {
             default: 0,
-            description: "Device memory: 0 private (a CPU access brings the page back), 1 coherent (the CPU accesses it in place)",
+            description: "Device memory: 0 private (a CPU access brings the page back), 1 coherent (the CPU accesses it in place), 2 numa (memory of a node of its own, which the system moves pages to and from)",
         },
         hmm: u32 {
             default: 0,

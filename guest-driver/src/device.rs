@@ -20,6 +20,7 @@ use crate::{
     kapi::{
         chardev,
         misc::this_cpu,
+        node_memory::{self, NodeMemory},
         pagemap::{Kind, Pagemap},
         virtio::{Driver, ShmRegion, VirtioDevice},
         work::{Work, Worker},
@@ -47,6 +48,9 @@ const FOR_ALL: u16 = 0o666;
 const FOR_ROOT: u16 = 0o600;
 /// Devices that are private with the parameter `hmm`; `test_hmm` has two of each kind.
 const HMM_PRIVATE_DEVICES: u32 = 2;
+
+/// Longest attempt of a reset to empty the memory node, 10 s: what is still held then stays.
+const REMOVE_LIMIT_MS: u32 = 10_000;
 
 /// Names of the command queues, for `/proc/interrupts`.
 const COMMAND_QUEUE_NAMES: [&CStr; MAX_COMMAND_QUEUES as usize] = [c"command"; 16];
@@ -110,6 +114,8 @@ pub(crate) struct Device {
     // Gone when the device is out of service and the last call that uses it has returned.
     #[pin]
     memory: Mutex<Option<Memories>>,
+    // With `MODE_NUMA`.
+    node: Option<Pin<KBox<NodeMemory>>>,
     /// `MODE_*`.
     pub(crate) mode: u32,
     /// Contexts it can hold.
@@ -166,6 +172,27 @@ impl Device {
         self.memory.lock().clone().ok_or(ENODEV)
     }
 
+    /// The memory node that the device memory is, with `MODE_NUMA`.
+    pub(crate) fn node(&self) -> Option<u32> {
+        self.node.as_ref().map(|node| node.node())
+    }
+
+    /// Pages of the device memory not in use.
+    pub(crate) fn free_pages(&self, memory: &DeviceMemory) -> u64 {
+        match &self.node {
+            Some(node) => node.free_pages(),
+            None => memory.data().free_pages(),
+        }
+    }
+
+    /// `POLICY_*` of a new context.
+    pub(crate) fn first_policy(&self) -> u32 {
+        match self.node {
+            Some(_) => uapi::POLICY_ON_REQUEST,
+            None => uapi::POLICY_ON_FAULT,
+        }
+    }
+
     /// First command identifier for a new context.
     pub(crate) fn next_command_base(&self) -> u64 {
         self.next_command_base
@@ -209,7 +236,14 @@ impl Device {
         let _one_at_a_time = self.resetting.lock();
         let memory = self.memory()?;
         memory.data().set_accepting(false);
-        let held = first().and_then(|()| migration::evict_all(&memory));
+        let held = first().and_then(|()| match &self.node {
+            // Removing the memory is the only way to empty a node that a driver has.
+            Some(node) => node
+                .remove(REMOVE_LIMIT_MS)
+                .and_then(|()| node.add())
+                .map(|()| 0),
+            None => migration::evict_all(&memory),
+        });
         memory.data().set_accepting(self.is_alive());
         held
     }
@@ -261,6 +295,37 @@ fn check(config: &wire::Config) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The memory node that the device's memory is to be.
+fn node_for(vdev: &VirtioDevice, region: ShmRegion) -> Result<Pin<KBox<NodeMemory>>> {
+    let dev = vdev.parent();
+    let Some(node) = vdev.node() else {
+        dev_err!(
+            dev,
+            "coax: mode=2: firmware puts the device in no memory node (_PXM, SRAT)\n"
+        );
+        return Err(ENODEV);
+    };
+    NodeMemory::new(node, region).inspect_err(|error| {
+        let (mib, at) = (region.len() >> 20, region.start());
+        if *error == EINVAL {
+            let block = node_memory::block_bytes() >> 20;
+            dev_err!(
+                dev,
+                "coax: mode=2: {} MiB of device memory at {:#x} are not whole memory blocks of {} MiB\n",
+                mib,
+                at,
+                block
+            );
+        } else {
+            dev_err!(
+                dev,
+                "coax: mode=2: node {} is not for device memory alone: it has CPUs or memory, or does not exist\n",
+                node
+            );
+        }
+    })
+}
+
 impl Driver for Device {
     const NAME: &'static CStr = c_str!("coax");
     const ID: u32 = wire::VIRTIO_ID_COAX;
@@ -295,10 +360,11 @@ impl Driver for Device {
         let kind = match mode {
             uapi::MODE_PRIVATE => Kind::Private,
             uapi::MODE_COHERENT => Kind::Coherent,
+            uapi::MODE_NUMA => Kind::Node,
             other => {
                 dev_err!(
                     dev,
-                    "coax: mode={} is not known; 0 is private, 1 coherent\n",
+                    "coax: mode={} is not known; 0 is private, 1 coherent, 2 numa\n",
                     other
                 );
                 return Err(EINVAL);
@@ -314,7 +380,15 @@ impl Driver for Device {
         let queues = vdev.find_queues::<Self>(&names)?;
         let max_contexts = config.max_contexts.get();
         let link = Link::new(queues, max_contexts)?;
-        let pages = (region.len() / wire::PAGE_SIZE) as usize;
+        let node = match kind {
+            Kind::Node => Some(node_for(vdev, region)?),
+            _ => None,
+        };
+        // The pages of a node are not the driver's to give out.
+        let pages = match kind {
+            Kind::Node => 0,
+            _ => (region.len() / wire::PAGE_SIZE) as usize,
+        };
         let memory = Pagemap::new(kind, region, c"coax", Memory::new(link.clone(), pages)?)
             .inspect_err(|error| {
                 let (mib, at) = (region.len() >> 20, region.start());
@@ -331,6 +405,7 @@ impl Driver for Device {
             try_pin_init!(Self {
                 link,
                 memory <- new_mutex!(Some(memory), "coax_device_memory"),
+                node,
                 mode,
                 max_contexts,
                 page_requests: config.page_request_capacity.get(),
@@ -377,11 +452,25 @@ impl Driver for Device {
             0,
             &mut [],
         )?;
+        if let Some(node) = &this.node {
+            // The device knows the memory, and so every page that may be in it.
+            node.add().inspect_err(|error| {
+                let mib = bytes >> 20;
+                dev_err!(
+                    vdev.parent(),
+                    "coax: {} MiB at {:#x} cannot become memory of node {}: {:?}\n",
+                    mib,
+                    base,
+                    node.node(),
+                    error
+                );
+            })?;
+        }
         Self::into_service(&this)?;
-        let kind = if this.mode == uapi::MODE_COHERENT {
-            "coherent"
-        } else {
-            "private"
+        let kind = match this.mode {
+            uapi::MODE_PRIVATE => "private",
+            uapi::MODE_COHERENT => "coherent",
+            _ => "numa",
         };
         dev_info!(
             vdev.parent(),
@@ -410,7 +499,9 @@ impl Driver for Device {
                 entry.faults.cancel();
             }
         }
-        if let Some(memory) = memory {
+        if let Some(node) = &self.node {
+            node.remove_for_good();
+        } else if let Some(memory) = memory {
             match migration::evict_all(&memory) {
                 Ok(0) => {}
                 Ok(held) => pr_warn!("{} pages of the device memory are held; waiting\n", held),

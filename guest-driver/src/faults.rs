@@ -181,6 +181,7 @@ impl Faults {
     ) -> Result<impl PinInit<Self, Error> + 'a> {
         let ring = KVec::with_capacity(RING, GFP_KERNEL)?;
         let scratch = Scratch::new()?;
+        let policy = device.first_policy();
         Ok(try_pin_init!(Self {
             device,
             notifier <- IntervalNotifier::new(mm, mirror.clone()),
@@ -188,7 +189,7 @@ impl Faults {
             ring <- new_irqlock!(ring, "coax_requests"),
             scratch <- new_mutex!(scratch, "coax_scratch"),
             cpu: Atomic::new(this_cpu()),
-            policy: Atomic::new(uapi::POLICY_ON_FAULT),
+            policy: Atomic::new(policy),
             fault_around: Atomic::new(FAULT_AROUND),
         }? Error))
     }

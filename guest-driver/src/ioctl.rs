@@ -8,7 +8,7 @@
 use crate::{
     context::{checked, Context},
     kapi::{
-        misc::{cond_resched, is_admin},
+        misc::{cond_resched, is_admin, not_supported},
         mm,
         notifier::IntervalNotifier,
         uaccess,
@@ -59,8 +59,10 @@ fn info(context: &Context, arg: usize) -> Result {
             max_contexts: device.max_contexts,
             command_queues: device.link.command_queues() as u32,
             device_pages: memory.pages() as u64,
-            free_pages: memory.data().free_pages(),
+            free_pages: device.free_pages(&memory),
             first_pfn: if is_admin() { memory.first_pfn() } else { 0 },
+            node: device.node().unwrap_or(uapi::NO_NODE),
+            reserved: 0,
         },
     )
 }
@@ -114,6 +116,9 @@ fn migrate(context: &Context, arg: usize) -> Result {
     check_range(&mm, migrate.addr, migrate.len)?;
     if to_device && context.faults.data().policy.load(Relaxed) == uapi::POLICY_NEVER {
         return Err(EPERM);
+    }
+    if context.device.node().is_some() {
+        return Err(not_supported());
     }
     (migrate.moved, migrate.already, migrate.left) = (0, 0, 0);
     let memory = context.device.memory()?;
@@ -257,6 +262,9 @@ fn policy(context: &Context, arg: usize) -> Result {
     let around_fits = around == 0 || (around.is_power_of_two() && around as usize <= WINDOW_PAGES);
     if policy.policy > uapi::POLICY_NEVER || !around_fits {
         return Err(EINVAL);
+    }
+    if context.device.node().is_some() && policy.policy == uapi::POLICY_ON_FAULT {
+        return Err(not_supported());
     }
     let faults = context.faults.data();
     faults.policy.store(policy.policy, Relaxed);

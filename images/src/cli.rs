@@ -87,7 +87,7 @@ impl Modes {
         match self {
             Modes::Private => vec![Mode::Private],
             Modes::Coherent => vec![Mode::Coherent],
-            Modes::All => Mode::ALL.to_vec(),
+            Modes::All => Mode::MOVING.to_vec(),
         }
     }
 }
@@ -99,6 +99,8 @@ pub enum OneMode {
     Private,
     /// The CPU accesses a page where it is
     Coherent,
+    /// Device memory is a memory node, whose pages the kernel moves when asked
+    Numa,
 }
 
 impl From<OneMode> for Mode {
@@ -106,6 +108,7 @@ impl From<OneMode> for Mode {
         match mode {
             OneMode::Private => Mode::Private,
             OneMode::Coherent => Mode::Coherent,
+            OneMode::Numa => Mode::Numa,
         }
     }
 }

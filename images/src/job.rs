@@ -24,17 +24,20 @@ pub enum Mode {
     Private = 0,
     /// The CPU accesses the page where it is.
     Coherent = 1,
+    /// Device memory is a memory node of its own, and the kernel moves pages as between any nodes.
+    Numa = 2,
 }
 
 impl Mode {
-    /// Both modes, in the order in which tests and reports show them.
-    pub const ALL: [Mode; 2] = [Mode::Private, Mode::Coherent];
+    /// The modes in which the driver moves pages, in the order in which reports show them.
+    pub const MOVING: [Mode; 2] = [Mode::Private, Mode::Coherent];
 
     /// Name as options and reports write it.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Private => "private",
             Mode::Coherent => "coherent",
+            Mode::Numa => "numa",
         }
     }
 

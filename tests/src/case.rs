@@ -20,17 +20,22 @@ pub enum Mode {
     Private,
     /// Device-coherent memory: the CPU accesses it in place.
     Coherent,
+    /// A memory node: ordinary memory, whose pages the kernel moves when asked.
+    Numa,
 }
 
 impl Mode {
     /// All modes, in the order in which they are run.
-    pub const ALL: [Mode; 2] = [Mode::Private, Mode::Coherent];
+    pub const ALL: [Mode; 3] = [Mode::Private, Mode::Coherent, Mode::Numa];
+    /// Those in which the driver moves pages, also because the device touches them.
+    pub const MOVING: [Mode; 2] = [Mode::Private, Mode::Coherent];
 
     /// The mode's name in options and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Mode::Private => "private",
             Mode::Coherent => "coherent",
+            Mode::Numa => "numa",
         }
     }
 
@@ -39,6 +44,7 @@ impl Mode {
         match self {
             Mode::Private => coax_abi::uapi::MODE_PRIVATE,
             Mode::Coherent => coax_abi::uapi::MODE_COHERENT,
+            Mode::Numa => coax_abi::uapi::MODE_NUMA,
         }
     }
 }
@@ -56,7 +62,7 @@ impl FromStr for Mode {
         Mode::ALL
             .into_iter()
             .find(|mode| mode.name() == text)
-            .ok_or_else(|| format!("Unknown mode {text:?}: private and coherent are known"))
+            .ok_or_else(|| format!("Unknown mode {text:?}: private, coherent and numa are known"))
     }
 }
 
@@ -65,7 +71,7 @@ impl FromStr for Mode {
 pub enum Vm {
     /// The driver is loaded and device memory is larger than anything the cases move.
     Standard,
-    /// Device memory is 64 MiB, less than the data.
+    /// Device memory is 64 MiB (as a node 128 MiB), less than the data.
     SmallDevice,
     /// There are two devices.
     TwoDevices,
@@ -110,9 +116,11 @@ impl Vm {
     }
 
     /// Memory of each device in MiB.
-    pub const fn device_memory_mib(self) -> u64 {
-        match self {
-            Vm::SmallDevice => 64,
+    pub const fn device_memory_mib(self, mode: Mode) -> u64 {
+        match (self, mode) {
+            // The least that can be a node's.
+            (Vm::SmallDevice, Mode::Numa) => 128,
+            (Vm::SmallDevice, _) => 64,
             _ => 512,
         }
     }

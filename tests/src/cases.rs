@@ -20,6 +20,9 @@ pub mod lifecycle;
 pub mod loss;
 pub mod mapping_changes;
 pub mod migration;
+pub mod numa;
+pub mod numa_files;
+pub mod numa_removal;
 pub mod observability;
 pub mod program_storm;
 pub mod programs;
@@ -31,7 +34,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 26] = [
+const SUBJECTS: [Subject; 29] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -40,6 +43,8 @@ const SUBJECTS: [Subject; 26] = [
     migration::SUBJECT,
     large::SUBJECT,
     observability::SUBJECT,
+    numa::SUBJECT,
+    numa_files::SUBJECT,
     kernel_access::SUBJECT,
     ioctl::SUBJECT,
     fork::SUBJECT,
@@ -57,6 +62,7 @@ const SUBJECTS: [Subject; 26] = [
     programs::SUBJECT,
     program_storm::SUBJECT,
     lifecycle::SUBJECT,
+    numa_removal::SUBJECT,
     loss::SUBJECT,
 ];
 

@@ -6,6 +6,7 @@ pub mod hmm_errors;
 pub mod list;
 pub mod memory;
 pub mod module;
+pub mod node;
 pub mod pagemap;
 pub mod pattern;
 pub mod pin;

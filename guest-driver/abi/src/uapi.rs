@@ -17,7 +17,7 @@ use super::wire::{COMMAND_ARGS, RESULT_BYTES};
 /// Ioctl type letter of all calls.
 pub const IOC_MAGIC: u32 = 0xC0;
 /// Version that [`Info`] reports; it grows with every incompatible change.
-pub const UAPI_VERSION: u32 = 1;
+pub const UAPI_VERSION: u32 = 2;
 /// Commands one context may have submitted and not collected (`EBUSY` beyond).
 pub const MAX_IN_FLIGHT: usize = 64;
 /// Most bytes one migrate or residency call may span, 1 TiB (`EINVAL` beyond).
@@ -54,6 +54,12 @@ pub const IOC_RESET: u32 = ioc(0, 7, 0);
 pub const MODE_PRIVATE: u32 = 0;
 /// Device memory is device-coherent: the CPU accesses it in place.
 pub const MODE_COHERENT: u32 = 1;
+/// Device memory is ordinary memory of a node of its own ([`Info::node`]): the system moves pages,
+/// those of files and shared memory too (`move_pages(2)`, `mbind(2)`), and the driver moves none.
+/// [`IOC_MIGRATE`] and [`POLICY_ON_FAULT`] give `EOPNOTSUPP`.
+pub const MODE_NUMA: u32 = 2;
+/// [`Info::node`] of a device whose memory is not that of a node.
+pub const NO_NODE: u32 = u32::MAX;
 
 /// What the device is.
 #[repr(C)]
@@ -74,6 +80,10 @@ pub struct Info {
     /// First page frame number of the device memory's struct pages, as `/proc/PID/pagemap`
     /// shows it; 0 without `CAP_SYS_ADMIN`.
     pub first_pfn: u64,
+    /// In [`MODE_NUMA`] the memory node, as `/sys/devices/system/node` numbers it; else [`NO_NODE`].
+    pub node: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A command for the device.
@@ -122,7 +132,8 @@ pub const MIGRATE_TO_SYSTEM: u32 = 2;
 
 /// Move pages on request. Partial success is normal; the counts say what happened.
 /// `EINVAL`: misaligned, empty, over [`MAX_RANGE_BYTES`], or not in user space; `ESRCH`: no such process;
-/// `EACCES`: no right to it; `EFAULT`: part of the range is not mapped (the rest was done).
+/// `EACCES`: no right to it; `EFAULT`: part of the range is not mapped (the rest was done);
+/// `EOPNOTSUPP`: the request is good, and the system moves these pages ([`MODE_NUMA`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Migrate {
@@ -166,7 +177,8 @@ pub struct Residency {
     pub pages: [u64; 4],
 }
 
-/// A device fault migrates the page, and present neighbours, to device memory.
+/// A device fault migrates the page, and present neighbours, to device memory. The first policy of a
+/// context, but in [`MODE_NUMA`], where that is [`POLICY_ON_REQUEST`].
 pub const POLICY_ON_FAULT: u32 = 0;
 /// Pages move only by [`IOC_MIGRATE`]; the device uses the others in place.
 pub const POLICY_ON_REQUEST: u32 = 1;
@@ -233,7 +245,7 @@ pub struct Stats {
 }
 
 const _: () = {
-    assert!(size_of::<Info>() == 40);
+    assert!(size_of::<Info>() == 48);
     assert!(size_of::<Submit>() == 112);
     assert!(size_of::<Wait>() == 80);
     assert!(size_of::<Migrate>() == 48);

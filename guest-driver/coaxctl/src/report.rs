@@ -4,7 +4,9 @@
 
 use std::fmt::{self, Display};
 
-use coax::{Info, Migrated, PageRange, Residency, Stats, MODE_COHERENT, MODE_PRIVATE};
+use coax::{
+    Info, Migrated, PageRange, Residency, Stats, MODE_COHERENT, MODE_NUMA, MODE_PRIVATE, NO_NODE,
+};
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
@@ -78,6 +80,7 @@ pub fn mode_name(info: &Info) -> &'static str {
     match info.mode {
         MODE_PRIVATE => "private",
         MODE_COHERENT => "coherent",
+        MODE_NUMA => "numa",
         _ => "unknown",
     }
 }
@@ -90,9 +93,11 @@ pub fn info(device: &str, info: &Info) -> Report {
         0 => "not shown to this user".to_owned(),
         pfn => format!("{pfn:#x}"),
     };
+    let node = (info.node != NO_NODE).then_some(info.node);
+    let of_node = node.map_or(String::new(), |node| format!(", node {node}"));
     let text = format!(
         "device          {device}\n\
-         mode            {mode}\n\
+         mode            {mode}{of_node}\n\
          memory          {} pages ({:.1} MiB)\n\
          free            {} pages ({:.1} MiB)\n\
          first frame     {first}\n\
@@ -110,6 +115,7 @@ pub fn info(device: &str, info: &Info) -> Report {
     let json = json!({
         "device": device,
         "mode": mode,
+        "node": node,
         "device_pages": info.device_pages,
         "free_pages": info.free_pages,
         "first_pfn": info.first_pfn,

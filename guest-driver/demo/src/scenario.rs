@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use coax::{Context, Info, PageRange, MODE_COHERENT, MODE_PRIVATE};
+use coax::{Context, Info, PageRange, MODE_COHERENT, MODE_NUMA, MODE_PRIVATE};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -90,6 +90,7 @@ pub fn mode_name(info: &Info) -> &'static str {
     match info.mode {
         MODE_PRIVATE => "private",
         MODE_COHERENT => "coherent",
+        MODE_NUMA => "numa",
         _ => "unknown",
     }
 }

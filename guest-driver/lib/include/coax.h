@@ -86,6 +86,9 @@ extern "C" {
 /* What device memory is to the CPU. */
 #define COAX_MODE_PRIVATE 0	/* an access brings the page back */
 #define COAX_MODE_COHERENT 1	/* accessed in place */
+#define COAX_MODE_NUMA 2	/* ordinary memory of a node, which the system moves pages to */
+
+#define COAX_NO_NODE UINT32_MAX /* no memory node is the device's memory */
 
 /* Where a page is. */
 #define COAX_RESIDENT_NONE 0	/* not mapped, never touched or swapped out */
@@ -94,14 +97,15 @@ extern "C" {
 #define COAX_RESIDENT_FILE 3	/* file-backed or shared, in system memory, used in place */
 
 /* When pages move to the device. */
-#define COAX_POLICY_ON_FAULT 0	 /* when it touches them, with present neighbours */
-#define COAX_POLICY_ON_REQUEST 1 /* by coax_prefetch() only */
+#define COAX_POLICY_ON_FAULT 0	 /* when it touches them, with present neighbours; in
+				  * COAX_MODE_NUMA -EOPNOTSUPP */
+#define COAX_POLICY_ON_REQUEST 1 /* by coax_prefetch() only, or as the system moves them */
 #define COAX_POLICY_NEVER 2	 /* never */
 
 #define COAX_MIGRATE_TO_DEVICE 1
 #define COAX_MIGRATE_TO_SYSTEM 2
 
-#define COAX_UAPI_VERSION 1
+#define COAX_UAPI_VERSION 2
 #define COAX_MAX_IN_FLIGHT 64		  /* commands of a context submitted, not collected */
 #define COAX_MAX_RANGE_BYTES (1ULL << 40) /* of one migrate or residency call */
 
@@ -117,6 +121,8 @@ struct coax_ioc_info {
 	uint64_t device_pages;	 /* (out) device memory in pages */
 	uint64_t free_pages;	 /* (out) of them not in use */
 	uint64_t first_pfn;	 /* (out) page frame number of the first, 0 without CAP_SYS_ADMIN */
+	uint32_t node;		 /* (out) memory node in COAX_MODE_NUMA, else COAX_NO_NODE */
+	uint32_t reserved;	 /* (out) 0 */
 };
 
 struct coax_ioc_submit {
@@ -309,7 +315,10 @@ int coax_compare_swap64(const struct coax *coax, uint64_t *word, uint64_t expect
 int coax_compare_swap32(const struct coax *coax, uint32_t *word, uint32_t expected,
 			uint32_t desired, uint32_t *before, struct coax_completion *completion);
 
-/* Move the pages on which a range lies. Partial success is normal; the counts tell. */
+/*
+ * Move the pages on which a range lies. Partial success is normal; the counts tell. In
+ * COAX_MODE_NUMA they do so by move_pages(2), files and shared memory included.
+ */
 int coax_prefetch(const struct coax *coax, const void *start, size_t bytes,
 		  struct coax_migrated *migrated);
 int coax_evict(const struct coax *coax, const void *start, size_t bytes,

@@ -31,10 +31,10 @@ pub enum Error {
         /// What the driver reports.
         found: u32,
     },
-    /// The driver refused a call.
-    #[error("Driver refused {call}")]
+    /// The driver, or the kernel, refused a call.
+    #[error("{call} was refused")]
     Call {
-        /// Name of the ioctl, as in `coax.h`.
+        /// Name of the ioctl, as in `coax.h`, or of the system call.
         call: &'static str,
         /// The errno.
         #[source]

@@ -32,11 +32,12 @@ mod error;
 pub mod ffi;
 mod gemm;
 mod memory;
+mod node;
 mod stats;
 mod sys;
 
 pub use coax_abi as abi;
-pub use coax_abi::uapi::{Info, MODE_COHERENT, MODE_PRIVATE};
+pub use coax_abi::uapi::{Info, MODE_COHERENT, MODE_NUMA, MODE_PRIVATE, NO_NODE};
 
 pub use command::{Command, Completion};
 pub use compute::{ListLayout, ListSum, TreeHit, TreeLayout};

@@ -11,7 +11,7 @@ use coax_abi::wire::PAGE_SIZE;
 
 use crate::context::{refused, Context};
 use crate::error::Error;
-use crate::sys;
+use crate::{node, sys};
 
 /// Whole pages of a process's address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,8 @@ pub struct Migrated {
     pub moved: u64,
     /// Pages that were there before.
     pub already: u64,
-    /// Pages that stayed: never touched, file-backed, pinned, or no memory.
+    /// Pages that stayed: never touched, pinned, no memory, or, where the driver moves them,
+    /// file-backed.
     pub left: u64,
 }
 
@@ -123,9 +124,11 @@ pub struct Residency {
 /// When pages move to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// When the device touches them, with present neighbours. The default.
+    /// When the device touches them, with present neighbours. The default, but where device memory is a
+    /// memory node: there the driver moves nothing (`EOPNOTSUPP`).
     OnFault,
-    /// By [`Context::prefetch`] only; the device uses the others in place.
+    /// By [`Context::prefetch`] only, or however the system moves pages; the device uses the others in
+    /// place.
     OnRequest,
     /// Never: the device works on system memory.
     Never,
@@ -134,11 +137,15 @@ pub enum Policy {
 impl Context {
     /// Moves the pages of a range of this process to device memory.
     ///
+    /// Where that is a memory node, the kernel moves them (`move_pages(2)`), those of files and shared
+    /// memory too; pages that other processes map as well need `CAP_SYS_NICE`.
+    ///
     /// # Errors
     ///
     /// [`Error::Call`] with `EINVAL` for a range that is misaligned, empty, too long or not
     /// user space; `EFAULT` if part of it is not mapped (the rest was moved); `EPERM` under
-    /// [`Policy::Never`].
+    /// [`Policy::Never`]. On a memory node also `ENODEV`, if its memory is not online, and `EACCES`, if
+    /// the process's cpuset forbids the node.
     pub fn prefetch(&self, range: PageRange) -> Result<Migrated, Error> {
         self.migrate(0, range, Direction::ToDevice)
     }
@@ -182,7 +189,13 @@ impl Context {
             pid,
             ..Default::default()
         };
-        sys::migrate(self.as_fd(), &mut migrate).map_err(refused("COAX_IOC_MIGRATE"))?;
+        match sys::migrate(self.as_fd(), &mut migrate) {
+            // The driver finds no fault with it, but the pages are the system's to move.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                return node::migrate(self.info()?.node, pid, range, direction)
+            }
+            result => result.map_err(refused("COAX_IOC_MIGRATE"))?,
+        }
         Ok(Migrated {
             moved: migrate.moved,
             already: migrate.already,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The ioctls of `/dev/coaxN`, one function each.
+//! The ioctls of `/dev/coaxN`, one function each, and the system calls on memory nodes.
 // UNSAFETY: ioctl(2) takes an untyped pointer; the pairs of number and structure are made here
-// and nowhere else.
+// and nowhere else. Neither has the C library the calls on nodes.
 #![expect(unsafe_code)]
 
 use std::io;
@@ -97,6 +97,72 @@ pub fn residency(
 pub fn policy(fd: BorrowedFd<'_>, mut policy: uapi::Policy) -> io::Result<()> {
     // SAFETY: The call reads a `Policy`, which holds no addresses.
     unsafe { call(fd, uapi::IOC_POLICY, &mut policy) }
+}
+
+/// `move_pages(2)` on pages of process `pid`, 0 for this one: with `to` it moves them to that node, and
+/// without it only looks. Puts the node of each page, or a negative errno, into `status`; says how
+/// many pages the call gave up.
+///
+/// # Panics
+///
+/// If `status` has another length than `pages`.
+pub fn move_pages(
+    pid: u32,
+    pages: &[usize],
+    to: Option<u32>,
+    status: &mut [i32],
+    flags: i32,
+) -> io::Result<u64> {
+    assert_eq!(pages.len(), status.len(), "one status for each page");
+    let nodes = to.map(|node| vec![node; pages.len()]);
+    let nodes = nodes
+        .as_ref()
+        .map_or(std::ptr::null(), |nodes| nodes.as_ptr());
+    // SAFETY:
+    // - All arrays have `pages.len()` elements and stay for the call.
+    // - Moving pages does not change what is in them or where they are mapped, so any will do.
+    let given_up = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            pid,
+            pages.len(),
+            pages.as_ptr(),
+            nodes,
+            status.as_mut_ptr(),
+            flags,
+        )
+    };
+    if given_up < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(given_up.unsigned_abs())
+}
+
+/// The memory node of the CPU that this thread runs on.
+pub fn current_node() -> io::Result<u32> {
+    let (mut cpu, mut node) = (0u32, 0u32);
+    let none: *mut libc::c_void = std::ptr::null_mut();
+    // SAFETY: The call fills two integers.
+    let result = unsafe { libc::syscall(libc::SYS_getcpu, &raw mut cpu, &raw mut node, none) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(node)
+}
+
+/// Whether all pages of a range of this process are mapped.
+pub fn is_mapped(addr: usize, pages: usize) -> io::Result<bool> {
+    let mut resident = vec![0u8; pages];
+    let start = std::ptr::without_provenance_mut(addr);
+    // SAFETY: The call writes one byte a page to `resident`; the range is only looked at.
+    let result = unsafe { libc::mincore(start, pages * PAGE_SIZE as usize, resident.as_mut_ptr()) };
+    if result == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOMEM) => Ok(false),
+        error => Err(error),
+    }
 }
 
 /// `IOC_STATS`.

@@ -40,7 +40,7 @@ fn check(out: &mut String, expression: &str, value: u64) {
 fn expectations() -> String {
     let mut out = String::new();
     check_struct!(out, "coax_ioc_info", uapi::Info: version mode max_contexts command_queues
-        device_pages free_pages first_pfn);
+        device_pages free_pages first_pfn node reserved);
     check_struct!(out, "coax_ioc_submit", uapi::Submit: opcode reserved arg id);
     check_struct!(out, "coax_ioc_wait", uapi::Wait: id timeout_ms status fault_va fault_access
         reserved bytes_done page_requests result);
@@ -64,7 +64,7 @@ fn expectations() -> String {
     check_struct!(out, "coax_migrated", coax_migrated: moved already left);
 
     check_numbers!(out, uapi: IOC_INFO IOC_SUBMIT IOC_WAIT IOC_MIGRATE IOC_RESIDENCY IOC_POLICY
-        IOC_STATS IOC_RESET UAPI_VERSION MAX_RANGE_BYTES MODE_PRIVATE MODE_COHERENT
+        IOC_STATS IOC_RESET UAPI_VERSION MAX_RANGE_BYTES MODE_PRIVATE MODE_COHERENT MODE_NUMA NO_NODE
         RESIDENT_NONE RESIDENT_SYSTEM RESIDENT_DEVICE RESIDENT_FILE POLICY_ON_FAULT
         POLICY_ON_REQUEST POLICY_NEVER MIGRATE_TO_DEVICE MIGRATE_TO_SYSTEM);
     check_numbers!(out, wire: PAGE_SIZE OP_NOP OP_COPY OP_FILL OP_SHA256 OP_HISTOGRAM OP_LIST_SUM

@@ -217,7 +217,8 @@ impl Faults {
                 // Device memory takes the atomic operations of both sides, or no CPU's at all.
                 if ours {
                     access |= wire::ACCESS_ATOMIC;
-                } else {
+                }
+                if !ours || memory.is_reclaimed() {
                     page.mark_written();
                 }
             }

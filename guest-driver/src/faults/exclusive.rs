@@ -113,7 +113,7 @@ impl Faults {
         let mut entries = super::answer::Entries::new(&mut message);
         for (i, page) in pfns.iter().map(|pfn| pfn.page()).enumerate() {
             let page: PagePtr = page.ok_or(EBUSY)?;
-            if memory.index_of(page).is_none() {
+            if memory.index_of(page).is_none() || memory.is_reclaimed() {
                 page.mark_written();
             }
             let gpa = memory.address_of(page);

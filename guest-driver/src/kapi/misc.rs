@@ -3,6 +3,12 @@
 //! Small calls that need no file of their own.
 
 use crate::sys;
+use kernel::{bindings, error::Error};
+
+/// `EOPNOTSUPP`, which `kernel::error::code` lacks.
+pub(crate) fn not_supported() -> Error {
+    Error::from_errno(-(bindings::EOPNOTSUPP as i32))
+}
 
 /// Whether the caller has `CAP_SYS_ADMIN`.
 pub(crate) fn is_admin() -> bool {

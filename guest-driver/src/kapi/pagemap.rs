@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device memory with struct pages.
+//! Device memory with struct pages, and which pages are its own.
 //!
 //! C header: [`include/linux/memremap.h`](srctree/include/linux/memremap.h)
 
@@ -29,6 +29,9 @@ pub(crate) enum Kind {
     Private,
     /// `MEMORY_DEVICE_COHERENT`: at the memory's own physical address.
     Coherent,
+    /// Ordinary memory of a node ([`NodeMemory`](super::node_memory::NodeMemory)), whose struct pages
+    /// come and go with that; at the memory's own physical address.
+    Node,
 }
 
 /// What happens to the pages.
@@ -54,7 +57,8 @@ pub(crate) enum FaultError {
 pub(crate) struct Pagemap<T: PagemapOps> {
     #[pin]
     raw: Opaque<bindings::dev_pagemap>,
-    region: NonNull<bindings::resource>,
+    // None where the struct pages are not ours.
+    region: Option<NonNull<bindings::resource>>,
     kind: Kind,
     first_pfn: u64,
     memory: ShmRegion,
@@ -89,14 +93,19 @@ impl<T: PagemapOps> Pagemap<T> {
     ) -> Result<Pin<KBox<Self>>> {
         let bytes = memory.len() & !4095;
         let name = name.as_ptr().cast();
-        let region = match kind {
+        let (region, zone_type) = match kind {
             Kind::Private => {
                 // SAFETY: `name` lives for ever.
                 let region = unsafe { sys::coax_request_free_region(bytes as usize, name) };
-                from_err_ptr(region)?
+                let region = from_err_ptr(region)?;
+                (region, bindings::memory_type_MEMORY_DEVICE_PRIVATE)
             }
-            // SAFETY: As above.
-            Kind::Coherent => unsafe { sys::coax_request_region(memory.start(), bytes, name) },
+            Kind::Coherent => {
+                // SAFETY: As above.
+                let region = unsafe { sys::coax_request_region(memory.start(), bytes, name) };
+                (region, bindings::memory_type_MEMORY_DEVICE_COHERENT)
+            }
+            Kind::Node => return Self::unmapped(memory, data),
         };
         let region = NonNull::new(region).ok_or(EBUSY)?;
         // SAFETY: The resource is ours until it is released.
@@ -107,7 +116,7 @@ impl<T: PagemapOps> Pagemap<T> {
                     // SAFETY: `slot` is valid for a write; all-zero is a valid `dev_pagemap`.
                     unsafe { core::ptr::write_bytes(slot, 0, 1) }
                 }),
-                region,
+                region: Some(region),
                 kind,
                 first_pfn: start / 4096,
                 memory,
@@ -127,10 +136,7 @@ impl<T: PagemapOps> Pagemap<T> {
         // SAFETY: Nobody else knows `raw` yet. The fields are what `memremap_pages` asks for; the
         // operations are constant.
         unsafe {
-            (*raw).type_ = match kind {
-                Kind::Private => bindings::memory_type_MEMORY_DEVICE_PRIVATE,
-                Kind::Coherent => bindings::memory_type_MEMORY_DEVICE_COHERENT,
-            };
+            (*raw).type_ = zone_type;
             (*raw).ops = &Self::OPS;
             (*raw).owner = raw.cast();
             (*raw).nr_range = 1;
@@ -156,6 +162,24 @@ impl<T: PagemapOps> Pagemap<T> {
         Ok(map)
     }
 
+    /// The map of memory whose struct pages something else makes.
+    fn unmapped(memory: ShmRegion, data: impl PinInit<T>) -> Result<Pin<KBox<Self>>> {
+        KBox::pin_init(
+            pin_init!(Self {
+                raw <- Opaque::ffi_init(|slot: *mut bindings::dev_pagemap| {
+                    // SAFETY: `slot` is valid for a write; all-zero is a valid `dev_pagemap`.
+                    unsafe { core::ptr::write_bytes(slot, 0, 1) }
+                }),
+                region: None,
+                kind: Kind::Node,
+                first_pfn: memory.start() / 4096,
+                memory,
+                data <- data,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
     /// The data.
     pub(crate) fn data(&self) -> &T {
         &self.data
@@ -167,6 +191,12 @@ impl<T: PagemapOps> Pagemap<T> {
     /// long-term pin moves a page out, warns of one (`mm/migrate_device.c`).
     pub(crate) fn has_large_folios(&self) -> bool {
         self.kind == Kind::Private
+    }
+
+    /// Whether the kernel reclaims the pages as it does those of system memory, and so has to know of
+    /// a device's writes to them.
+    pub(crate) fn is_reclaimed(&self) -> bool {
+        self.kind == Kind::Node
     }
 
     /// Number of pages.
@@ -208,6 +238,9 @@ impl<T: PagemapOps> Pagemap<T> {
     /// for use: one folio, locked, with one reference.
     pub(crate) fn init_folio(&self, index: usize, order: u32) -> Option<LockedFolio> {
         let count = 1usize << order;
+        if self.kind == Kind::Node {
+            return None;
+        }
         if index % count != 0 || index + count > self.pages() {
             return None;
         }
@@ -257,9 +290,10 @@ impl<T: PagemapOps> Pagemap<T> {
 #[pinned_drop]
 impl<T: PagemapOps> PinnedDrop for Pagemap<T> {
     fn drop(self: Pin<&mut Self>) {
+        let Some(region) = self.region else { return };
         // SAFETY: Mapped by `new`; waits until all pages are free.
         unsafe { bindings::memunmap_pages(self.raw.get()) };
         // SAFETY: Taken by `new`.
-        unsafe { sys::coax_release_region(self.region.as_ptr()) };
+        unsafe { sys::coax_release_region(region.as_ptr()) };
     }
 }

@@ -60,6 +60,13 @@ impl VirtioDevice {
         unsafe { Device::from_raw(sys::coax_virtio_parent(self.raw())) }
     }
 
+    /// The memory node that firmware puts the transport's device in, if it does.
+    pub(crate) fn node(&self) -> Option<u32> {
+        // SAFETY: A virtio device has a parent.
+        let node = unsafe { sys::coax_virtio_node(self.raw()) };
+        u32::try_from(node).ok()
+    }
+
     /// Reads the configuration space, made of 32-bit fields, from its start.
     pub(crate) fn read_config<T: FromBytes + IntoBytes>(&self) -> T {
         let mut value = T::new_zeroed();
@@ -221,6 +228,9 @@ impl<T: Driver> Registration<T> {
         let object = match T::probe(device) {
             Ok(object) => object,
             Err(error) => {
+                // SAFETY: The device is this driver's. Queues stay enabled until a reset, and no later
+                // probe would find them.
+                unsafe { sys::virtio_reset_device(vdev) };
                 // SAFETY: The device is not live; queues that were found go with this.
                 unsafe { sys::coax_virtio_del_vqs(vdev) };
                 return error.to_errno();

@@ -7,12 +7,15 @@
 #include <linux/hugetlb.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
+#include <linux/nodemask.h>
+#include <linux/notifier.h>
 #include <linux/pid.h>
 #include <linux/rmap.h>
 #include <linux/sched/mm.h>
 #include <linux/scatterlist.h>
 #include <linux/shmem_fs.h>
 #include <linux/timekeeping.h>
+#include <linux/vmstat.h>
 
 unsigned long coax_spin_lock_irqsave(spinlock_t *lock)
 {
@@ -132,6 +135,11 @@ void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data)
 struct device *coax_virtio_parent(struct virtio_device *vdev)
 {
 	return vdev->dev.parent;
+}
+
+int coax_virtio_node(struct virtio_device *vdev)
+{
+	return dev_to_node(vdev->dev.parent);
 }
 
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
@@ -279,6 +287,33 @@ struct resource *coax_request_region(u64 start, u64 len, const char *name)
 void coax_release_region(struct resource *res)
 {
 	release_mem_region(res->start, resource_size(res));
+}
+
+bool coax_node_is_vacant(int nid)
+{
+	return node_possible(nid) && !node_state(nid, N_CPU) && !node_state(nid, N_MEMORY);
+}
+
+u64 coax_node_free_movable_pages(int nid)
+{
+	struct zone *zone = &NODE_DATA(nid)->node_zones[ZONE_MOVABLE];
+	u64 pages = zone_page_state_snapshot(zone, NR_FREE_PAGES);
+	int cpu;
+
+	/* What CPUs keep at hand is free as well. */
+	for_each_online_cpu(cpu)
+		pages += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
+	return pages;
+}
+
+bool coax_pfn_is_movable(unsigned long pfn)
+{
+	return page_zonenum(pfn_to_page(pfn)) == ZONE_MOVABLE;
+}
+
+int coax_notifier_from_errno(int err)
+{
+	return notifier_from_errno(err);
 }
 
 /* System memory and coherent device memory are in the direct map, the private BAR is not. */

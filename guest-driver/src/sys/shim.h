@@ -7,6 +7,7 @@
 #define COAX_SHIM_H
 
 #include <linux/hmm.h>
+#include <linux/memory.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/miscdevice.h>
@@ -42,6 +43,7 @@ bool coax_virtio_needs_reset(struct virtio_device *vdev);
 void *coax_virtio_get_drvdata(struct virtio_device *vdev);
 void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data);
 struct device *coax_virtio_parent(struct virtio_device *vdev);
+int coax_virtio_node(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
 
@@ -67,6 +69,12 @@ void coax_mark_written(struct page *page);
 struct resource *coax_request_free_region(unsigned long size, const char *name);
 struct resource *coax_request_region(u64 start, u64 len, const char *name);
 void coax_release_region(struct resource *res);
+
+/* Memory nodes. */
+bool coax_node_is_vacant(int nid);
+u64 coax_node_free_movable_pages(int nid);
+bool coax_pfn_is_movable(unsigned long pfn);
+int coax_notifier_from_errno(int err);
 
 int coax_copy_by_cpu(u64 dst, u64 src, bool zero, u64 len);
 

@@ -100,7 +100,7 @@ fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
 
 /// The demonstration in both modes.
 fn demonstrate(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
-    let shown = demo::show(images, &Mode::ALL, accel)?;
+    let shown = demo::show(images, &Mode::MOVING, accel)?;
     if !shown.passed {
         bail!("The demonstration failed; its speed is worth nothing");
     }

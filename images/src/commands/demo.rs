@@ -150,6 +150,7 @@ fn title(mode: Mode) -> &'static str {
     match mode {
         Mode::Private => "Private memory: a page that the CPU touches comes back.",
         Mode::Coherent => "Coherent memory: the CPU reads and writes pages where they are.",
+        Mode::Numa => "A memory node: the kernel moves pages when asked.",
     }
 }
 

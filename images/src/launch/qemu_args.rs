@@ -7,7 +7,7 @@ use std::path::Path;
 use super::config::{Tree, VmConfig};
 use crate::accel::Accel;
 use crate::images::Images;
-use crate::job::{PORT_NAME, TREE_TAG};
+use crate::job::{Mode, PORT_NAME, TREE_TAG};
 
 /// What the kernel is always told.
 ///
@@ -19,6 +19,13 @@ const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 oops=panic loglevel=6";
 /// makes the kernel's check of them, and of the timer interrupt, slow and wrong, and without the
 /// counter every look at the clock is an exit to QEMU.
 const TCG_KERNEL_ARGS: &str = "tsc=reliable no_timer_check";
+
+/// What it is told when device memory is a memory node: the driver adds that memory, and the kernel
+/// is to online it for what can be moved away again.
+const NUMA_KERNEL_ARGS: &str = "memhp_default_state=online_movable";
+/// Bus numbers between the host bridges of devices with a node of their own: each takes two, its own
+/// and that behind the port.
+const BUSES_PER_BRIDGE: usize = 8;
 
 /// Paths in a VM's folder.
 pub struct Sockets<'a> {
@@ -44,7 +51,15 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
     ]);
     // The thread that starts a VM waits for it, so this holds QEMU to this program's life.
     args.add(&["-run-with", "exit-with-parent=on"]);
-    args.add(&["-machine", "q35,memory-backend=mem"]);
+    match config.mode {
+        Mode::Private | Mode::Coherent => args.add(&["-machine", "q35,memory-backend=mem"]),
+        Mode::Numa => {
+            args.add(&["-machine", "q35"]);
+            let cpus = config.cpus.saturating_sub(1);
+            let node = format!("node,nodeid=0,cpus=0-{cpus},memdev=mem");
+            args.add(&["-numa", &node]);
+        }
+    }
     match accel {
         Accel::Kvm => args.add(&["-accel", "kvm", "-cpu", "host"]),
         // Five-level page tables lengthen every walk and bring nothing here.
@@ -70,6 +85,7 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
     args.pair("-initrd", paths.initramfs);
     let append: Vec<&str> = std::iter::once(KERNEL_ARGS)
         .chain((accel == Accel::Tcg).then_some(TCG_KERNEL_ARGS))
+        .chain((config.mode == Mode::Numa).then_some(NUMA_KERNEL_ARGS))
         .chain(images.variant.kernel_args())
         .chain(config.kernel_args.iter().map(String::as_str))
         .collect();
@@ -120,14 +136,32 @@ impl Words {
             &socket_chardev(&format!("coax{number}"), socket),
         ]);
         // A PCI Express function needs a port to have ATS and its relatives.
-        let port = format!("pcie-root-port,id=rp{number},chassis={}", number + 1);
-        self.add(&["-device", &port]);
-        let device = format!(
+        let mut port = format!("pcie-root-port,id=rp{number},chassis={}", number + 1);
+        let mut device = format!(
             "vhost-user-coax-pci,chardev=coax{number},memdev=devmem{number},bus=rp{number},\
              command-queues={}",
             config.engines
         );
+        if config.mode == Mode::Numa {
+            self.node(number);
+            port.push_str(&format!(",bus=host{number}"));
+            device.push_str(&format!(",id=accelerator{number}"));
+        }
+        self.add(&["-device", &port]);
         self.add(&["-device", &device]);
+    }
+
+    /// The memory node of a device, as firmware describes that of a GH200: empty, known by the device
+    /// in it (a generic initiator), and the one that the device's host bridge is in.
+    fn node(&mut self, number: usize) {
+        let node = number + 1;
+        self.add(&["-numa", &format!("node,nodeid={node}")]);
+        let bus = node * BUSES_PER_BRIDGE;
+        let bridge = format!("pxb-pcie,id=host{number},bus=pcie.0,bus_nr={bus},numa_node={node}");
+        self.add(&["-device", &bridge]);
+        let initiator =
+            format!("acpi-generic-initiator,id=gi{number},pci-dev=accelerator{number},node={node}");
+        self.add(&["-object", &initiator]);
     }
 
     fn pair(&mut self, option: &str, path: &Path) {
@@ -224,6 +258,26 @@ mod tests {
         let line = shell_line(Path::new("virtiofsd"), &args);
         assert!(line.contains(" --readonly "), "{line}");
         assert!(line.ends_with("--shared-dir '/srv/a b'"), "{line}");
+    }
+
+    #[test]
+    fn a_node_is_that_of_the_bridge_and_of_the_device_behind_it() {
+        let config = VmConfig {
+            mode: Mode::Numa,
+            ..VmConfig::default()
+        };
+        let mut words = Words::default();
+        words.accelerator(&config, 1, Path::new("/run/1"));
+        let line = shell_line(Path::new("qemu"), &words.0);
+        for text in [
+            "-numa node,nodeid=2 ",
+            "pxb-pcie,id=host1,bus=pcie.0,bus_nr=16,numa_node=2 ",
+            "pcie-root-port,id=rp1,chassis=2,bus=host1 ",
+            "acpi-generic-initiator,id=gi1,pci-dev=accelerator1,node=2 ",
+            ",id=accelerator1",
+        ] {
+            assert!(line.contains(text), "no {text} in {line}");
+        }
     }
 
     #[test]

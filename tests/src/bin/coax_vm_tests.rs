@@ -25,7 +25,7 @@ struct Args {
     /// Run only cases whose name contains one of these; `--list` shows the names.
     #[arg(value_name = "CASE")]
     cases: Vec<String>,
-    /// Run in this mode only: private or coherent.
+    /// Run in this mode only: private, coherent or numa.
     #[arg(long)]
     mode: Option<Mode>,
     /// Print the cases, with their modes and what they show, and run nothing.

@@ -12,7 +12,7 @@ use coax::{Access, Context, Location};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
 use crate::case;
-use crate::case::{CaseResult, Subject};
+use crate::case::{CaseResult, Mode, Subject};
 use crate::guest::device::{faulted, range_of, Device};
 use crate::guest::memory::{Mapping, HUGE, PAGE, READ_ONLY, READ_WRITE};
 use crate::guest::pattern::{self, same};
@@ -50,7 +50,8 @@ pub const SUBJECT: Subject = Subject {
         case!(
             written_pages_of_a_private_file_mapping_move,
             "MAP_PRIVATE: those not written are the file's, and stay"
-        ),
+        )
+        .modes(&Mode::MOVING),
         case!(huge_pages, "transparent huge pages"),
         case!(
             a_part_of_a_huge_page,

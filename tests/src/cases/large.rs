@@ -52,7 +52,8 @@ pub const SUBJECT: Subject = Subject {
         case!(
             without_huge_pages_only_the_window_moves,
             "MADV_NOHUGEPAGE: fault-around as it is set"
-        ),
+        )
+        .modes(&Mode::MOVING),
         case!(
             without_huge_pages_small_ones_move_on_request,
             "MADV_NOHUGEPAGE, moved and brought back"

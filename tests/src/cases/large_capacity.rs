@@ -23,24 +23,28 @@ pub const SUBJECT: Subject = Subject {
             in_fragmented_memory_a_huge_page_is_split,
             "room for its pages, but not in one piece"
         )
+        .modes(&Mode::MOVING)
         .in_vm(Vm::SmallDevice)
         .limit(LIMIT),
         case!(
             of_a_huge_page_that_does_not_fit_part_may_move,
             "room for fewer pages than it has"
         )
+        .modes(&Mode::MOVING)
         .in_vm(Vm::SmallDevice)
         .limit(LIMIT),
         case!(
             beside_full_memory_a_huge_page_stays_whole,
             "no room at all: the device uses it in place"
         )
+        .modes(&Mode::MOVING)
         .in_vm(Vm::SmallDevice)
         .limit(LIMIT),
         case!(
             beside_full_memory_untouched_memory_can_be_written,
             "no room for what the device would make"
         )
+        .modes(&Mode::MOVING)
         .in_vm(Vm::SmallDevice)
         .limit(LIMIT),
         case!(

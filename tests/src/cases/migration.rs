@@ -16,11 +16,12 @@ use crate::guest::wait;
 pub const SUBJECT: Subject = Subject {
     name: "migration",
     cases: &[
-        case!(a_device_fault_moves_the_page, "policy on_fault"),
+        case!(a_device_fault_moves_the_page, "policy on_fault").modes(&Mode::MOVING),
         case!(
             fault_around_of_one_moves_one_page,
             "the fault-around setting"
-        ),
+        )
+        .modes(&Mode::MOVING),
         case!(prefetch_moves_and_reports, "moving on request, and again"),
         case!(evict_brings_everything_back, "moving back on request"),
         case!(a_cpu_access_brings_the_page_back, "device-private memory").modes(&[Mode::Private]),
@@ -46,7 +47,7 @@ pub const SUBJECT: Subject = Subject {
             policy_on_request_moves_on_request_alone,
             "the device works in place until asked"
         ),
-        case!(file_and_shared_pages_stay, "prefetch of what cannot move"),
+        case!(file_and_shared_pages_stay, "prefetch of what cannot move").modes(&Mode::MOVING),
         case!(a_gap_is_reported_and_the_rest_moves, "prefetch over a hole"),
         case!(
             a_forked_child_can_be_prefetched_by_its_number,

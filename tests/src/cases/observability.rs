@@ -19,11 +19,13 @@ pub const SUBJECT: Subject = Subject {
         case!(
             counters_tell_a_pages_way,
             "statistics of the driver and of the device"
-        ),
+        )
+        .modes(&Mode::MOVING),
         case!(
             counters_of_a_context_are_its_own,
             "statistics of one context"
-        ),
+        )
+        .modes(&Mode::MOVING),
         case!(
             debugfs_shows_the_drivers_counters,
             "the same numbers for people"
@@ -31,7 +33,8 @@ pub const SUBJECT: Subject = Subject {
         case!(
             tracepoints_tell_a_pages_way,
             "events of a command from submit to completion"
-        ),
+        )
+        .modes(&Mode::MOVING),
         case!(
             a_cpu_fault_is_traced,
             "the event of a page brought back by the CPU"

@@ -37,6 +37,7 @@ pub const SUBJECT: Subject = Subject {
             a_request_leaves_the_peers_pages,
             "moving on request takes pages of system memory alone"
         )
+        .modes(&Mode::MOVING)
         .in_vm(Vm::TwoDevices),
         case!(
             fork_keeps_two_devices_apart,

@@ -33,11 +33,16 @@ pub fn is_going() -> bool {
     }
 }
 
-/// Loads the driver and waits for its device.
-pub fn load(mode: Mode) -> Result<()> {
+/// Loads the driver, which has tried its devices when this returns.
+pub fn insert(mode: Mode) -> Result<()> {
     let file = File::open(MODULE_PATH).context(MODULE_PATH)?;
     let parameter = std::ffi::CString::new(format!("mode={}", mode.parameter()))?;
-    finit_module(&file, &parameter, ModuleInitFlags::empty()).context("finit_module")?;
+    finit_module(&file, &parameter, ModuleInitFlags::empty()).context("finit_module")
+}
+
+/// Loads the driver and waits for its device.
+pub fn load(mode: Mode) -> Result<()> {
+    insert(mode)?;
     wait::until("Device after loading the driver", || {
         Ok(Path::new(DEVICE_PATH).exists())
     })

@@ -22,6 +22,8 @@ use crate::request::Request;
 const GUEST_PROGRAM: &str = "coax-guest-tests";
 /// Boot, driver, and power-off, under TCG on a busy host.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
+/// Of a node's memory: pages stay where a case puts them, until it asks for balancing.
+const NUMA_KERNEL_ARGS: &str = "numa_balancing=disable";
 /// Longest life of a VM: the cases' own limits end one that hangs long before.
 const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -166,9 +168,14 @@ fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> 
         mode: match group.mode {
             Mode::Private => job::Mode::Private,
             Mode::Coherent => job::Mode::Coherent,
+            Mode::Numa => job::Mode::Numa,
         },
         devices: group.vm.devices(),
-        device_memory: Bytes::mib(group.vm.device_memory_mib()),
+        device_memory: Bytes::mib(group.vm.device_memory_mib(group.mode)),
+        kernel_args: (group.mode == Mode::Numa)
+            .then(|| NUMA_KERNEL_ARGS.to_owned())
+            .into_iter()
+            .collect(),
         accel,
         timeout: Some((BOOT_LIMIT + cases).min(VM_LIMIT) * time_factor),
         ..VmConfig::default()

@@ -132,7 +132,7 @@ pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
 }
 
 fn demonstrate(results: &mut Results, options: &Test, images: &Images) {
-    for mode in Mode::ALL {
+    for mode in Mode::MOVING {
         let name = format!("vm: demo.{mode}");
         match demo::show(images, &[mode], options.accel.accel) {
             Ok(shown) if shown.passed => results.add(name, Verdict::Passed),
