@@ -3,8 +3,11 @@
 //! The device reads, writes and takes pages for itself.
 
 use super::{abi::Command, in_user_space, Dmirror, PAGE_SIZE};
-use crate::{kapi::mm, wire};
-use kernel::{bindings, mm::virt::flags, prelude::*};
+use crate::{
+    kapi::{misc::not_supported, mm},
+    wire,
+};
+use kernel::{mm::virt::flags, prelude::*};
 
 /// Which side of a copy is the memory mirrored.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,7 +118,7 @@ impl Dmirror {
                 break;
             };
             if vma.flags() & (flags::SHARED | flags::HUGETLB) != 0 {
-                return Err(Error::from_errno(-(bindings::EOPNOTSUPP as i32)));
+                return Err(not_supported());
             }
             at = vma.end() as u64;
         }
