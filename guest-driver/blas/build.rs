@@ -38,7 +38,11 @@ fn main() {
 
     let run_path: Vec<String> = ["$ORIGIN", INSTALLED]
         .iter()
-        .flat_map(|top| CHOICES.iter().map(move |choice| format!("{top}/cpu-blas/{choice}")))
+        .flat_map(|top| {
+            CHOICES
+                .iter()
+                .map(move |choice| format!("{top}/cpu-blas/{choice}"))
+        })
         .collect();
     for argument in [
         "-Wl,-soname,libblas.so.3".to_owned(),

@@ -91,6 +91,11 @@ const COMMON: &[Package] = &[
         "busybox-static",
         "the guest's shell and tools",
     ),
+    package(
+        Group::Guest,
+        "libblas3",
+        "the CPU's BLAS, behind the drop-in",
+    ),
 ];
 
 /// Debian 12's own Rust and LLVM are too old for the kernel; its `-web` packages and LLVM 19 are

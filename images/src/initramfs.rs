@@ -23,17 +23,31 @@ pub struct Member {
     pub mode: u32,
 }
 
+/// A symbolic link in the base.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Path in the guest.
+    pub guest_path: String,
+    /// What it names.
+    pub target: String,
+}
+
 /// Folders that init mounts on, or that programs expect.
 const FOLDERS: &[&str] = &[
     "proc", "sys", "dev", "tmp", "run", "root", "mnt", "etc", "var",
 ];
 
-/// Writes the base: `members`, and `applets`, links to the busybox among them.
+/// Writes the base: `members`, `links`, and `applets`, links to the busybox among the members.
 ///
 /// # Errors
 ///
 /// Names the file that could not be read or written.
-pub fn write_base(path: &Path, members: &[Member], applets: &[String]) -> io::Result<()> {
+pub fn write_base(
+    path: &Path,
+    members: &[Member],
+    links: &[Link],
+    applets: &[String],
+) -> io::Result<()> {
     let mut archive = Archive::new(BufWriter::new(File::create(path)?));
     for folder in FOLDERS {
         archive.directory(folder)?;
@@ -45,6 +59,9 @@ pub fn write_base(path: &Path, members: &[Member], applets: &[String]) -> io::Re
     archive.file("etc/profile", 0o644, b"export PS1='coax# '\n")?;
     for applet in applets {
         archive.symlink(&format!("bin/{applet}"), "/bin/busybox")?;
+    }
+    for link in links {
+        archive.symlink(&link.guest_path, &link.target)?;
     }
     for member in members {
         let contents = fs::read(&member.host_path).map_err(|error| {

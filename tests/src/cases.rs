@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod atomics;
+pub mod blas;
 pub mod capacity;
 pub mod coherence;
 pub mod commands;
@@ -29,7 +30,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 24] = [
+const SUBJECTS: [Subject; 25] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -48,6 +49,7 @@ const SUBJECTS: [Subject; 24] = [
     reset::SUBJECT,
     storm::SUBJECT,
     large_ranges::SUBJECT,
+    blas::SUBJECT,
     reclaim::SUBJECT,
     large_capacity::SUBJECT,
     capacity::SUBJECT,

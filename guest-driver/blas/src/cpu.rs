@@ -134,12 +134,8 @@ pub fn symbol(name: &CStr) -> *mut c_void {
     let handle = *HANDLE.get_or_init(|| {
         // The loader has it by this name already: this library needs it.
         // SAFETY: The name ends with a zero byte, and nothing is loaded that would run code.
-        let handle = unsafe {
-            libc::dlopen(
-                LIBRARY.as_ptr().cast(),
-                libc::RTLD_LAZY | libc::RTLD_NOLOAD,
-            )
-        };
+        let handle =
+            unsafe { libc::dlopen(LIBRARY.as_ptr().cast(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
         handle.expose_provenance()
     });
     let handle = match handle {

@@ -156,9 +156,7 @@ macro_rules! fortran {
                 };
                 Call::run(parse(), Routine::$SYMM, || {
                     let cpu = <$type>::cpu();
-                    (cpu.symm)(
-                        side, uplo, m, n, alpha, a, lda, b, ldb, beta, c, ldc, 1, 1,
-                    );
+                    (cpu.symm)(side, uplo, m, n, alpha, a, lda, b, ldb, beta, c, ldc, 1, 1);
                 });
             }
         }

@@ -100,7 +100,8 @@ impl Model {
             on_cpu(matrix(2));
             let cpu_time = time(|| on_cpu(matrix(2))).min(time(|| on_cpu(matrix(2))));
 
-            let run = |command: Command| device.run(&[command]).into_iter().all(|done| done.is_ok());
+            let run =
+                |command: Command| device.run(&[command]).into_iter().all(|done| done.is_ok());
             let mut fine = run(Command::nop());
             let nop = (0..3).map(|_| time(|| fine &= run(Command::nop())));
             let command = nop.fold(f64::INFINITY, f64::min);

@@ -135,7 +135,11 @@ pub fn traffic() -> Option<(u64, u64)> {
         return None;
     }
     let mut sums = (0, 0);
-    for stats in session.contexts.iter().filter_map(|context| context.stats().ok()) {
+    for stats in session
+        .contexts
+        .iter()
+        .filter_map(|context| context.stats().ok())
+    {
         sums.0 += stats.context_to_device;
         sums.1 += stats.context_page_requests;
     }
@@ -241,7 +245,8 @@ impl Device for Session {
                 // SAFETY: The command is collected below, and until then the memory is the caller's
                 // promise.
                 let id = unsafe { context.submit(*command) };
-                id.map(|id| (context, id)).map_err(|error| self.judge(&error))
+                id.map(|id| (context, id))
+                    .map_err(|error| self.judge(&error))
             })
             .collect();
         submitted

@@ -86,10 +86,14 @@ pub fn reset() {
 }
 
 /// Sums of an array of counters over all routines, with the names of those that are not zero.
-fn by_reason(select: impl Fn(&'static Counters) -> &'static [AtomicU64; REASONS]) -> Vec<(&'static str, u64)> {
+fn by_reason(
+    select: impl Fn(&'static Counters) -> &'static [AtomicU64; REASONS],
+) -> Vec<(&'static str, u64)> {
     let sum = |reason: Reason| -> u64 {
         let counters = COUNTERS.iter().map(&select);
-        counters.map(|array| array[reason as usize].load(Relaxed)).sum()
+        counters
+            .map(|array| array[reason as usize].load(Relaxed))
+            .sum()
     };
     let all = Reason::ALL.iter();
     all.map(|&reason| (reason.name(), sum(reason)))
@@ -140,7 +144,10 @@ fn line() -> String {
         listed(&on_cpu),
     );
     if let Some((pages, requests)) = session::traffic() {
-        let _ = write!(line, "; {pages} pages moved to the device, {requests} page requests");
+        let _ = write!(
+            line,
+            "; {pages} pages moved to the device, {requests} page requests"
+        );
     }
     line
 }
@@ -161,7 +168,10 @@ fn json() -> String {
         members(&on_cpu),
     );
     if let Some((pages, requests)) = session::traffic() {
-        let _ = write!(json, ",\"pages_to_device\":{pages},\"page_requests\":{requests}");
+        let _ = write!(
+            json,
+            ",\"pages_to_device\":{pages},\"page_requests\":{requests}"
+        );
     }
     for (name, model) in ["single", "double"].iter().zip(Session::known_models()) {
         if let Some(model) = model {
@@ -244,7 +254,8 @@ mod tests {
         offloaded(Routine::Dtrsm, &refused, 0.25);
 
         let line = line();
-        let expected = "2 calls offloaded (dgemm 1, dtrsm 1) in 0.750 s, 1 of them finished by the \
+        let expected =
+            "2 calls offloaded (dgemm 1, dtrsm 1) in 0.750 s, 1 of them finished by the \
                         CPU (fault 1); 3 calls on the CPU (small 2, busy 1)";
         assert!(line.ends_with(expected), "{line}");
         let json = json();

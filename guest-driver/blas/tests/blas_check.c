@@ -115,6 +115,13 @@ static void large(void)
 	slarge(700);
 }
 
+/* Much memory and little to do. */
+static void flat(void)
+{
+	dcheck_gemm('N', 'N', 3100, 2900, 4, 0, 1, 0, 0);
+	dcheck_gemm('N', 'N', 3100, 2900, 4, 5, 1, (double)0.5, 0);
+}
+
 static void *thread(void *argument)
 {
 	seed += (unsigned long long)(size_t)argument * 7919;
@@ -268,7 +275,7 @@ static const struct {
 	{ "level3", level3 },	{ "special", special },	{ "bad_arguments", bad_arguments },
 	{ "large", large },	{ "threads", threads },	{ "forks", forks },
 	{ "exits", exits },	{ "execs", execs },	{ "resets", resets },
-	{ "unreachable", unreachable },
+	{ "unreachable", unreachable }, { "flat", flat },
 };
 
 int main(int argc, char **argv)

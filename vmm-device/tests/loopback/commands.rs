@@ -108,7 +108,10 @@ fn overlapping_and_wrapping_ranges_are_refused() {
         (OP_COPY_ROWS, vec![VA, VA + 0x1000, 100, 3, 99, 100]),
         (OP_COPY_ROWS, vec![VA, VA + 0x1000, 100, 3, 100, 99]),
         (OP_COPY_ROWS, vec![VA, VA + 0x1000, 100, 2, u64::MAX, 100]),
-        (OP_COPY_ROWS, vec![VA, VA + 0x1000, 1 << 32, 1 << 32, 1 << 32, 1 << 32]),
+        (
+            OP_COPY_ROWS,
+            vec![VA, VA + 0x1000, 1 << 32, 1 << 32, 1 << 32, 1 << 32],
+        ),
         (OP_FILL, vec![u64::MAX, 2, 0]),
         (OP_SHA256, vec![VA, u64::MAX]),
         (OP_HISTOGRAM, vec![VA, 1, u64::MAX - 2046]),

@@ -248,7 +248,11 @@ mod tests {
             for trans_b in [false, true] {
                 for (alpha, beta) in [(1.0, 0.0), (-2.0, 1.0), (0.5, -3.0), (0.0, 2.0)] {
                     let mut bench = Bench::<f64>::new(Fault::Never);
-                    let shape = Shape { m: 90, n: 70, k: 65 };
+                    let shape = Shape {
+                        m: 90,
+                        n: 70,
+                        k: 65,
+                    };
                     bench.check_gemm(shape, trans_a, trans_b, alpha, beta);
                     assert_eq!(bench.outcome().failure, None);
                     assert!(bench.outcome().on_device > 0);
@@ -261,7 +265,11 @@ mod tests {
     fn c_is_cut_up_for_the_engines_and_not_read_where_beta_is_zero() {
         let mut bench = Bench::<f32>::new(Fault::Never);
         bench.poison_c = true;
-        let shape = Shape { m: 300, n: 520, k: 300 };
+        let shape = Shape {
+            m: 300,
+            n: 520,
+            k: 300,
+        };
         bench.check_gemm(shape, false, false, 1.0, 0.0);
         assert_eq!(bench.outcome().on_device, 2);
         // Nothing was copied aside.
@@ -273,7 +281,11 @@ mod tests {
         for beta in [0.0, 1.0, -0.5] {
             for at in 0..4 {
                 let mut bench = Bench::<f64>::new(Fault::HalfWay(at));
-                let shape = Shape { m: 520, n: 300, k: 300 };
+                let shape = Shape {
+                    m: 520,
+                    n: 300,
+                    k: 300,
+                };
                 bench.check_gemm(shape, true, false, 1.5, beta);
                 let failed = at < bench.commands();
                 assert_eq!(bench.outcome().failure.is_some(), failed, "{beta} {at}");
@@ -284,7 +296,11 @@ mod tests {
     #[test]
     fn absent_memory_for_copies_leaves_the_call_to_the_cpu() {
         let mut bench = Bench::<f64>::new(Fault::HalfWay(0));
-        let shape = Shape { m: 64, n: 64, k: 64 };
+        let shape = Shape {
+            m: 64,
+            n: 64,
+            k: 64,
+        };
         bench.check_gemm(shape, false, true, 1.0, 1.0);
         // The copy failed, so nothing was asked of the device after it.
         assert_eq!(bench.commands(), 1);

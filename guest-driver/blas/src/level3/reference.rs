@@ -453,7 +453,14 @@ impl<T: TestReal> Bench<T> {
         }
     }
 
-    pub fn check_gemm(&mut self, shape: Shape, trans_a: bool, trans_b: bool, alpha: f32, beta: f32) {
+    pub fn check_gemm(
+        &mut self,
+        shape: Shape,
+        trans_a: bool,
+        trans_b: bool,
+        alpha: f32,
+        beta: f32,
+    ) {
         let Shape { m, n, k } = shape;
         let stored = |rows, cols, trans| if trans { (cols, rows) } else { (rows, cols) };
         let (a, b) = (stored(m, k, trans_a), stored(k, n, trans_b));

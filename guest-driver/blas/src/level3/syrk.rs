@@ -116,12 +116,7 @@ impl<T: Real> Syrk<T> {
 /// # Safety
 ///
 /// The triangle of `c` may be read and written, and `product`, of the same shape, has been written.
-unsafe fn add_triangle<T: Real>(
-    c: &Matrix<T>,
-    beta: T,
-    product: &Matrix<T>,
-    triangle: Triangle,
-) {
+unsafe fn add_triangle<T: Real>(c: &Matrix<T>, beta: T, product: &Matrix<T>, triangle: Triangle) {
     for col in 0..c.cols {
         let rows = match triangle {
             Triangle::Lower => col..c.rows,
