@@ -104,8 +104,11 @@ impl<T: OnCpu> Call<T> {
             return Err(Reason::Arguments);
         }
         session::with(|session| {
-            if least.is_none() && !session.model::<T>().is_worth(&cost) {
-                return Err(Reason::Slower);
+            if least.is_none() {
+                let model = session.model::<T>(cost.flops).ok_or(Reason::Small)?;
+                if !model.is_worth(&cost) {
+                    return Err(Reason::Slower);
+                }
             }
             let begin = Instant::now();
             let mut offload = Offload::new(session, T::cpu(), &session.pool);
@@ -228,7 +231,6 @@ pub struct Shape {
 
 impl<T: Real> Call<T> {
     /// `GEMM`.
-    #[expect(clippy::too_many_arguments, reason = "the shape of the BLAS")]
     pub fn gemm(
         (trans_a, trans_b): (bool, bool),
         shape: Shape,
@@ -267,7 +269,6 @@ impl<T: Real> Call<T> {
     }
 
     /// `SYMM`.
-    #[expect(clippy::too_many_arguments, reason = "the shape of the BLAS")]
     pub fn symm(
         (side, triangle): (Side, Triangle),
         (m, n): (Int, Int),

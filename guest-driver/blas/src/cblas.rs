@@ -3,7 +3,6 @@
 //! calls become column-major ones of the transposed product.
 // UNSAFETY: exported names must not be mangled, and callers hand over raw pointers.
 #![expect(unsafe_code)]
-#![expect(clippy::too_many_arguments, reason = "the shape of the BLAS")]
 
 use std::ffi::{c_int, c_void};
 

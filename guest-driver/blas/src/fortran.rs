@@ -5,7 +5,6 @@
 //! so they are not looked at; the CPU's BLAS gets them.
 // UNSAFETY: exported names must not be mangled, and callers hand over raw pointers.
 #![expect(unsafe_code)]
-#![expect(clippy::too_many_arguments, reason = "the shape of the BLAS")]
 
 use std::ffi::c_char;
 

@@ -11,7 +11,6 @@ mod cpu;
 mod device;
 pub mod fortran;
 mod level3;
-#[cfg(not(test))]
 mod load;
 mod matrix;
 mod model;

@@ -8,13 +8,15 @@ use crate::session;
 use crate::settings::{settings, Report};
 use crate::stats;
 
-/// Called by the loader.
+/// Called by the loader; programs of tests have no CPU's BLAS behind them.
+#[cfg(not(test))]
 #[used]
 #[link_section = ".init_array"]
 static ON_LOAD: extern "C" fn() = on_load;
 
 /// What may be waited for is done now, while there is one thread: a child of `fork` could wait for ever
 /// for a thread of its parent to be done with it.
+#[cfg_attr(test, expect(dead_code, reason = "it is for the loader"))]
 extern "C" fn on_load() {
     f32::cpu();
     f64::cpu();

@@ -19,12 +19,15 @@ use crate::matrix::{Matrix, Operand};
 use crate::real::Real;
 use crate::scratch::Pool;
 
-/// Rows and columns of the matrices measured with.
-const SIZE: usize = 128;
-/// Operations of their product.
-const FLOPS: f64 = 2.0 * (SIZE * SIZE * SIZE) as f64;
-/// Operations below which a call is not worth measuring, and goes to the CPU.
-pub const LEAST_FLOPS: f64 = 4.0 * FLOPS;
+/// Rows and columns of the product that the CPU makes: a small part of a call that is worth measuring.
+const CPU_SIZE: usize = 96;
+/// Rows and columns of the product that the device makes: 2 to 3 ms of its time, and a few hundred pages.
+const DEVICE_SIZE: usize = 256;
+/// Operations that a process must have asked for before anything is measured: ten times as many as the
+/// measurement lets the CPU do, so that a call that waits for it is a tenth slower at most.
+pub const MEASURED_FLOPS: f64 = 64e6;
+/// Operations below which a call goes to the CPU without a look: a command alone takes as long.
+pub const LEAST_FLOPS: f64 = 2e6;
 /// What the device must take at most, of the CPU's time: a measurement of small matrices is not exact
 /// for large ones.
 const MARGIN: f64 = 0.8;
@@ -79,45 +82,46 @@ impl Model {
     }
 
     fn try_measure<T: Real, D: Device>(device: &D, cpu: &Cpu<T>, pool: &Pool) -> Option<Self> {
-        let bytes = SIZE * SIZE * size_of::<T>();
-        let scratch = pool.take(5 * bytes)?;
-        let matrix = |n: usize| scratch.matrix::<T>(n * bytes, SIZE, SIZE);
-        for n in 0..5 {
+        let bytes = DEVICE_SIZE * DEVICE_SIZE * size_of::<T>();
+        let scratch = pool.take(4 * bytes)?;
+        let matrices =
+            [0, 1, 2, 3].map(|n| scratch.matrix::<T>(n * bytes, DEVICE_SIZE, DEVICE_SIZE));
+        for matrix in &matrices {
             // SAFETY: The memory is this function's alone.
-            unsafe { fill(&matrix(n)) };
+            unsafe { fill(matrix) };
         }
-        let product = |c| Product {
+        let [a, b, c, other] = matrices;
+        let product = Product {
             alpha: T::ONE,
-            a: Operand::plain(matrix(0)),
-            b: Operand::plain(matrix(1)),
+            a: Operand::plain(a),
+            b: Operand::plain(b),
             beta: T::ZERO,
             c,
         };
+        let part = |size| Product {
+            a: Operand::plain(a.block(0, 0, size, size)),
+            b: Operand::plain(b.block(0, 0, size, size)),
+            c: c.block(0, 0, size, size),
+            ..product
+        };
         // SAFETY: All matrices lie in memory that only this function uses; C is none of the others.
         unsafe {
-            let on_cpu = |c| product(c).on_cpu(cpu);
-            // The first call makes the CPU's BLAS ready.
-            on_cpu(matrix(2));
-            let cpu_time = time(|| on_cpu(matrix(2))).min(time(|| on_cpu(matrix(2))));
+            // A first small call makes the CPU's BLAS ready.
+            part(CPU_SIZE / 4).on_cpu(cpu);
+            let cpu_time = best(2, || part(CPU_SIZE).on_cpu(cpu));
 
-            let run =
-                |command: Command| device.run(&[command]).into_iter().all(|done| done.is_ok());
-            let mut fine = run(Command::nop());
-            let nop = (0..3).map(|_| time(|| fine &= run(Command::nop())));
-            let command = nop.fold(f64::INFINITY, f64::min);
-
-            let command_of = |c| product(c).command();
-            let cold = time(|| fine &= run(command_of(matrix(3))));
-            let back = time(|| put_back(&matrix(4), &matrix(3)));
-            // What was read just now is out of the CPU's way in this one, which measures C's page alone.
-            fine &= run(command_of(matrix(3)));
-            let warm = (0..3).map(|_| time(|| fine &= run(command_of(matrix(3)))));
-            let warm = warm.fold(f64::INFINITY, f64::min);
+            let mut fine = true;
+            let mut run = |command| fine &= device.run(&[command]).into_iter().all(|r| r.is_ok());
+            run(Command::nop());
+            let command = best(3, || run(Command::nop()));
+            let cold = best(1, || run(product.command()));
+            let warm = best(2, || run(product.command()));
+            let back = best(1, || put_back(&other, &c));
 
             let pages = bytes as f64 / PAGE_SIZE as f64;
             fine.then(|| Self {
-                cpu_flop: cpu_time / FLOPS,
-                device_flop: (warm - command).max(0.0) / FLOPS,
+                cpu_flop: cpu_time / flops(CPU_SIZE),
+                device_flop: (warm - command).max(0.0) / flops(DEVICE_SIZE),
                 page: (cold - warm).max(0.0) / (3.0 * pages) + back / pages,
                 command,
             })
@@ -125,11 +129,20 @@ impl Model {
     }
 }
 
-/// Seconds that something takes.
-fn time(what: impl FnOnce()) -> f64 {
-    let begin = Instant::now();
-    what();
-    begin.elapsed().as_secs_f64()
+/// Operations of a product of square matrices.
+fn flops(size: usize) -> f64 {
+    2.0 * (size * size * size) as f64
+}
+
+/// Seconds that something takes when it is fastest.
+fn best(times: usize, mut what: impl FnMut()) -> f64 {
+    (0..times)
+        .map(|_| {
+            let begin = Instant::now();
+            what();
+            begin.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min)
 }
 
 /// Numbers that are neither 0 nor denormal.

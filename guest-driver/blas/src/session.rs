@@ -18,7 +18,7 @@ use coax::{Command, CommandId, Context, Error};
 
 use crate::cpu::OnCpu;
 use crate::device::Device;
-use crate::model::Model;
+use crate::model::{Model, MEASURED_FLOPS};
 use crate::outcome::Reason;
 use crate::scratch::Pool;
 use crate::settings::settings;
@@ -41,6 +41,8 @@ pub struct Session {
     pub pool: Pool,
     single: OnceLock<Model>,
     double: OnceLock<Model>,
+    /// Operations of calls before anything was measured.
+    asked: AtomicU64,
     inside: AtomicUsize,
     retired: AtomicBool,
     closed: AtomicBool,
@@ -87,6 +89,7 @@ fn current() -> Option<&'static Session> {
         pool: Pool::new(),
         single: OnceLock::new(),
         double: OnceLock::new(),
+        asked: AtomicU64::new(0),
         inside: AtomicUsize::new(0),
         retired: AtomicBool::new(false),
         closed: AtomicBool::new(false),
@@ -184,14 +187,21 @@ impl Session {
         drop(unsafe { std::ptr::read(&*self.contexts) });
     }
 
-    /// How long calls take, measured at the first question.
-    pub fn model<T: OnCpu>(&self) -> Model {
+    /// How long calls take: measured once calls of enough operations, this one's included, have come;
+    /// `None` before that.
+    pub fn model<T: OnCpu>(&self, flops: f64) -> Option<Model> {
         let cell = if size_of::<T>() == 4 {
             &self.single
         } else {
             &self.double
         };
-        *cell.get_or_init(|| Model::measure::<T, _>(self, T::cpu()))
+        if cell.get().is_none() {
+            let asked = self.asked.fetch_add(flops as u64, SeqCst) as f64 + flops;
+            if asked < MEASURED_FLOPS {
+                return None;
+            }
+        }
+        Some(*cell.get_or_init(|| Model::measure::<T, _>(self, T::cpu())))
     }
 
     /// How long calls take, if that was measured.
@@ -266,6 +276,7 @@ mod tests {
             pool: Pool::new(),
             single: OnceLock::new(),
             double: OnceLock::new(),
+            asked: AtomicU64::new(0),
             inside: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             closed: AtomicBool::new(false),

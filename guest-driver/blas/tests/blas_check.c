@@ -111,8 +111,8 @@ static void bad_arguments(void)
 
 static void large(void)
 {
-	dlarge(700);
-	slarge(700);
+	dlarge(400);
+	slarge(400);
 }
 
 /* Much memory and little to do. */
@@ -125,9 +125,9 @@ static void flat(void)
 static void *thread(void *argument)
 {
 	seed += (unsigned long long)(size_t)argument * 7919;
-	for (int round = 0; round < 3; round++) {
-		dlarge(200 + 10 * (int)(size_t)argument);
-		slarge(200 + 10 * (int)(size_t)argument);
+	for (int round = 0; round < 2; round++) {
+		dlarge(130 + 10 * (int)(size_t)argument);
+		slarge(130 + 10 * (int)(size_t)argument);
 	}
 	return NULL;
 }
@@ -145,17 +145,17 @@ static void threads(void)
 /* A child has a device of its own; the parent's goes on. */
 static void forks(void)
 {
-	dlarge(300);
+	dlarge(160);
 	for (int round = 0; round < 3; round++) {
 		pid_t child = fork();
 		int status;
 
 		if (child == 0) {
 			failed = 0;
-			dlarge(300);
+			dlarge(160);
 			_exit(failed != 0);
 		}
-		dlarge(300);
+		dlarge(160);
 		if (waitpid(child, &status, 0) != child || status != 0)
 			complain("the child ended with %#x", status);
 	}
@@ -191,7 +191,7 @@ static void ends(const char *how)
 
 		pthread_create(&one, NULL, busy, NULL);
 		pthread_create(&two, NULL, busy, NULL);
-		dlarge(300);
+		dlarge(160);
 		if (!strcmp(how, "exec"))
 			execl(self_path, self_path, "true", NULL);
 		exit(0);
@@ -220,7 +220,7 @@ static void *resetter(void *argument)
 	while (device >= 0 && !stop) {
 		if (ioctl(device, COAX_IOC_RESET) != 0)
 			complain("the device cannot be reset: %m");
-		usleep(3000);
+		usleep(20000);
 	}
 	if (device >= 0)
 		close(device);
@@ -233,9 +233,9 @@ static void resets(void)
 
 	stop = 0;
 	pthread_create(&other, NULL, resetter, NULL);
-	for (int round = 0; round < 5; round++) {
-		dlarge(500);
-		slarge(500);
+	for (int round = 0; round < 8; round++) {
+		dlarge(200);
+		slarge(200);
 	}
 	stop = 1;
 	pthread_join(other, NULL);

@@ -137,6 +137,7 @@ fn program_that_names_the_c_interface_gets_the_same_library() {
         return;
     };
     let names = ["libblas.so.3", "libcblas.so.3"];
-    let real = names.map(|name| fs::canonicalize(installed.folder().join(name)).expect("it is there"));
+    let real =
+        names.map(|name| fs::canonicalize(installed.folder().join(name)).expect("it is there"));
     assert_eq!(real[0], real[1]);
 }
