@@ -17,12 +17,14 @@ use crate::device::{Device, Product};
 use crate::level3::gemm::put_back;
 use crate::matrix::{Matrix, Operand};
 use crate::real::Real;
-use crate::scratch::Pool;
+use crate::scratch::{Pool, Scratch};
 
 /// Rows and columns of the product that the CPU makes: a small part of a call that is worth measuring.
 const CPU_SIZE: usize = 96;
 /// Rows and columns of the product that the device makes: 2 to 3 ms of its time, and a few hundred pages.
 const DEVICE_SIZE: usize = 256;
+/// Rows and columns of a first product that nothing is measured at.
+const WARM_UP_SIZE: usize = 96;
 /// Operations that a process must have asked for before anything is measured: ten times as many as the
 /// measurement lets the CPU do, so that a call that waits for it is a tenth slower at most.
 pub const MEASURED_FLOPS: f64 = 64e6;
@@ -82,28 +84,9 @@ impl Model {
     }
 
     fn try_measure<T: Real, D: Device>(device: &D, cpu: &Cpu<T>, pool: &Pool) -> Option<Self> {
-        let bytes = DEVICE_SIZE * DEVICE_SIZE * size_of::<T>();
-        let scratch = pool.take(4 * bytes)?;
-        let matrices =
-            [0, 1, 2, 3].map(|n| scratch.matrix::<T>(n * bytes, DEVICE_SIZE, DEVICE_SIZE));
-        for matrix in &matrices {
-            // SAFETY: The memory is this function's alone.
-            unsafe { fill(matrix) };
-        }
-        let [a, b, c, other] = matrices;
-        let product = Product {
-            alpha: T::ONE,
-            a: Operand::plain(a),
-            b: Operand::plain(b),
-            beta: T::ZERO,
-            c,
-        };
-        let part = |size| Product {
-            a: Operand::plain(a.block(0, 0, size, size)),
-            b: Operand::plain(b.block(0, 0, size, size)),
-            c: c.block(0, 0, size, size),
-            ..product
-        };
+        let first = Matrices::<T>::new(pool, WARM_UP_SIZE)?;
+        let second = Matrices::<T>::new(pool, DEVICE_SIZE)?;
+        let part = |size| second.product().block(0, 0, size, size);
         // SAFETY: All matrices lie in memory that only this function uses; C is none of the others.
         unsafe {
             // A first small call makes the CPU's BLAS ready.
@@ -112,19 +95,61 @@ impl Model {
 
             let mut fine = true;
             let mut run = |command| fine &= device.run(&[command]).into_iter().all(|r| r.is_ok());
+            // The first pages to move take the kernel and an emulator through much for the first time.
+            run(first.product().command());
+            put_back(&first.other, &first.c);
             run(Command::nop());
             let command = best(3, || run(Command::nop()));
-            let cold = best(1, || run(product.command()));
-            let warm = best(2, || run(product.command()));
-            let back = best(1, || put_back(&other, &c));
+            let cold = best(1, || run(second.product().command()));
+            let warm = best(2, || run(second.product().command()));
+            let back = best(1, || put_back(&second.other, &second.c));
 
-            let pages = bytes as f64 / PAGE_SIZE as f64;
+            let pages = second.c.bytes() as f64 / PAGE_SIZE as f64;
             fine.then(|| Self {
                 cpu_flop: cpu_time / flops(CPU_SIZE),
                 device_flop: (warm - command).max(0.0) / flops(DEVICE_SIZE),
                 page: (cold - warm).max(0.0) / (3.0 * pages) + back / pages,
                 command,
             })
+        }
+    }
+}
+
+/// Matrices of the measurement's own, of which no page has been with the device.
+struct Matrices<T> {
+    a: Matrix<T>,
+    b: Matrix<T>,
+    c: Matrix<T>,
+    other: Matrix<T>,
+    _scratch: Scratch,
+}
+
+impl<T: Real> Matrices<T> {
+    fn new(pool: &Pool, size: usize) -> Option<Self> {
+        let bytes = size * size * size_of::<T>();
+        let scratch = pool.take(4 * bytes)?;
+        let matrix = |n: usize| {
+            let matrix = scratch.matrix::<T>(n * bytes, size, size);
+            // SAFETY: The memory is this value's alone.
+            unsafe { fill(&matrix) };
+            matrix
+        };
+        Some(Self {
+            a: matrix(0),
+            b: matrix(1),
+            c: matrix(2),
+            other: matrix(3),
+            _scratch: scratch,
+        })
+    }
+
+    fn product(&self) -> Product<T> {
+        Product {
+            alpha: T::ONE,
+            a: Operand::plain(self.a),
+            b: Operand::plain(self.b),
+            beta: T::ZERO,
+            c: self.c,
         }
     }
 }
