@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::blas;
 use crate::cache::{self, Entry, Key};
 use crate::hmm_tests;
 use crate::host_packages::{self, Group};
@@ -20,7 +21,7 @@ use crate::rust_for_kernel::Toolchain;
 use crate::tool;
 
 /// Version of the steps below: part of the key, raised when they change.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 /// Cargo's build folders and one root file system.
 const NEEDED_MIB: u64 = 1500;
 /// Builds kept: going back and forth between versions of the sources builds nothing.
@@ -51,6 +52,8 @@ const GUEST_RUSTFLAGS: (&str, &str) = (
 );
 /// Programs of the host, built with the back end.
 const HOST_PROGRAMS: &[&str] = &["vhost-device-coax", "coax-engine-bench"];
+/// The BLAS drop-in as cargo leaves it.
+const BLAS_LIBRARY: &str = "libcoax_blas.so";
 /// Modules of the kernel itself that are put beside the driver.
 const KERNEL_MODULES: &[&str] = &["lib/test_hmm.ko"];
 /// Crates compiled for host and guest together, for the estimate.
@@ -109,10 +112,13 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     };
     build_host_programs(&target, &log, &mut watch)?;
     build_guest_programs(&target, &log, &mut watch)?;
+    build_blas(&target, &log, &mut watch)?;
     progress.finish();
     let driver = build_driver(kernel, &log)?;
     let tests = entry.path("hmm-tests");
     hmm_tests::build(kernel, &tests, &log)?;
+    let library = target.join("release").join(BLAS_LIBRARY);
+    let blas = blas::stage(&library, &entry.path("blas"), &log)?;
 
     let copy = |from: PathBuf, name: &str| -> Result<PathBuf> {
         let to = entry.path(name);
@@ -128,7 +134,8 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
         host_path: tests,
         mode: 0o755,
     });
-    initramfs::write_base(&initramfs, &members, &applets()?)
+    members.extend(blas.members);
+    initramfs::write_base(&initramfs, &members, &blas.links, &applets()?)
         .context("Cannot write the guest's root file system")?;
     let seconds = started.elapsed().as_secs_f64();
     let guest = Guest {
@@ -190,6 +197,13 @@ fn build_guest_programs(target: &Path, log: &Path, watch: impl FnMut(&str)) -> R
     }
     cargo.envs([GUEST_RUSTFLAGS, GUEST_STRIP]);
     tool::run_logged(&mut cargo, "Building the guest programs", log, watch)
+}
+
+/// The BLAS drop-in, for the host's C library: programs that load it are the host's too.
+fn build_blas(target: &Path, log: &Path, watch: impl FnMut(&str)) -> Result<()> {
+    let mut cargo = cargo(target);
+    cargo.args(["--package", "coax-blas", "--lib"]);
+    tool::run_logged(&mut cargo, "Building the BLAS drop-in", log, watch)
 }
 
 /// The driver's own Makefile, told about this kernel.

@@ -103,6 +103,11 @@ const COMMON: &[Package] = &[
         "libseccomp-dev",
         "system calls that virtiofsd gives up",
     ),
+    package(
+        Group::Guest,
+        "libblas3",
+        "the CPU's BLAS, behind the drop-in",
+    ),
 ];
 
 /// Debian 12's own Rust and LLVM are too old for the kernel; its `-web` packages and LLVM 19 are

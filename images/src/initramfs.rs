@@ -23,6 +23,15 @@ pub struct Member {
     pub mode: u32,
 }
 
+/// A symbolic link in the base.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Path in the guest.
+    pub guest_path: String,
+    /// What it names.
+    pub target: String,
+}
+
 /// Folders that init mounts on, or that programs expect.
 const FOLDERS: &[&str] = &[
     "proc", "sys", "dev", "tmp", "run", "root", "mnt", "etc", "var",
@@ -31,12 +40,17 @@ const FOLDERS: &[&str] = &[
 /// Programs of ours that go by another name too.
 const ALIASES: &[(&str, &str)] = &[("coax", "coaxctl")];
 
-/// Writes the base: `members`, and `applets`, links to the busybox among them.
+/// Writes the base: `members`, `links`, and `applets`, links to the busybox among the members.
 ///
 /// # Errors
 ///
 /// Names the file that could not be read or written.
-pub fn write_base(path: &Path, members: &[Member], applets: &[String]) -> io::Result<()> {
+pub fn write_base(
+    path: &Path,
+    members: &[Member],
+    links: &[Link],
+    applets: &[String],
+) -> io::Result<()> {
     let mut archive = Archive::new(BufWriter::new(File::create(path)?));
     for folder in FOLDERS {
         archive.directory(folder)?;
@@ -52,6 +66,9 @@ pub fn write_base(path: &Path, members: &[Member], applets: &[String]) -> io::Re
     }
     for (name, program) in ALIASES {
         archive.symlink(&format!("bin/{name}"), program)?;
+    }
+    for link in links {
+        archive.symlink(&link.guest_path, &link.target)?;
     }
     for member in members {
         let contents = fs::read(&member.host_path).map_err(|error| {

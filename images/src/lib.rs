@@ -14,6 +14,8 @@ pub mod accel;
 #[cfg(feature = "host")]
 pub mod artifacts;
 #[cfg(feature = "host")]
+pub mod blas;
+#[cfg(feature = "host")]
 pub mod cache;
 #[cfg(feature = "host")]
 pub mod crate_program;

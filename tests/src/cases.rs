@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod atomics;
+pub mod blas;
 pub mod capacity;
 pub mod coherence;
 pub mod commands;
@@ -34,7 +35,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 29] = [
+const SUBJECTS: [Subject; 30] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -55,6 +56,7 @@ const SUBJECTS: [Subject; 29] = [
     reset::SUBJECT,
     storm::SUBJECT,
     large_ranges::SUBJECT,
+    blas::SUBJECT,
     reclaim::SUBJECT,
     large_capacity::SUBJECT,
     capacity::SUBJECT,

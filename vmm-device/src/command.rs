@@ -8,6 +8,7 @@ use coax_abi::wire::{self, COMMAND_ARGS, STATUS_BAD_MESSAGE, STATUS_UNKNOWN_OPCO
 use zerocopy::FromBytes;
 
 use crate::engine::atomic::{CompareSwapArgs, FetchAddArgs};
+use crate::engine::copy::CopyRowsArgs;
 use crate::engine::gemm::GemmArgs;
 use crate::engine::list::ListArgs;
 use crate::engine::tree::TreeArgs;
@@ -26,6 +27,8 @@ pub enum Command {
         /// Bytes.
         len: u64,
     },
+    /// Copy rows.
+    CopyRows(CopyRowsArgs),
     /// Fill `len` bytes with a pattern.
     Fill {
         /// Destination.
@@ -155,6 +158,17 @@ impl Request {
                 }),
                 4,
             ),
+            wire::OP_COPY_ROWS => (
+                Command::CopyRows(CopyRowsArgs {
+                    dst: arg[0],
+                    src: arg[1],
+                    row: arg[2],
+                    rows: arg[3],
+                    dst_stride: arg[4],
+                    src_stride: arg[5],
+                }),
+                6,
+            ),
             _ => return Err(STATUS_UNKNOWN_OPCODE),
         };
         require_zero(&arg, used)?;
@@ -232,6 +246,7 @@ mod tests {
             (wire::OP_COPY, 3),
             (wire::OP_FETCH_ADD, 5),
             (wire::OP_COMPARE_SWAP, 4),
+            (wire::OP_COPY_ROWS, 6),
         ] {
             let mut args = vec![8; used];
             assert!(Request::decode(message(opcode, &args).as_bytes()).is_ok());

@@ -102,6 +102,7 @@ impl Operation {
         Ok(match *command {
             Command::Nop => Self::Nop,
             Command::Copy { dst, src, len } => Self::Copy(copy::Copy::new(dst, src, len)?),
+            Command::CopyRows(args) => Self::Copy(copy::Copy::rows(args)?),
             Command::Fill { dst, len, pattern } => Self::Fill(fill::Fill::new(dst, len, pattern)?),
             Command::Sha256 { src, len } => Self::Sha256(Box::new(hash::Sha256Sum::new(src, len)?)),
             Command::Histogram { src, len, dst } => {

@@ -384,6 +384,10 @@ pub const OP_FETCH_ADD: u32 = 9;
 /// expected, new value; the word is little-endian and naturally aligned. Result = u64 the word
 /// before; it was swapped if that is the value expected.
 pub const OP_COMPARE_SWAP: u32 = 10;
+/// Copy of rows, which moves a block of a matrix: `arg` = dst va, src va, bytes of a row, rows, bytes
+/// from row to row of the destination, the same of the source. Rows of a range may not overlap, nor
+/// may the two ranges from first to last row. Result as [`OP_COPY`].
+pub const OP_COPY_ROWS: u32 = 11;
 
 /// op(A) = Aᵀ.
 pub const GEMM_TRANS_A: u64 = 1 << 0;

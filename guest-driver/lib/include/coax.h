@@ -60,6 +60,8 @@ extern "C" {
 #define COAX_OP_FETCH_ADD 9	/* va, bytes of a word (4, 8), addend, words, bytes from one to the
 				 * next (0: the same again) -> first word before, words */
 #define COAX_OP_COMPARE_SWAP 10 /* va, bytes of the word (4, 8), expected, desired -> word before */
+#define COAX_OP_COPY_ROWS 11	/* dst, src, bytes of a row, rows, bytes from row to row of dst,
+				 * the same of src */
 
 /* Flags of matrix products; without COAX_GEMM_ROW_MAJOR matrices are column-major. */
 #define COAX_GEMM_TRANS_A 1

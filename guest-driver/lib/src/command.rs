@@ -39,6 +39,13 @@ impl Command {
         Self::new(wire::OP_COPY, &[dst, src, bytes])
     }
 
+    /// Copies `rows` rows of `row` bytes, the first from `src` to `dst` and each further one so much
+    /// further on: by the first of `strides` in the destination, by the second in the source.
+    pub fn copy_rows(dst: u64, src: u64, row: u64, rows: u64, strides: (u64, u64)) -> Self {
+        let args = [dst, src, row, rows, strides.0, strides.1];
+        Self::new(wire::OP_COPY_ROWS, &args)
+    }
+
     /// Repeats the little-endian `pattern` over `bytes` from `dst` on.
     pub fn fill(dst: u64, bytes: u64, pattern: u64) -> Self {
         Self::new(wire::OP_FILL, &[dst, bytes, pattern])

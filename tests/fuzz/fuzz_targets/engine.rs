@@ -18,7 +18,7 @@ const PAGES: usize = 16;
 /// Where the memory begins: neither 0 nor at a border of a larger unit.
 const BASE: u64 = 0x7f00_0000_3000;
 /// Opcodes tried: all there are, and one there is not.
-const OPCODES: u8 = wire::OP_COMPARE_SWAP as u8 + 2;
+const OPCODES: u8 = wire::OP_COPY_ROWS as u8 + 2;
 /// Steps before the target loses its patience: a command may be as long as it likes.
 const MOST_STEPS: usize = 200;
 
@@ -127,6 +127,10 @@ fuzz_target!(|input: Input| {
         let va = BASE + at as u64;
         let allowed = match request.command {
             Command::Copy { dst, .. } | Command::Fill { dst, .. } => dst..dst + done,
+            Command::CopyRows(args) => match done.checked_sub(1).map(|last| last / args.row) {
+                Some(last) => args.dst..args.dst + last * args.dst_stride + args.row,
+                None => 0..0,
+            },
             Command::Histogram { dst, .. } => dst..dst.saturating_add(256 * 8),
             Command::Sgemm(_) | Command::Dgemm(_) => BASE..u64::MAX,
             Command::FetchAdd(args) => match (done / args.bytes).checked_sub(1) {

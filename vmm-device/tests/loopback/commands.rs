@@ -61,6 +61,42 @@ fn copy_of_nothing_succeeds_at_any_address() {
 }
 
 #[test]
+fn copy_of_rows_moves_a_block_and_leaves_what_lies_between_its_rows() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // 300 rows of 1001 bytes, out of rows of 9000 and into rows of 1003.
+    let (src, dst, row, rows) = (0x1003, 0x80_0f01, 1001u64, 300u64);
+    let strides = (1003u64, 9000u64);
+    let source = pattern(((rows - 1) * strides.1 + row) as usize);
+    let extent = ((rows - 1) * strides.0 + row + 1) as usize;
+    guest.write(PAGES + src, &source);
+    let mut expected = vec![0xaa; extent];
+    guest.write(PAGES + dst, &expected);
+    let args = [VA + dst, VA + src, row, rows, strides.0, strides.1];
+    let reply = guest.run(0, OP_COPY_ROWS, &args, &linear);
+    assert_eq!(reply.status, STATUS_OK);
+    assert_eq!(reply.bytes_done, row * rows);
+    for n in 0..rows {
+        let from = (n * strides.1) as usize;
+        let to = (n * strides.0) as usize;
+        expected[to..to + row as usize].copy_from_slice(&source[from..from + row as usize]);
+    }
+    assert!(guest.read(PAGES + dst, extent) == expected);
+}
+
+#[test]
+fn copy_of_rows_without_bytes_touches_nothing() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    for (row, rows) in [(0, 5), (5, 0), (0, 0)] {
+        let args = [0, u64::MAX, row, rows, 0, 0];
+        let reply = guest.run(0, OP_COPY_ROWS, &args, &|_| None);
+        assert_eq!(reply.status, STATUS_OK);
+        assert_eq!(reply.bytes_done, 0);
+    }
+}
+
+#[test]
 fn overlapping_and_wrapping_ranges_are_refused() {
     let mut guest = Guest::new();
     guest.open(0);
@@ -68,6 +104,14 @@ fn overlapping_and_wrapping_ranges_are_refused() {
         (OP_COPY, vec![VA, VA + 99, 100]),
         (OP_COPY, vec![VA, u64::MAX - 5, 100]),
         (OP_COPY, vec![u64::MAX - 5, VA, 100]),
+        (OP_COPY_ROWS, vec![VA, VA + 299, 100, 3, 100, 100]),
+        (OP_COPY_ROWS, vec![VA, VA + 0x1000, 100, 3, 99, 100]),
+        (OP_COPY_ROWS, vec![VA, VA + 0x1000, 100, 3, 100, 99]),
+        (OP_COPY_ROWS, vec![VA, VA + 0x1000, 100, 2, u64::MAX, 100]),
+        (
+            OP_COPY_ROWS,
+            vec![VA, VA + 0x1000, 1 << 32, 1 << 32, 1 << 32, 1 << 32],
+        ),
         (OP_FILL, vec![u64::MAX, 2, 0]),
         (OP_SHA256, vec![VA, u64::MAX]),
         (OP_HISTOGRAM, vec![VA, 1, u64::MAX - 2046]),

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The names of the C interface. A row-major matrix is the transpose of a column-major one, so row-major
+//! calls become column-major ones of the transposed product.
+// UNSAFETY: exported names must not be mangled, and callers hand over raw pointers.
+#![expect(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+
+use crate::call::{Call, Shape};
+use crate::cpu::symbol;
+use crate::level3::{Side, Triangle};
+use crate::stats::Routine;
+
+// The interface's enumerations; values outside of them are wrong arguments.
+const TRANS: &[(c_int, bool)] = &[(111, false), (112, true), (113, true)];
+const UPLO: &[(c_int, Triangle)] = &[(121, Triangle::Upper), (122, Triangle::Lower)];
+const UNIT: &[(c_int, bool)] = &[(131, false), (132, true)];
+const SIDE: &[(c_int, Side)] = &[(141, Side::Left), (142, Side::Right)];
+/// Whether matrices are row-major.
+const LAYOUT: &[(c_int, bool)] = &[(101, true), (102, false)];
+
+fn one_of<V: Copy>(number: c_int, values: &[(c_int, V)]) -> Option<V> {
+    let known = values.iter().find(|&&(known, _)| number == known);
+    known.map(|&(_, value)| value)
+}
+
+macro_rules! cblas {
+    ($type:ty: $gemm:ident $syrk:ident $symm:ident $trsm:ident
+     $GEMM:ident $SYRK:ident $SYMM:ident $TRSM:ident) => {
+        cblas!(@ $gemm $GEMM "C = alpha·op(A)·op(B) + beta·C.";
+            (layout: c_int, transa: c_int, transb: c_int, m: c_int, n: c_int, k: c_int,
+             alpha: $type, a: *const $type, lda: c_int, b: *const $type, ldb: c_int,
+             beta: $type, c: *mut $type, ldc: c_int) {
+                let trans = (one_of(transa, TRANS)?, one_of(transb, TRANS)?);
+                let (a, b, c) = ((a, lda), (b, ldb), (c, ldc));
+                if one_of(layout, LAYOUT)? {
+                    let shape = Shape { m: n, n: m, k };
+                    Call::gemm((trans.1, trans.0), shape, alpha, b, a, beta, c)
+                } else {
+                    Call::gemm(trans, Shape { m, n, k }, alpha, a, b, beta, c)
+                }
+            });
+        cblas!(@ $syrk $SYRK "C = alpha·op(A)·op(A)ᵀ + beta·C, in one triangle.";
+            (layout: c_int, uplo: c_int, trans: c_int, n: c_int, k: c_int,
+             alpha: $type, a: *const $type, lda: c_int,
+             beta: $type, c: *mut $type, ldc: c_int) {
+                let (triangle, trans) = (one_of(uplo, UPLO)?, one_of(trans, TRANS)?);
+                let form = if one_of(layout, LAYOUT)? {
+                    (triangle.flipped(), !trans)
+                } else {
+                    (triangle, trans)
+                };
+                Call::syrk(form, (n, k), alpha, (a, lda), beta, (c, ldc))
+            });
+        cblas!(@ $symm $SYMM "C = alpha·A·B + beta·C or alpha·B·A + beta·C, A symmetric.";
+            (layout: c_int, side: c_int, uplo: c_int, m: c_int, n: c_int,
+             alpha: $type, a: *const $type, lda: c_int, b: *const $type, ldb: c_int,
+             beta: $type, c: *mut $type, ldc: c_int) {
+                let (side, triangle) = (one_of(side, SIDE)?, one_of(uplo, UPLO)?);
+                let (form, shape) = if one_of(layout, LAYOUT)? {
+                    ((side.flipped(), triangle.flipped()), (n, m))
+                } else {
+                    ((side, triangle), (m, n))
+                };
+                Call::symm(form, shape, alpha, (a, lda), (b, ldb), beta, (c, ldc))
+            });
+        cblas!(@ $trsm $TRSM
+            "Solves op(A)·X = alpha·B or X·op(A) = alpha·B, A triangular, X in the place of B.";
+            (layout: c_int, side: c_int, uplo: c_int, transa: c_int, diag: c_int,
+             m: c_int, n: c_int,
+             alpha: $type, a: *const $type, lda: c_int, b: *mut $type, ldb: c_int) {
+                let (side, triangle) = (one_of(side, SIDE)?, one_of(uplo, UPLO)?);
+                let (trans, unit) = (one_of(transa, TRANS)?, one_of(diag, UNIT)?);
+                let (form, shape) = if one_of(layout, LAYOUT)? {
+                    ((side.flipped(), triangle.flipped(), trans, unit), (n, m))
+                } else {
+                    ((side, triangle, trans, unit), (m, n))
+                };
+                Call::trsm(form, shape, alpha, (a, lda), (b, ldb))
+            });
+    };
+    (@ $name:ident $routine:ident $doc:literal; ($($arg:ident: $kind:ty),*) $parse:block) => {
+        #[doc = $doc]
+        ///
+        /// # Safety
+        ///
+        /// The contract of the BLAS.
+        #[no_mangle]
+        pub unsafe extern "C" fn $name($($arg: $kind),*) {
+            type Function = unsafe extern "C" fn($($kind),*);
+            let parse = || $parse;
+            // SAFETY: The contract of the BLAS; what is wrong goes to the CPU's BLAS as it came, to the
+            // function of the same name and so of the same type.
+            unsafe {
+                Call::run(parse(), Routine::$routine, || {
+                    let name = const {
+                        match std::ffi::CStr::from_bytes_with_nul(
+                            concat!(stringify!($name), "\0").as_bytes(),
+                        ) {
+                            Ok(name) => name,
+                            Err(_) => panic!("names hold no zero bytes"),
+                        }
+                    };
+                    let function = std::mem::transmute::<*mut c_void, Function>(symbol(name));
+                    function($($arg),*);
+                });
+            }
+        }
+    };
+}
+
+cblas!(f32: cblas_sgemm cblas_ssyrk cblas_ssymm cblas_strsm Sgemm Ssyrk Ssymm Strsm);
+cblas!(f64: cblas_dgemm cblas_dsyrk cblas_dsymm cblas_dtrsm Dgemm Dsyrk Dsymm Dtrsm);

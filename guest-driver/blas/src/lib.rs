@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A BLAS that sends large matrix operations to the coax accelerator and hands on the rest.
+//!
+//! It is loaded in the place of `libblas.so.3` by programs that were never made for it; `README.md` says
+//! how. This library has the functions of level 3 that are worth it, [`fortran`] and [`cblas`]; all
+//! other symbols come from the CPU's BLAS, which it needs under a name of its own.
+
+mod call;
+pub mod cblas;
+mod cpu;
+mod device;
+pub mod fortran;
+mod level3;
+mod load;
+mod matrix;
+mod model;
+mod outcome;
+mod real;
+mod scratch;
+mod session;
+mod settings;
+mod stats;

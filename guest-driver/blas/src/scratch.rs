@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory beside the program's: copies of blocks of C, and blocks that are put together for the device.
+//!
+//! It is kept between calls, so that it stays in device memory, and a child of `fork` does not get it:
+//! the pages of nobody's data would be copied for nothing.
+// UNSAFETY: memory is mapped and unmapped.
+#![expect(unsafe_code)]
+
+use std::sync::Mutex;
+
+use crate::matrix::Matrix;
+
+/// Pieces of memory that are kept.
+const KEPT: usize = 4;
+
+/// A piece of memory of its own.
+///
+/// # Invariants
+///
+/// `at` … `at + bytes` is a mapping that nobody else knows of.
+#[derive(Debug)]
+pub struct Scratch {
+    at: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: The mapping belongs to the process, not to a thread.
+unsafe impl Send for Scratch {}
+
+impl Scratch {
+    fn map(bytes: usize) -> Option<Self> {
+        // SAFETY: A new mapping anywhere disturbs nothing that exists.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return None;
+        }
+        // Without it a child gets the pages as well, which costs time and nothing else.
+        // SAFETY: The range is the mapping made above.
+        unsafe { libc::madvise(at, bytes, libc::MADV_DONTFORK) };
+        // INVARIANT: The kernel gave this range to nobody else.
+        Some(Self {
+            at: at.cast(),
+            bytes,
+        })
+    }
+
+    /// A dense matrix in it, from byte `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// If it is not large enough.
+    pub fn matrix<T>(&self, offset: usize, rows: usize, cols: usize) -> Matrix<T> {
+        assert!(offset + rows * cols * size_of::<T>() <= self.bytes);
+        Matrix {
+            at: self.at.wrapping_add(offset).cast(),
+            rows,
+            cols,
+            ld: rows.max(1),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant the mapping is this one's; matrices in it name memory only.
+        unsafe { libc::munmap(self.at.cast(), self.bytes) };
+    }
+}
+
+/// Pieces of memory that no call uses at the moment.
+#[derive(Debug, Default)]
+pub struct Pool(Mutex<Vec<Scratch>>);
+
+impl Pool {
+    /// An empty pool.
+    pub const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// Memory of at least so many bytes, or `None` if the system has none.
+    pub fn take(&self, bytes: usize) -> Option<Scratch> {
+        let kept = self.0.lock().ok().and_then(|mut kept| {
+            let fitting = kept.iter().position(|scratch| scratch.bytes >= bytes);
+            fitting.map(|index| kept.swap_remove(index))
+        });
+        kept.or_else(|| Scratch::map(bytes.max(1).next_power_of_two()))
+    }
+
+    /// Gives memory back. Only a few pieces are kept, the larger ones before the others.
+    pub fn give(&self, scratch: Scratch) {
+        let Ok(mut kept) = self.0.lock() else { return };
+        kept.push(scratch);
+        kept.sort_by_key(|scratch| std::cmp::Reverse(scratch.bytes));
+        let count = kept.len().min(KEPT);
+        let surplus = kept.split_off(count);
+        drop(kept);
+        drop(surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_given_back_is_taken_again() {
+        let pool = Pool::new();
+        let first = pool.take(5000).expect("there is memory");
+        let at = first.matrix::<f64>(0, 2, 2).at;
+        pool.give(first);
+        let second = pool.take(4000).expect("there is memory");
+        assert_eq!(second.matrix::<f64>(0, 2, 2).at, at);
+    }
+
+    #[test]
+    fn pool_keeps_the_largest_of_many() {
+        let pool = Pool::new();
+        let many: Vec<_> = (0..KEPT + 3)
+            .map(|n| pool.take(4096 << n).expect("there is memory"))
+            .collect();
+        for scratch in many {
+            pool.give(scratch);
+        }
+        let kept = pool.0.lock().expect("nobody panicked");
+        assert_eq!(kept.len(), KEPT);
+        assert!(kept.iter().all(|scratch| scratch.bytes >= 4096 << 3));
+    }
+}

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The device as this process has it: opened at the first call that is large enough, given up when it
+//! fails, and tried again later.
+//!
+//! A child of `fork` forgets its parent's session and opens its own: contexts belong to the memory of
+//! who opened them. No lock of a session is taken in the child, since a thread that is not there may
+//! have held it.
+// UNSAFETY: commands name memory by bare addresses, and sessions are shared by pointer.
+#![expect(unsafe_code)]
+
+use std::mem::ManuallyDrop;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use coax::{Command, CommandId, Context, Error};
+
+use crate::cpu::OnCpu;
+use crate::device::Device;
+use crate::model::{Model, MEASURED_FLOPS};
+use crate::outcome::Reason;
+use crate::scratch::Pool;
+use crate::settings::settings;
+
+/// Most contexts of a process: the device does their commands at the same time.
+const CONTEXTS: u32 = 4;
+/// Milliseconds after which a device that was not there is tried again.
+const RETRY_MS: u64 = 1000;
+
+/// Contexts on one device, and what is known of it.
+///
+/// # Invariants
+///
+/// Sessions are never freed, so that a reference is good for ever. The contexts are there until
+/// `closed` is set, and that is set by the one who drops them, when `retired` is set and nobody is
+/// inside.
+pub struct Session {
+    contexts: ManuallyDrop<Vec<Context>>,
+    /// Memory beside the program's.
+    pub pool: Pool,
+    single: OnceLock<Model>,
+    double: OnceLock<Model>,
+    /// Operations of calls before anything was measured.
+    asked: AtomicU64,
+    inside: AtomicUsize,
+    retired: AtomicBool,
+    closed: AtomicBool,
+}
+
+/// The session of this process, or null.
+static CURRENT: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
+/// When opening is tried again, in milliseconds since [`now_ms`] began to count.
+static RETRY_AT: AtomicU64 = AtomicU64::new(0);
+
+/// Milliseconds since the first call.
+fn now_ms() -> u64 {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    BEGIN.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+/// Calls `body` with the session, or not at all if there is no device.
+pub fn with<R>(body: impl FnOnce(&Session) -> R) -> Option<R> {
+    let session = current()?;
+    if !session.enter() {
+        return None;
+    }
+    let result = body(session);
+    session.leave();
+    Some(result)
+}
+
+/// The session of this process, opened now if there is none.
+fn current() -> Option<&'static Session> {
+    // SAFETY: Null, or a session, which is never freed.
+    if let Some(session) = unsafe { CURRENT.load(SeqCst).as_ref() } {
+        return Some(session);
+    }
+    let now = now_ms();
+    if now < RETRY_AT.load(SeqCst) {
+        return None;
+    }
+    let Ok(contexts) = open() else {
+        RETRY_AT.store(now + RETRY_MS, SeqCst);
+        return None;
+    };
+    let session = Box::into_raw(Box::new(Session {
+        contexts: ManuallyDrop::new(contexts),
+        pool: Pool::new(),
+        single: OnceLock::new(),
+        double: OnceLock::new(),
+        asked: AtomicU64::new(0),
+        inside: AtomicUsize::new(0),
+        retired: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
+    }));
+    // SAFETY: Made above, and not freed.
+    let session = unsafe { &*session };
+    let mine = std::ptr::from_ref(session).cast_mut();
+    match CURRENT.compare_exchange(std::ptr::null_mut(), mine, SeqCst, SeqCst) {
+        Ok(_) => Some(session),
+        Err(other) => {
+            // Another thread was faster.
+            session.retire();
+            // SAFETY: Not null, so a session, which is never freed.
+            unsafe { other.as_ref() }
+        }
+    }
+}
+
+/// A context for each engine, or as many as there are to be had.
+fn open() -> Result<Vec<Context>, Error> {
+    let device = &settings().device;
+    let first = Context::open_path(device)?;
+    let engines = first.info()?.command_queues.clamp(1, CONTEXTS);
+    // The driver deals engines out to contexts in turn.
+    let others = (1..engines).map_while(|_| Context::open_path(device).ok());
+    Ok(std::iter::once(first).chain(others).collect())
+}
+
+/// What a child of `fork` does before anything else.
+pub fn forget_in_child() {
+    let parents = CURRENT.swap(std::ptr::null_mut(), SeqCst);
+    RETRY_AT.store(0, SeqCst);
+    // SAFETY: Null, or a session, which is never freed.
+    if let Some(session) = unsafe { parents.as_ref() } {
+        // With another thread of the parent inside this closes nothing; the files then stay open.
+        session.retire();
+    }
+}
+
+/// Sums of the counters of this process's contexts: pages moved to the device for them, and page
+/// requests.
+pub fn traffic() -> Option<(u64, u64)> {
+    // SAFETY: Null, or a session, which is never freed.
+    let session = unsafe { CURRENT.load(SeqCst).as_ref() }?;
+    if !session.enter() {
+        return None;
+    }
+    let mut sums = (0, 0);
+    for stats in session
+        .contexts
+        .iter()
+        .filter_map(|context| context.stats().ok())
+    {
+        sums.0 += stats.context_to_device;
+        sums.1 += stats.context_page_requests;
+    }
+    session.leave();
+    Some(sums)
+}
+
+impl Session {
+    /// Keeps the contexts open until [`leave`](Self::leave); false if they are closed or about to be.
+    fn enter(&self) -> bool {
+        self.inside.fetch_add(1, SeqCst);
+        if self.retired.load(SeqCst) {
+            self.leave();
+            return false;
+        }
+        true
+    }
+
+    fn leave(&self) {
+        if self.inside.fetch_sub(1, SeqCst) == 1 && self.retired.load(SeqCst) {
+            self.close();
+        }
+    }
+
+    /// Lets no call in any more.
+    fn retire(&self) {
+        self.retired.store(true, SeqCst);
+        let mine = std::ptr::from_ref(self).cast_mut();
+        let _ = CURRENT.compare_exchange(mine, std::ptr::null_mut(), SeqCst, SeqCst);
+        if self.inside.load(SeqCst) == 0 {
+            self.close();
+        }
+    }
+
+    fn close(&self) {
+        if self.closed.swap(true, SeqCst) {
+            return;
+        }
+        // SAFETY:
+        // - `closed` was not set, so this happens once.
+        // - `retired` is set and nobody is inside: who comes in later sees it and touches no context.
+        drop(unsafe { std::ptr::read(&*self.contexts) });
+    }
+
+    /// How long calls take: measured once calls of enough operations, this one's included, have come;
+    /// `None` before that.
+    pub fn model<T: OnCpu>(&self, flops: f64) -> Option<Model> {
+        let cell = if size_of::<T>() == 4 {
+            &self.single
+        } else {
+            &self.double
+        };
+        if cell.get().is_none() {
+            let asked = self.asked.fetch_add(flops as u64, SeqCst) as f64 + flops;
+            if asked < MEASURED_FLOPS {
+                return None;
+            }
+        }
+        Some(*cell.get_or_init(|| Model::measure::<T, _>(self, T::cpu())))
+    }
+
+    /// How long calls take, if that was measured.
+    pub fn known_models() -> [Option<Model>; 2] {
+        // SAFETY: Null, or a session, which is never freed.
+        let session = unsafe { CURRENT.load(SeqCst).as_ref() };
+        session.map_or([None; 2], |session| {
+            [session.single.get().copied(), session.double.get().copied()]
+        })
+    }
+
+    /// Gives the device up if a failure says that it is of no use any more.
+    fn judge(&self, error: &Error) -> Reason {
+        let reason = Reason::of(error);
+        // Commands that are aborted by a reset leave a device that works.
+        let aborted = error.failure().is_some();
+        if reason == Reason::Lost && !aborted {
+            RETRY_AT.store(now_ms() + RETRY_MS, SeqCst);
+            self.retire();
+        }
+        reason
+    }
+
+    /// Waits until the device has let go of a command's memory.
+    fn collect(&self, context: &Context, id: CommandId) -> Result<(), Reason> {
+        match context.wait(id, None) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let given_up = matches!(error.errno(), libc::ENODEV | libc::EIO);
+                if error.failure().is_none() && !given_up {
+                    // The driver's contract excludes it; the device might go on writing.
+                    eprintln!("coax-blas: a command in flight cannot be collected ({error})");
+                    std::process::abort();
+                }
+                Err(self.judge(&error))
+            }
+        }
+    }
+}
+
+impl Device for Session {
+    fn engines(&self) -> usize {
+        self.contexts.len()
+    }
+
+    unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>> {
+        let submitted: Vec<_> = commands
+            .iter()
+            .zip(self.contexts.iter().cycle())
+            .map(|(command, context)| {
+                // SAFETY: The command is collected below, and until then the memory is the caller's
+                // promise.
+                let id = unsafe { context.submit(*command) };
+                id.map(|id| (context, id))
+                    .map_err(|error| self.judge(&error))
+            })
+            .collect();
+        submitted
+            .into_iter()
+            .map(|command| command.and_then(|(context, id)| self.collect(context, id)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> &'static Session {
+        Box::leak(Box::new(Session {
+            contexts: ManuallyDrop::new(Vec::new()),
+            pool: Pool::new(),
+            single: OnceLock::new(),
+            double: OnceLock::new(),
+            asked: AtomicU64::new(0),
+            inside: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
+    #[test]
+    fn contexts_are_closed_when_the_last_call_leaves() {
+        let session = session();
+        assert!(session.enter() && session.enter());
+        session.retire();
+        assert!(!session.enter());
+        session.leave();
+        assert!(!session.closed.load(SeqCst));
+        session.leave();
+        assert!(session.closed.load(SeqCst));
+    }
+
+    #[test]
+    fn session_without_calls_is_closed_at_once() {
+        let session = session();
+        session.retire();
+        assert!(session.closed.load(SeqCst));
+        assert!(!session.enter());
+    }
+}

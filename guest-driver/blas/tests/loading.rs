@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! An ordinary program on libblas with the library in its place, on a machine without a device: it is
+//! found in every way, what it lacks comes from the CPU's BLAS, and results are that library's.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// The distribution's reference BLAS.
+const REFERENCE: &str = "/usr/lib/x86_64-linux-gnu/blas/libblas.so.3";
+
+/// An installation and the program, or nothing on a machine without the distribution's BLAS.
+struct Installed {
+    scratch: TempDir,
+}
+
+impl Installed {
+    fn new() -> Option<Self> {
+        if !Path::new(REFERENCE).exists() {
+            println!("skipped: there is no {REFERENCE} (package libblas3)");
+            return None;
+        }
+        let scratch = tempfile::tempdir().expect("a scratch folder");
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        run(Command::new(package.join("install.sh"))
+            .arg(library())
+            .arg(scratch.path()));
+        run(Command::new("cc")
+            .args(["-O2", "-Wall", "-Wextra", "-Werror"])
+            .arg("-I")
+            .arg(package.join("../lib/include"))
+            .arg(package.join("tests/blas_check.c"))
+            .args([REFERENCE, "-lm", "-lpthread"])
+            .arg("-o")
+            .arg(scratch.path().join("blas_check")));
+        let installed = Self { scratch };
+        // The reference BLAS is the CPU's, whatever else this machine has.
+        let chosen = installed.folder().join("cpu-blas/chosen");
+        fs::create_dir(&chosen).expect("a folder for the choice");
+        let link = chosen.join("libcoax-blas-cpu.so.3");
+        std::os::unix::fs::symlink(REFERENCE, link).expect("a link");
+        Some(installed)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.scratch.path().join("usr/lib/coax")
+    }
+
+    /// Runs the program's cases; what it prints, and what the library reports.
+    fn check(&self, cases: &[&str], variable: &str, value: &Path) -> (String, String) {
+        let report = self.scratch.path().join("report.json");
+        let printed = run(Command::new(self.scratch.path().join("blas_check"))
+            .arg(REFERENCE)
+            .args(cases)
+            .env(variable, value)
+            .env("COAX_BLAS_DEVICE", "/nonexistent/coax0")
+            .env("COAX_BLAS_MIN_FLOPS", "1")
+            .env("COAX_BLAS_STATS", &report));
+        let reports = fs::read_to_string(report).expect("the library was loaded and reported");
+        (printed, reports)
+    }
+}
+
+/// The library that cargo built with the tests.
+fn library() -> PathBuf {
+    let test = std::env::current_exe().expect("this program has a path");
+    test.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("libcoax_blas.so"))
+        .find(|library| library.exists())
+        .expect("cargo builds the dynamic library with the tests")
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().expect("the command starts");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}\n{stdout}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    stdout
+}
+
+#[test]
+fn program_gets_the_cpus_results_by_either_way_of_loading() {
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let cases = ["level3", "special", "forks"];
+    for (variable, value) in [
+        ("LD_LIBRARY_PATH", installed.folder()),
+        ("LD_PRELOAD", installed.folder().join("libblas.so.3")),
+    ] {
+        let (printed, reports) = installed.check(&cases, variable, &value);
+        assert_eq!(printed, "ok level3\nok special\nok forks\n");
+        assert!(reports.contains("\"offloaded\":0,"), "{reports}");
+        assert!(reports.contains("\"absent\":"), "{reports}");
+    }
+}
+
+#[test]
+fn link_in_another_folder_finds_what_is_behind_the_library() {
+    // As the distribution's alternatives have it: the name in the loader's folder leads here.
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let elsewhere = installed.scratch.path().join("alternatives");
+    fs::create_dir(&elsewhere).expect("a folder");
+    let library = installed.folder().join("libblas.so.3");
+    std::os::unix::fs::symlink(library, elsewhere.join("libblas.so.3")).expect("a link");
+    // Installed for good, the links are found by their own path; here that is elsewhere too.
+    let links = installed.folder().join("cpu-blas");
+    std::os::unix::fs::symlink(links, elsewhere.join("cpu-blas")).expect("a link");
+    let (printed, _) = installed.check(&["special"], "LD_LIBRARY_PATH", &elsewhere);
+    assert_eq!(printed, "ok special\n");
+}
+
+#[test]
+fn wrong_arguments_reach_the_programs_own_xerbla() {
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let folder = installed.folder();
+    let (printed, reports) = installed.check(&["bad_arguments"], "LD_LIBRARY_PATH", &folder);
+    assert_eq!(printed, "ok bad_arguments\n");
+    assert!(reports.contains("\"on_cpu\":{\"arguments\":"), "{reports}");
+}
+
+#[test]
+fn program_that_names_the_c_interface_gets_the_same_library() {
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let names = ["libblas.so.3", "libcblas.so.3"];
+    let real =
+        names.map(|name| fs::canonicalize(installed.folder().join(name)).expect("it is there"));
+    assert_eq!(real[0], real[1]);
+}

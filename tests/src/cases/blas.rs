@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The BLAS drop-in under an ordinary program on libblas: the CPU's results, whatever becomes of the
+//! device.
+//!
+//! The program is `guest-driver/blas/tests/blas_check.c`. It compares each call with the reference
+//! BLAS, and says nothing of devices; that the device was at work is in the library's report.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use crate::case;
+use crate::case::{CaseResult, Subject, Vm};
+
+/// The cases of this file.
+pub const SUBJECT: Subject = Subject {
+    name: "blas",
+    cases: &[
+        case!(
+            an_unchanged_program_gets_the_cpus_results,
+            "every letter, factor and edge of gemm, syrk, symm and trsm"
+        )
+        .limit(LONG),
+        case!(
+            the_library_is_found_by_preload_and_by_path,
+            "LD_PRELOAD and LD_LIBRARY_PATH"
+        ),
+        case!(
+            nan_overlap_and_misalignment_end_as_on_the_cpu,
+            "numbers and memory out of the ordinary"
+        ),
+        case!(
+            wrong_arguments_reach_the_programs_xerbla,
+            "the CPU's BLAS refuses them"
+        ),
+        case!(
+            large_calls_are_worth_it_by_measurement,
+            "no threshold given"
+        )
+        .limit(LONG),
+        case!(threads_share_the_device, "six threads at once").limit(LONG),
+        case!(
+            children_have_a_device_of_their_own,
+            "fork before and during use"
+        )
+        .limit(LONG),
+        case!(
+            exit_and_exec_in_mid_call_end_the_process,
+            "with calls of other threads under way"
+        )
+        .limit(LONG),
+        case!(
+            resets_in_mid_call_are_not_noticed,
+            "the device taken out of service again and again"
+        )
+        .limit(LONG),
+        case!(
+            memory_out_of_the_devices_reach_is_the_cpus,
+            "a factor in a mapping of device registers"
+        ),
+        case!(without_a_device_all_is_the_cpus, "no such file"),
+        case!(
+            matrices_larger_than_device_memory_are_used_in_place,
+            "64 MiB of device memory"
+        )
+        .in_vm(Vm::SmallDevice)
+        .limit(LONG),
+    ],
+};
+
+/// The CPU's share of these comparisons, by a reference BLAS on an emulated CPU.
+const LONG: Duration = Duration::from_secs(180);
+const CHECK: &str = "/bin/blas_check";
+const REFERENCE: &str = "/usr/lib/x86_64-linux-gnu/blas/libblas.so.3";
+const DROP_IN: &str = "/usr/lib/coax";
+
+/// The program with the drop-in in the place of libblas; all calls go to the device.
+fn program(cases: &[&str]) -> Command {
+    let mut command = Command::new(CHECK);
+    command.arg(REFERENCE).args(cases);
+    command.env("LD_LIBRARY_PATH", DROP_IN);
+    command.env("COAX_BLAS_MIN_FLOPS", "1");
+    command
+}
+
+/// What the library reported, process by process.
+struct Reports(Vec<String>);
+
+impl Reports {
+    /// Sum of a number over all processes; 0 where it is not named.
+    fn sum(&self, name: &str) -> u64 {
+        let key = format!("\"{name}\":");
+        let number = |report: &String| -> u64 {
+            let Some((_, rest)) = report.split_once(&key) else {
+                return 0;
+            };
+            let digits = rest.find(|c: char| !c.is_ascii_digit());
+            rest[..digits.unwrap_or(rest.len())].parse().unwrap_or(0)
+        };
+        self.0.iter().map(number).sum()
+    }
+}
+
+/// Runs the program, which must say that all is well, and reads the reports of its processes.
+fn checked(mut command: Command) -> Result<Reports> {
+    let report = PathBuf::from(format!("/tmp/blas-{}.json", std::process::id()));
+    command.env("COAX_BLAS_STATS", &report);
+    let output = command.output().context("Cannot start the program")?;
+    succeeded(&output)?;
+    let text = fs::read_to_string(&report).context("The library reported nothing")?;
+    fs::remove_file(&report).context("The report cannot be removed")?;
+    for line in text.lines() {
+        println!("# {line}");
+    }
+    Ok(Reports(text.lines().map(str::to_owned).collect()))
+}
+
+fn succeeded(output: &Output) -> CaseResult {
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    bail!(
+        "The program ended with {}\n{}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+}
+
+fn an_unchanged_program_gets_the_cpus_results() -> CaseResult {
+    let reports = checked(program(&["level3", "large"]))?;
+    ensure!(reports.sum("offloaded") > 1000, "The device was not used");
+    for reason in ["fault", "busy", "lost", "absent"] {
+        ensure!(reports.sum(reason) == 0, "Calls failed: {reason}");
+    }
+    Ok(())
+}
+
+fn the_library_is_found_by_preload_and_by_path() -> CaseResult {
+    let by_path = checked(program(&["large"]))?.sum("offloaded");
+    let mut preloaded = program(&["large"]);
+    let folder = Path::new(REFERENCE).parent().context("It has a folder")?;
+    preloaded.env("LD_LIBRARY_PATH", folder);
+    preloaded.env("LD_PRELOAD", format!("{DROP_IN}/libblas.so.3"));
+    let by_preload = checked(preloaded)?.sum("offloaded");
+    ensure!(
+        by_path == by_preload && by_path > 0,
+        "{by_path} and {by_preload} calls"
+    );
+    Ok(())
+}
+
+fn nan_overlap_and_misalignment_end_as_on_the_cpu() -> CaseResult {
+    let reports = checked(program(&["special"]))?;
+    // What overlaps or is misaligned, in either precision, is handed on; the rest is not.
+    ensure!(reports.sum("arguments") == 4, "arguments");
+    ensure!(reports.sum("offloaded") == 4, "offloaded");
+    Ok(())
+}
+
+fn wrong_arguments_reach_the_programs_xerbla() -> CaseResult {
+    let reports = checked(program(&["bad_arguments"]))?;
+    ensure!(reports.sum("offloaded") == 0, "offloaded");
+    Ok(())
+}
+
+fn large_calls_are_worth_it_by_measurement() -> CaseResult {
+    let mut command = program(&["large"]);
+    command.env_remove("COAX_BLAS_MIN_FLOPS");
+    let reports = checked(command)?;
+    ensure!(reports.0[0].contains("measured_double"), "Not measured");
+    ensure!(reports.sum("offloaded") > 0, "The device was not used");
+    Ok(())
+}
+
+fn threads_share_the_device() -> CaseResult {
+    let reports = checked(program(&["threads"]))?;
+    ensure!(reports.sum("offloaded") > 0, "The device was not used");
+    Ok(())
+}
+
+fn children_have_a_device_of_their_own() -> CaseResult {
+    // Children end without a report; their results are checked by themselves.
+    let reports = checked(program(&["forks"]))?;
+    ensure!(reports.sum("lost") == 0, "Calls failed");
+    Ok(())
+}
+
+fn exit_and_exec_in_mid_call_end_the_process() -> CaseResult {
+    let reports = checked(program(&["exits", "execs"]))?;
+    ensure!(reports.sum("offloaded") > 0, "The device was not used");
+    Ok(())
+}
+
+fn resets_in_mid_call_are_not_noticed() -> CaseResult {
+    let reports = checked(program(&["resets"]))?;
+    ensure!(reports.sum("lost") > 0, "No reset met a call");
+    Ok(())
+}
+
+fn memory_out_of_the_devices_reach_is_the_cpus() -> CaseResult {
+    let mut command = program(&["unreachable"]);
+    command.env("BLAS_CHECK_MAPPING", device_bar()?);
+    let reports = checked(command)?;
+    ensure!(reports.sum("fault") == 2, "No fault was seen");
+    Ok(())
+}
+
+/// The file by which a program can map the device's memory as registers.
+fn device_bar() -> Result<PathBuf> {
+    for device in fs::read_dir("/sys/bus/pci/devices")? {
+        let device = device?.path();
+        let id = fs::read_to_string(device.join("device"))?;
+        if id.trim() == "0x107f" {
+            return Ok(device.join("resource4"));
+        }
+    }
+    bail!("The device is not on the bus")
+}
+
+fn without_a_device_all_is_the_cpus() -> CaseResult {
+    let mut command = program(&["large"]);
+    command.env("COAX_BLAS_DEVICE", "/dev/coax-that-is-not-there");
+    let reports = checked(command)?;
+    ensure!(reports.sum("offloaded") == 0, "offloaded");
+    ensure!(reports.sum("absent") > 0, "absent");
+    Ok(())
+}
+
+fn matrices_larger_than_device_memory_are_used_in_place() -> CaseResult {
+    let reports = checked(program(&["flat"]))?;
+    ensure!(reports.sum("offloaded") == 2, "offloaded");
+    for reason in ["fault", "busy", "lost"] {
+        ensure!(reports.sum(reason) == 0, "Calls failed: {reason}");
+    }
+    Ok(())
+}
