@@ -237,10 +237,14 @@ impl Device {
         let memory = self.memory()?;
         memory.data().set_accepting(false);
         let held = first().and_then(|()| match &self.node {
-            // Removing the memory is the only way to empty a node that a driver has.
+            // Removing the memory is the only way to empty a node that a driver has. It must not come
+            // back when the device is going, which waits for this call or has begun before it.
             Some(node) => node
                 .remove(REMOVE_LIMIT_MS)
-                .and_then(|()| node.add())
+                .and_then(|()| match self.is_alive() {
+                    true => node.add(),
+                    false => Err(ENODEV),
+                })
                 .map(|()| 0),
             None => migration::evict_all(&memory),
         });
