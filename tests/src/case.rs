@@ -73,16 +73,19 @@ pub enum Vm {
     Lifecycle,
     /// The case loses the back end; nothing else runs in this VM.
     Doomed,
+    /// The same, for a program that does not know that there is one.
+    DoomedUnseen,
 }
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 5] = [
+    pub const ALL: [Vm; 6] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,
         Vm::Lifecycle,
         Vm::Doomed,
+        Vm::DoomedUnseen,
     ];
 
     /// Name in reports.
@@ -93,6 +96,7 @@ impl Vm {
             Vm::TwoDevices => "two-devices",
             Vm::Lifecycle => "lifecycle",
             Vm::Doomed => "doomed",
+            Vm::DoomedUnseen => "doomed-unseen",
         }
     }
 
