@@ -315,10 +315,8 @@ mod tests {
 
     #[test]
     fn one_group_brings_only_its_own_packages() {
-        assert_eq!(
-            names(&needed(&[Group::Guest])),
-            ["busybox-static", "libblas3"]
-        );
+        let guest = ["busybox-static", "libblas3"];
+        assert_eq!(names(&needed(&[Group::Guest])), guest);
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub enum Vm {
     Lifecycle,
     /// The case loses the back end; nothing else runs in this VM.
     Doomed,
+    /// The same, for a program that does not know that there is one.
+    DoomedUnseen,
 }
 
 impl Vm {
@@ -93,6 +95,7 @@ impl Vm {
         Vm::Tree,
         Vm::Lifecycle,
         Vm::Doomed,
+        Vm::DoomedUnseen,
     ];
 
     /// Name in reports.
@@ -104,6 +107,7 @@ impl Vm {
             Vm::Tree => "tree",
             Vm::Lifecycle => "lifecycle",
             Vm::Doomed => "doomed",
+            Vm::DoomedUnseen => "doomed-unseen",
         }
     }
 

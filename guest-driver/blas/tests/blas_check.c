@@ -241,6 +241,23 @@ static void resets(void)
 	pthread_join(other, NULL);
 }
 
+/* Goes on until the device is lost, and once more. */
+static void loss(void)
+{
+	int device = 0;
+
+	dlarge(160);
+	puts("under way");
+	fflush(stdout);
+	while (device >= 0) {
+		dlarge(160);
+		device = open("/dev/coax0", O_RDWR | O_CLOEXEC);
+		if (device >= 0)
+			close(device);
+	}
+	dlarge(160);
+}
+
 /* A matrix in a mapping that the CPU can read and a device has no business with. */
 static void unreachable(void)
 {
@@ -276,6 +293,7 @@ static const struct {
 	{ "large", large },	{ "threads", threads },	{ "forks", forks },
 	{ "exits", exits },	{ "execs", execs },	{ "resets", resets },
 	{ "unreachable", unreachable }, { "flat", flat },
+	{ "loss", loss },
 };
 
 int main(int argc, char **argv)

@@ -6,14 +6,16 @@
 //! BLAS, and says nothing of devices; that the device was at work is in the library's report.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
 use crate::case;
 use crate::case::{CaseResult, Subject, Vm};
+use crate::request::Request;
 
 /// The cases of this file.
 pub const SUBJECT: Subject = Subject {
@@ -27,7 +29,8 @@ pub const SUBJECT: Subject = Subject {
         case!(
             the_library_is_found_by_preload_and_by_path,
             "LD_PRELOAD and LD_LIBRARY_PATH"
-        ),
+        )
+        .limit(LONG),
         case!(
             nan_overlap_and_misalignment_end_as_on_the_cpu,
             "numbers and memory out of the ordinary"
@@ -68,6 +71,12 @@ pub const SUBJECT: Subject = Subject {
         )
         .in_vm(Vm::SmallDevice)
         .limit(LONG),
+        case!(
+            a_device_that_dies_in_mid_call_is_not_noticed,
+            "the back end killed under calls"
+        )
+        .in_vm(Vm::DoomedUnseen)
+        .limit(LONG),
     ],
 };
 
@@ -105,11 +114,28 @@ impl Reports {
 }
 
 /// Runs the program, which must say that all is well, and reads the reports of its processes.
-fn checked(mut command: Command) -> Result<Reports> {
+fn checked(command: Command) -> Result<Reports> {
+    checked_while(command, |_| Ok(()))
+}
+
+/// The same, with something to do when it has begun to speak.
+fn checked_while(
+    mut command: Command,
+    meanwhile: impl FnOnce(&mut dyn BufRead) -> CaseResult,
+) -> Result<Reports> {
     let report = PathBuf::from(format!("/tmp/blas-{}.json", std::process::id()));
     command.env("COAX_BLAS_STATS", &report);
-    let output = command.output().context("Cannot start the program")?;
-    succeeded(&output)?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program = command.spawn().context("Cannot start the program")?;
+    let stdout = program.stdout.take().context("It is piped")?;
+    let mut stdout = BufReader::new(stdout);
+    meanwhile(&mut stdout)?;
+    let mut text = String::new();
+    stdout
+        .read_to_string(&mut text)
+        .context("Cannot read what the program says")?;
+    let output = program.wait_with_output().context("The program is lost")?;
+    succeeded(&text, &output)?;
     let text = fs::read_to_string(&report).context("The library reported nothing")?;
     fs::remove_file(&report).context("The report cannot be removed")?;
     for line in text.lines() {
@@ -118,16 +144,14 @@ fn checked(mut command: Command) -> Result<Reports> {
     Ok(Reports(text.lines().map(str::to_owned).collect()))
 }
 
-fn succeeded(output: &Output) -> CaseResult {
+fn succeeded(stdout: &str, output: &Output) -> CaseResult {
     if output.status.success() {
         return Ok(());
     }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     bail!(
-        "The program ended with {}\n{}{}",
+        "The program ended with {}\n{stdout}{}",
         output.status,
-        text(&output.stdout),
-        text(&output.stderr)
+        String::from_utf8_lossy(&output.stderr)
     );
 }
 
@@ -141,8 +165,8 @@ fn an_unchanged_program_gets_the_cpus_results() -> CaseResult {
 }
 
 fn the_library_is_found_by_preload_and_by_path() -> CaseResult {
-    let by_path = checked(program(&["large"]))?.sum("offloaded");
-    let mut preloaded = program(&["large"]);
+    let by_path = checked(program(&["special"]))?.sum("offloaded");
+    let mut preloaded = program(&["special"]);
     let folder = Path::new(REFERENCE).parent().context("It has a folder")?;
     preloaded.env("LD_LIBRARY_PATH", folder);
     preloaded.env("LD_PRELOAD", format!("{DROP_IN}/libblas.so.3"));
@@ -237,5 +261,22 @@ fn matrices_larger_than_device_memory_are_used_in_place() -> CaseResult {
     for reason in ["fault", "busy", "lost"] {
         ensure!(reports.sum(reason) == 0, "Calls failed: {reason}");
     }
+    Ok(())
+}
+
+fn a_device_that_dies_in_mid_call_is_not_noticed() -> CaseResult {
+    // It goes on until the device is gone, and compares all the time.
+    let reports = checked_while(program(&["loss"]), |stdout| {
+        let mut line = String::new();
+        stdout
+            .read_line(&mut line)
+            .context("The program is silent")?;
+        ensure!(line == "under way\n", "{line}");
+        println!("{}", Request::KillDevice);
+        Ok(())
+    })?;
+    ensure!(reports.sum("offloaded") > 0, "The device was not used");
+    let unserved = reports.sum("lost") + reports.sum("absent");
+    ensure!(unserved > 0, "The device was there to the end");
     Ok(())
 }
