@@ -171,7 +171,7 @@ impl Look {
         let unconcerned = Arc::new(Unconcerned, GFP_KERNEL)?;
         Ok(Look {
             window: Window::new()?,
-            notifier: KBox::pin_init(IntervalNotifier::new(mm, unconcerned), GFP_KERNEL)?,
+            notifier: KBox::pin_init(IntervalNotifier::idle(mm, unconcerned), GFP_KERNEL)?,
         })
     }
 

@@ -88,7 +88,7 @@ pub enum Vm {
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 6] = [
+    pub const ALL: [Vm; 7] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,

@@ -156,7 +156,22 @@ impl<'a> Migration<'a> {
                 npages as c_ulong,
             )
         })?;
-        Ok(Self::begun(How::Pfns, arrays, npages))
+        let mut migration = Self::begun(How::Pfns, arrays, npages);
+        migration.leave_vacated();
+        Ok(migration)
+    }
+
+    /// Leaves pages alone whose content somebody else has just moved away: until the last reference
+    /// to them is given up they are found by number, but nothing of a page is in them.
+    fn leave_vacated(&mut self) {
+        let mut next = 0;
+        while let Some((i, source)) = self.source_from(next) {
+            next = i + (1 << source.order);
+            // What is charged to a memory cgroup is in use; migration takes the charge along.
+            if source.page.is_some_and(|page| !page.is_charged()) {
+                self.arrays.src[i] &= !MIGRATE;
+            }
+        }
     }
 
     fn begun(how: How, arrays: PageArrays, npages: usize) -> Self {

@@ -68,7 +68,7 @@ impl Invalidation<'_> {
     }
 }
 
-/// A notifier for the whole of a process's address space.
+/// A notifier for a process's address space.
 #[pin_data(PinnedDrop)]
 pub(crate) struct IntervalNotifier<T: Invalidate> {
     #[pin]
@@ -89,12 +89,33 @@ impl<T: Invalidate> IntervalNotifier<T> {
         invalidate_finish: None,
     };
 
-    /// Registers with `mm`, which must be in use.
+    /// Watches all of `mm`, which must be in use.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
     pub(crate) fn new<'a>(mm: &'a MmWithUser, target: Arc<T>) -> impl PinInit<Self, Error> + 'a
+    where
+        T: 'a,
+    {
+        Self::of(mm, target, c_ulong::MAX & !0xfff)
+    }
+
+    /// Watches nothing but the first page, where nothing is ever mapped: for looks of which a guess is
+    /// good enough, and which other threads' changes are not to hold up.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(crate) fn idle<'a>(mm: &'a MmWithUser, target: Arc<T>) -> impl PinInit<Self, Error> + 'a
+    where
+        T: 'a,
+    {
+        Self::of(mm, target, 4096)
+    }
+
+    /// Watches the first `len` bytes.
+    fn of<'a>(mm: &'a MmWithUser, target: Arc<T>, len: c_ulong) -> impl PinInit<Self, Error> + 'a
     where
         T: 'a,
     {
@@ -111,7 +132,7 @@ impl<T: Invalidate> IntervalNotifier<T> {
                 // Callbacks may come before this object is complete, but the fields they use
                 // are set before this one.
                 to_result(unsafe {
-                    bindings::mmu_interval_notifier_insert(slot, raw_mm, 0, c_ulong::MAX & !0xfff, &Self::OPS)
+                    bindings::mmu_interval_notifier_insert(slot, raw_mm, 0, len, &Self::OPS)
                 })
             }),
         })

@@ -64,6 +64,12 @@ impl PagePtr {
         unsafe { sys::coax_page_is_plain_anon(self.as_ptr()) }
     }
 
+    /// Whether the page is charged to a memory cgroup, as every page of a process is.
+    pub(crate) fn is_charged(self) -> bool {
+        // SAFETY: The struct page is valid by the type's contract.
+        unsafe { sys::coax_page_is_charged(self.as_ptr()) }
+    }
+
     /// Whether the page is private memory of some device, which no CPU can address.
     pub(crate) fn is_device_private(self) -> bool {
         // SAFETY: The struct page is valid by the type's contract.

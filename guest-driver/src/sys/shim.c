@@ -7,6 +7,7 @@
 #include <linux/hugetlb.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
+#include <linux/memcontrol.h>
 #include <linux/nodemask.h>
 #include <linux/notifier.h>
 #include <linux/pid.h>
@@ -184,6 +185,11 @@ struct dev_pagemap *coax_folio_pgmap(struct folio *folio)
 unsigned long coax_folio_nr_pages(struct folio *folio)
 {
 	return folio_nr_pages(folio);
+}
+
+bool coax_page_is_charged(struct page *page)
+{
+	return mem_cgroup_disabled() || folio_memcg_charged(page_folio(page));
 }
 
 bool coax_page_is_device_private(struct page *page)

@@ -52,6 +52,7 @@ struct page *coax_pfn_to_page(unsigned long pfn);
 unsigned long coax_page_to_pfn(struct page *page);
 unsigned long coax_folio_pfn(struct folio *folio);
 struct dev_pagemap *coax_folio_pgmap(struct folio *folio);
+bool coax_page_is_charged(struct page *page);
 bool coax_page_is_device_private(struct page *page);
 bool coax_page_is_device_coherent(struct page *page);
 bool coax_pfn_is_zero(unsigned long pfn);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use crate::case;
-use crate::case::{CaseResult, Subject, Vm};
+use crate::case::{CaseResult, Mode, Subject, Vm};
 use crate::request::Request;
 
 /// The cases of this file.
@@ -59,6 +59,8 @@ pub const SUBJECT: Subject = Subject {
             resets_in_mid_call_are_not_noticed,
             "the device taken out of service again and again"
         )
+        // A node takes seconds to be emptied, longer than any call.
+        .modes(&Mode::MOVING)
         .limit(LONG),
         case!(
             memory_out_of_the_devices_reach_is_the_cpus,
