@@ -137,12 +137,15 @@ pub enum Suite {
     Vm,
     /// The kernel's own tests of this subject, on coax and on the kernel's test_hmm
     Hmm,
+    /// What a coherent accelerator has to do for Linux, requirement by requirement; the cases are those
+    /// of `vm`, so it runs only when it is named
+    Requirements,
 }
 
 /// `coax test`
 #[derive(Args, Debug)]
 pub struct Test {
-    /// Suites to run; all, cheapest first, if none is named
+    /// Suites to run; all but `requirements`, cheapest first, if none is named
     #[arg(value_enum, value_name = "SUITE")]
     pub suites: Vec<Suite>,
     /// Only list the suites, with the cases of `vm`
@@ -154,7 +157,7 @@ pub struct Test {
     /// Of the suite `vm`, only cases whose name contains this; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
-    /// Of the suite `hmm`, also write both drivers' results as JSON
+    /// Also write the results of `hmm` or `requirements`, whichever runs first, as JSON
     #[arg(long, value_name = "FILE", conflicts_with = "list")]
     pub json: Option<PathBuf>,
     /// Run the half of the suite `hmm` that is on coax so many times

@@ -2,6 +2,7 @@
 //! The cases, one file a subject.
 
 pub mod access;
+pub mod accounting;
 pub mod atomics;
 pub mod blas;
 pub mod capacity;
@@ -35,13 +36,14 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 30] = [
+const SUBJECTS: [Subject; 31] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
     coherence::SUBJECT,
     atomics::SUBJECT,
     migration::SUBJECT,
+    accounting::SUBJECT,
     large::SUBJECT,
     observability::SUBJECT,
     numa::SUBJECT,

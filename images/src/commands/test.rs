@@ -2,6 +2,7 @@
 //! `coax test`.
 
 mod hmm;
+mod requirements;
 mod results;
 mod run;
 mod suites;
@@ -31,6 +32,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
             Suite::Driver => suites::driver(&mut results, options, install),
             Suite::Vm => suites::vm(&mut results, options, install),
             Suite::Hmm => hmm::run(&mut results, options, json.take(), install),
+            Suite::Requirements => requirements::run(&mut results, options, json.take(), install),
         };
         if let Err(error) = ran {
             results.broken(name(suite), &format!("{error:#}"));
@@ -46,10 +48,11 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
     Ok(exit_code(results.passed()))
 }
 
-/// The suites asked for in the order in which they run; all if none is.
+/// The suites asked for in the order in which they run; all that others do not cover if none is.
 fn chosen(options: &Test) -> Vec<Suite> {
     let all = Suite::value_variants().iter().copied();
-    all.filter(|suite| options.suites.is_empty() || options.suites.contains(suite))
+    let by_default = |suite: &Suite| options.suites.is_empty() && *suite != Suite::Requirements;
+    all.filter(|suite| by_default(suite) || options.suites.contains(suite))
         .collect()
 }
 
@@ -59,6 +62,7 @@ fn name(suite: Suite) -> &'static str {
         Suite::Driver => "driver",
         Suite::Vm => "vm",
         Suite::Hmm => "hmm",
+        Suite::Requirements => "requirements",
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The suites of `coax test`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -143,9 +144,33 @@ fn demonstrate(results: &mut Results, options: &Test, images: &Images) {
 }
 
 fn run_vm_tests(results: &mut Results, options: &Test) -> Result<()> {
+    let from = results.len();
+    let ended = vm_lines(options, &options.filter, |line| {
+        if let Some((name, verdict)) = ktap_line(line) {
+            results.add(format!("vm: {name}"), verdict);
+        }
+    });
+    match ended {
+        // The failures that were read tell more than the status.
+        Err(_) if results.counts_from(from).1 > 0 => Ok(()),
+        ended => ended,
+    }
+}
+
+/// Runs the VM tests whose names contain one of `filter`, or all, prints their lines and has `read` look
+/// at each.
+///
+/// # Errors
+///
+/// They could not be started, or something failed.
+pub fn vm_lines(
+    options: &Test,
+    filter: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    mut read: impl FnMut(&str),
+) -> Result<()> {
     let mut tests = Command::new(vm_tests()?);
     tests
-        .args(&options.filter)
+        .args(filter)
         .args(["--accel", accel_name(options)?.as_str()])
         .args(["--kernel", options.kernel.name()]);
     tests.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -155,19 +180,21 @@ fn run_vm_tests(results: &mut Results, options: &Test) -> Result<()> {
         .stdout
         .take()
         .context("The VM tests have no output")?;
-    let from = results.len();
     for line in BufReader::new(output).lines() {
         let line = line.context("Cannot read the VM tests' output")?;
         println!("{line}");
-        if let Some((name, verdict)) = ktap_line(&line) {
-            results.add(format!("vm: {name}"), verdict);
-        }
+        read(&line);
     }
     let status = group.wait().context("Cannot wait for the VM tests")?;
-    if !status.success() && results.counts_from(from).1 == 0 {
+    if !status.success() {
         bail!("The VM tests ended with {status}");
     }
     Ok(())
+}
+
+/// The list of all cases, as the VM tests print it.
+pub fn vm_case_list() -> Result<String> {
+    tool::output_of(Command::new(vm_tests()?).arg("--list"))
 }
 
 /// Lists the cases of the VM suite.
