@@ -484,10 +484,11 @@ impl<T: TestReal> Bench<T> {
             c: Matrix { at, ..product.c },
             ..product
         };
-        // SAFETY: The matrices are the vectors above.
         self.compare(
             &mut c,
+            // SAFETY: The matrices are the vectors above; `at` is the last, or a copy as long.
             |offload, at| unsafe { offload.gemm(&with(at)) },
+            // SAFETY: The matrices are the vectors above; `at` is the last, or a copy as long.
             |cpu, at| unsafe { with(at).on_cpu(cpu) },
         );
     }
@@ -518,10 +519,11 @@ impl<T: TestReal> Bench<T> {
             c: Matrix { at, ..syrk.c },
             ..syrk
         };
-        // SAFETY: The matrices are the vectors above.
         self.compare(
             &mut c,
+            // SAFETY: The matrices are the vectors above; `at` is the last, or a copy as long.
             |offload, at| unsafe { offload.syrk(&with(at)) },
+            // SAFETY: The matrices are the vectors above; `at` is the last, or a copy as long.
             |cpu, at| unsafe { with(at).on_cpu(cpu) },
         );
     }
@@ -551,10 +553,11 @@ impl<T: TestReal> Bench<T> {
             c: Matrix { at, ..symm.c },
             ..symm
         };
-        // SAFETY: The matrices are the vectors above.
         self.compare(
             &mut c,
+            // SAFETY: The matrices are the vectors above; `at` is the last, or a copy as long.
             |offload, at| unsafe { offload.symm(&with(at)) },
+            // SAFETY: The matrices are the vectors above; `at` is the last, or a copy as long.
             |cpu, at| unsafe { with(at).on_cpu(cpu) },
         );
     }
@@ -586,10 +589,11 @@ impl<T: TestReal> Bench<T> {
             b: Matrix { at, ..trsm.b },
             ..trsm
         };
-        // SAFETY: The matrices are the vectors above.
         self.compare(
             &mut b,
+            // SAFETY: The matrices are the vectors above; `at` is the last, or a copy as long.
             |offload, at| unsafe { offload.trsm(&with(at)) },
+            // SAFETY: The matrices are the vectors above; `at` is the last, or a copy as long.
             |cpu, at| unsafe { with(at).on_cpu(cpu) },
         );
     }
