@@ -19,6 +19,10 @@ const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 oops=panic loglevel=6";
 /// makes the kernel's check of them, and of the timer interrupt, slow and wrong, and without the
 /// counter every look at the clock is an exit to QEMU.
 const TCG_KERNEL_ARGS: &str = "tsc=reliable no_timer_check";
+/// What it is told under TCG beside a tree of the host. QEMU keeps the code that it has translated from
+/// a page until a virtual CPU writes to that page, and does not see virtiofsd fill it with another
+/// program. So a virtual CPU clears every page before it becomes page cache.
+const TCG_TREE_KERNEL_ARGS: &str = "init_on_alloc=1";
 
 /// What it is told when device memory is a memory node: the driver adds that memory, and the kernel
 /// is to online it for what can be moved away again.
@@ -85,6 +89,7 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
     args.pair("-initrd", paths.initramfs);
     let append: Vec<&str> = std::iter::once(KERNEL_ARGS)
         .chain((accel == Accel::Tcg).then_some(TCG_KERNEL_ARGS))
+        .chain((accel == Accel::Tcg && paths.tree.is_some()).then_some(TCG_TREE_KERNEL_ARGS))
         .chain((config.mode == Mode::Numa).then_some(NUMA_KERNEL_ARGS))
         .chain(images.variant.kernel_args())
         .chain(config.kernel_args.iter().map(String::as_str))

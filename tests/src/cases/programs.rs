@@ -41,6 +41,12 @@ pub const SUBJECT: Subject = Subject {
         .in_vm(Vm::Tree)
         .modes(&[Mode::Private]),
         case!(
+            programs_run_where_the_page_cache_held_others,
+            "eleven programs in turn, the page cache dropped between the rounds"
+        )
+        .in_vm(Vm::Tree)
+        .modes(&[Mode::Private]),
+        case!(
             a_mapped_program_of_the_host_is_read_in_place,
             "the page cache's pages of a virtio-fs file below an overlay, hashed by the device"
         )
@@ -115,6 +121,35 @@ fn the_guests_own_file_systems_and_programs_are_there() -> CaseResult {
     }
     let list = output_of(&["coax-guest-tests", "list"])?;
     ensure!(list.contains("programs."), "{list}");
+    Ok(())
+}
+
+/// The back end of the tree writes programs into pages that have held others, which a machine that
+/// translates code must notice.
+fn programs_run_where_the_page_cache_held_others() -> CaseResult {
+    const ROUNDS: usize = 8;
+    // Debian calls the packages of all of them essential.
+    let programs = [
+        "bash",
+        "dpkg",
+        "find",
+        "grep",
+        "gzip",
+        "perl",
+        "sed",
+        "sha256sum",
+        "sort",
+        "tar",
+        "uname",
+    ];
+    for round in 0..ROUNDS {
+        fs::write("/proc/sys/vm/drop_caches", "1").context("Dropping the page cache")?;
+        for turn in 0..programs.len() {
+            // Another order each time, so that what was one program's becomes another's.
+            let program = programs[(turn * (round + 1)) % programs.len()];
+            output_of(&[program, "--version"]).with_context(|| format!("In round {round}"))?;
+        }
+    }
     Ok(())
 }
 
