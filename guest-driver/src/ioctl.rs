@@ -203,7 +203,7 @@ fn migrate_chunk(
     range: Range<u64>,
     direction: Direction,
 ) -> Result<(u64, bool)> {
-    let mut pipeline = Pipeline::new(memory, direction, None);
+    let mut pipeline = Pipeline::new(memory, direction, None, context.number);
     if mm::is_current(&context.mm) {
         context.mirror.forget(range.start, range.end);
     }
@@ -221,7 +221,7 @@ fn migrate_chunk(
         if !mm::may_migrate(vma) {
             continue;
         }
-        match pipeline.run(vma, part, context.number) {
+        match pipeline.run(vma, part) {
             Ok(pages) => moved += pages,
             // A kind of mapping that does not migrate.
             Err(error) if error == EINVAL => {}

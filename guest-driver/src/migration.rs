@@ -19,6 +19,7 @@ mod cpu_fault;
 mod destinations;
 mod evict;
 mod pipeline;
+mod turns;
 
 pub(crate) use cpu_fault::on_cpu_fault;
 pub(crate) use evict::evict_all;

@@ -60,7 +60,8 @@ impl Dmirror {
         direction: Direction,
     ) -> Result<u64> {
         let mm = self.mm(EINVAL)?;
-        let mut pipeline = Pipeline::new(memory, direction, Some(&self.fail_alloc));
+        let fail = Some(&self.fail_alloc);
+        let mut pipeline = Pipeline::new(memory, direction, fail, self.context.number);
         let mut at = command.addr as usize;
         let end = (command.addr + command.npages * PAGE_SIZE) as usize;
         let mut moved = 0;
@@ -75,7 +76,7 @@ impl Dmirror {
                     .ok_or(EINVAL)?;
                 let part = at..vma.end().min(chunk_end);
                 at = part.end;
-                moved += pipeline.run(vma, part, self.context.number)?;
+                moved += pipeline.run(vma, part)?;
             }
             drop(guard);
             cond_resched();

@@ -349,6 +349,14 @@ impl Drop for Migration<'_> {
     }
 }
 
+/// Puts pages that this CPU has gathered on their LRU lists, from where others can migrate them; a
+/// migration that meets one gathered elsewhere interrupts all CPUs (`migrate_device_unmap()`).
+pub(crate) fn drain_this_cpu() {
+    // A migration of no pages: `lru_add_drain` itself is not exported.
+    // SAFETY: Without pages there is no array to be valid.
+    let _ = unsafe { sys::migrate_device_range(core::ptr::null_mut(), 0, 0) };
+}
+
 /// A CPU's fault on a private device page.
 pub(crate) struct Fault<'a> {
     vmf: *mut bindings::vm_fault,

@@ -34,6 +34,18 @@ pub(crate) fn this_cpu() -> u32 {
     unsafe { sys::coax_this_cpu() }
 }
 
+/// CPUs that run tasks, which may change at any time.
+pub(crate) fn online_cpus() -> u32 {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_online_cpus() }
+}
+
+/// Memory nodes, which may change at any time.
+pub(crate) fn online_nodes() -> u32 {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_online_nodes() }
+}
+
 /// Whether another task ought to run on this CPU.
 pub(crate) fn need_resched() -> bool {
     // SAFETY: No preconditions.

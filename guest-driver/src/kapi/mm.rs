@@ -63,6 +63,14 @@ pub(crate) fn is_anonymous(vma: &VmaRef) -> bool {
     unsafe { sys::coax_vma_is_anonymous(vma.as_ptr()) }
 }
 
+/// Whether a table of small pages hangs at `addr` in `vma`, rather than one entry for 2 MiB or nothing;
+/// that may change at any time.
+pub(crate) fn has_page_table(vma: &VmaRef, addr: usize) -> bool {
+    // SAFETY: `vma` is valid, and while its mmap lock is held, by `VmaRef`, the tables above the last
+    // level stay.
+    unsafe { sys::coax_vma_has_page_table(vma.as_ptr(), addr) }
+}
+
 /// Whether `vma` can hold anonymous pages that migrate: it maps anonymous memory, or a file that is
 /// copied when written.
 pub(crate) fn may_migrate(vma: &VmaRef) -> bool {

@@ -87,6 +87,18 @@ impl<T: Work> Worker<T> {
         unsafe { sys::coax_queue_work_on(cpu, on.0.as_ptr(), self.work.get()) };
     }
 
+    /// Has it run once more after now, wherever a CPU is free.
+    fn queue_anywhere(&self) {
+        // SAFETY: The item is initialised and lives until its cancellation in `drop`.
+        unsafe { sys::coax_queue_work_anywhere(self.work.get()) };
+    }
+
+    /// Waits until it has run.
+    fn flush(&self) {
+        // SAFETY: The item is initialised; the caller may sleep (process context).
+        unsafe { bindings::flush_work(self.work.get()) };
+    }
+
     /// The data.
     pub(crate) fn data(&self) -> &T {
         &self.data
@@ -111,6 +123,38 @@ impl<T: Work> Worker<T> {
 impl<T: Work> PinnedDrop for Worker<T> {
     fn drop(self: Pin<&mut Self>) {
         self.cancel();
+    }
+}
+
+/// Runs `f` on up to `count` kernel threads at a time, wherever CPUs are free; on fewer, down to none, where
+/// memory is short. Returns when it has run on one of them and runs on none any more.
+pub(crate) fn run_on_workers(count: usize, f: &(impl Fn() + Send + Sync)) {
+    let mut workers = KVec::new();
+    for _ in 0..count {
+        let worker = Worker::new(
+            Ok(Shared(f)),
+            kernel::c_str!("coax_shared"),
+            kernel::static_lock_class!(),
+        );
+        let Ok(worker) = KBox::pin_init(worker, GFP_KERNEL) else {
+            break;
+        };
+        worker.queue_anywhere();
+        if workers.push(worker, GFP_KERNEL).is_err() {
+            break;
+        }
+    }
+    if let Some(first) = workers.first() {
+        first.flush();
+    }
+    // Dropping the others waits for those that run, and cancels those that have not begun.
+}
+
+struct Shared<'a, F>(&'a F);
+
+impl<F: Fn() + Send + Sync> Work for Shared<'_, F> {
+    fn run(&self) {
+        (self.0)();
     }
 }
 

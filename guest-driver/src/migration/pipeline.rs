@@ -1,17 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Several windows of a range on their way at once.
+//!
+//! Small pages keep the CPU busy, 2 MiB folios the device. So where pages are small, workers move the
+//! windows, on all CPUs that are free, and the caller waits. It does not take part: `migrate_vma_setup`
+//! flushes the TLB for each exclusive page (`migrate_vma_collect_pmd()`), which interrupts every CPU that
+//! has the address space loaded, and where none has, costs nothing.
+//!
+//! The caller holds the mmap lock meanwhile. So workers only try to take it: when somebody waits to
+//! change the mappings, they leave the rest to the caller.
 
 use super::{
-    depart, depart_range_home, InFlight, PageArrays, Wish, CAUSE_REQUEST, PAGE_SIZE, WINDOW_PAGES,
+    depart, depart_range_home,
+    turns::{Turns, MIN_SHARED, MIN_TURN},
+    InFlight, PageArrays, Wish, CAUSE_REQUEST, PAGE_SIZE,
 };
-use crate::{kapi::trace, memory::DeviceMemory};
+use crate::{
+    kapi::{
+        migrate::drain_this_cpu,
+        misc::{online_cpus, online_nodes},
+        mm, trace, work,
+    },
+    memory::DeviceMemory,
+};
 use core::ops::Range;
-use kernel::{mm::virt::VmaRef, prelude::*, sync::atomic::Atomic};
+use kernel::{
+    mm::virt::VmaRef,
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
 
-/// Windows on their way at once: while the device copies one, two more wait for it or are unmapped,
-/// so that neither side waits for the other. More only keep more pages locked.
+/// Windows of a thread on their way at once: while the device copies one, two more wait for it or are
+/// unmapped, so that neither side waits for the other. More only keep more pages locked.
 const DEPTH: usize = 3;
+
+/// Workers for a range; what more of them would gain is not known.
+const MAX_WORKERS: usize = 4;
 
 /// Where a range goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,38 +51,95 @@ pub(crate) enum Direction {
 
 /// Moves ranges and counts; for one call, whose mmap lock is held while a range is on its way.
 pub(crate) struct Pipeline<'m> {
+    job: Job<'m>,
+    spare: Spare,
+}
+
+/// What is to be done, by whichever thread.
+struct Job<'m> {
     memory: &'m DeviceMemory,
     direction: Direction,
     fail_alloc: Option<&'m Atomic<bool>>,
-    spare: [PageArrays; DEPTH],
+    /// Whom the tracepoint names.
+    context: u32,
 }
 
+/// Arrays that a thread uses again.
+type Spare = [PageArrays; DEPTH];
+
 impl<'m> Pipeline<'m> {
-    /// Moves in `direction`; the next allocation fails if `fail_alloc` says so.
+    /// Moves in `direction` for `context`; the next allocation fails if `fail_alloc` says so.
     pub(crate) fn new(
         memory: &'m DeviceMemory,
         direction: Direction,
         fail_alloc: Option<&'m Atomic<bool>>,
+        context: u32,
     ) -> Self {
         Pipeline {
-            memory,
-            direction,
-            fail_alloc,
-            spare: Default::default(),
+            job: Job {
+                memory,
+                direction,
+                fail_alloc,
+                context,
+            },
+            spare: Spare::default(),
         }
     }
 
     /// Moves the pages of `range` in `vma`, and returns how many moved, when all are in place.
-    /// `context` is whom the tracepoint names.
     ///
     /// # Errors
     ///
     /// `EINVAL`: `range` is not in `vma`, or `vma` does not migrate. `ENOMEM`. `EIO`: the device is
     /// broken and took nothing more.
-    pub(crate) fn run(&mut self, vma: &VmaRef, range: Range<usize>, context: u32) -> Result<u64> {
+    pub(crate) fn run(&mut self, vma: &VmaRef, range: Range<usize>) -> Result<u64> {
+        let (job, spare) = (&self.job, &mut self.spare);
+        let workers = job.workers(vma, &range);
+        let turns = Turns::new(&range, workers > 0);
+        let mut moved = 0;
+        if workers > 0 {
+            let (mm, start) = (vma.mm(), range.start);
+            let by_workers = Atomic::new(0u64);
+            drain_this_cpu();
+            work::run_on_workers(workers, &|| {
+                let Some(guard) = mm.mmap_read_trylock() else {
+                    return;
+                };
+                if let Some(vma) = guard.vma_lookup(start) {
+                    let moved = job.take_turns(&turns, vma, &mut Spare::default());
+                    by_workers.fetch_add(moved, Relaxed);
+                    drain_this_cpu();
+                }
+            });
+            moved = by_workers.load(Relaxed);
+        }
+        moved += job.take_turns(&turns, vma, spare);
+        turns.result()?;
+        let stats = &job.memory.data().link.stats;
+        stats.device_full.add((turns.left() / PAGE_SIZE) as u64);
+        Ok(moved)
+    }
+}
+
+impl Job<'_> {
+    /// How many workers are to move `range`.
+    fn workers(&self, vma: &VmaRef, range: &Range<usize>) -> usize {
+        // Workers do not know the caller's memory policy and cpuset, which say where system memory is
+        // to come from.
+        let anywhere = self.direction != Direction::ToSystem || online_nodes() == 1;
+        let asked_to_fail = self.fail_alloc.is_some_and(|fail| fail.load(Relaxed));
+        let worth = range.len() >= MIN_SHARED && mm::has_page_table(vma, range.start);
+        if !worth || !anywhere || asked_to_fail {
+            return 0;
+        }
+        let most = MAX_WORKERS.min(range.len() / MIN_TURN);
+        most.min(online_cpus() as usize)
+    }
+
+    /// Moves windows until none is left to take, and returns how many pages moved.
+    fn take_turns(&self, turns: &Turns, vma: &VmaRef, spare: &mut Spare) -> u64 {
         let mut on_way: [Option<InFlight<'_>>; DEPTH] = Default::default();
-        let (mut moved, mut failed) = (0, None);
-        let mut at = range.start;
+        let mut moved = 0;
         let mut turn = 0;
         // Once round more, to land those that are still on their way.
         let mut landing = 0;
@@ -66,34 +147,27 @@ impl<'m> Pipeline<'m> {
             let slot = turn % DEPTH;
             turn += 1;
             if let Some(window) = on_way[slot].take() {
-                match self.land(window, slot, context) {
+                match self.land(window, &mut spare[slot]) {
                     Ok(pages) => moved += pages,
-                    Err(error) => failed = failed.or(Some(error)),
+                    Err(error) => turns.fail(error),
                 }
             }
-            if at >= range.end || failed.is_some() || self.is_full() {
+            let window = if self.is_full() {
+                None
+            } else {
+                turns.take(vma)
+            };
+            let Some(window) = window else {
                 landing += 1;
                 continue;
-            }
+            };
             landing = 0;
-            // Windows end at multiples of their size, as page tables do.
-            let bytes = WINDOW_PAGES * PAGE_SIZE;
-            let end = (at - at % bytes + bytes).min(range.end);
-            match self.depart(vma, at..end, slot) {
+            match self.depart(vma, window, &mut spare[slot]) {
                 Ok(window) => on_way[slot] = Some(window),
-                Err(error) => failed = Some(error),
-            }
-            at = end;
-        }
-        match failed {
-            Some(error) => Err(error),
-            None => {
-                let left = range.end.saturating_sub(at) / PAGE_SIZE;
-                let stats = &self.memory.data().link.stats;
-                stats.device_full.add(left as u64);
-                Ok(moved)
+                Err(error) => turns.fail(error),
             }
         }
+        moved
     }
 
     /// Whether pages would be unmapped, and 2 MiB folios split, for nothing.
@@ -102,12 +176,12 @@ impl<'m> Pipeline<'m> {
     }
 
     fn depart<'a>(
-        &mut self,
+        &self,
         vma: &'a VmaRef,
         window: Range<usize>,
-        slot: usize,
+        spare: &mut PageArrays,
     ) -> Result<InFlight<'a>> {
-        let arrays = core::mem::take(&mut self.spare[slot]);
+        let arrays = core::mem::take(spare);
         match self.direction {
             Direction::ToDevice { fill } => {
                 let wish = Wish {
@@ -123,21 +197,21 @@ impl<'m> Pipeline<'m> {
         }
     }
 
-    fn land(&mut self, mut window: InFlight<'_>, slot: usize, context: u32) -> Result<u64> {
+    fn land(&self, mut window: InFlight<'_>, spare: &mut PageArrays) -> Result<u64> {
         let (start, stats) = (window.start as u64, &self.memory.data().link.stats);
         let moved = match self.direction {
             Direction::ToDevice { .. } => {
                 let (moved, arrays) = window.arrive(self.memory)?;
-                self.spare[slot] = arrays;
+                *spare = arrays;
                 if moved > 0 {
                     stats.to_device_request.add(moved);
-                    trace::to_device(context, start, moved);
+                    trace::to_device(self.context, start, moved);
                 }
                 moved
             }
             Direction::ToSystem => {
                 let moved = window.return_home(self.memory)?;
-                self.spare[slot] = window.migration.finish();
+                *spare = window.migration.finish();
                 if moved > 0 {
                     stats.to_system_request.add(moved);
                     trace::to_system(start, moved, CAUSE_REQUEST);

@@ -61,9 +61,24 @@ bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct wo
 	return queue_work_on(cpu, wq, work);
 }
 
+bool coax_queue_work_anywhere(struct work_struct *work)
+{
+	return queue_work(system_dfl_wq, work);
+}
+
 unsigned int coax_this_cpu(void)
 {
 	return raw_smp_processor_id();
+}
+
+unsigned int coax_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
+unsigned int coax_online_nodes(void)
+{
+	return num_online_nodes();
 }
 
 int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
@@ -431,6 +446,25 @@ unsigned long coax_task_size(struct mm_struct *mm)
 bool coax_vma_is_anonymous(struct vm_area_struct *vma)
 {
 	return vma_is_anonymous(vma);
+}
+
+bool coax_vma_has_page_table(struct vm_area_struct *vma, unsigned long addr)
+{
+	pgd_t *pgd = pgd_offset(vma->vm_mm, addr);
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t pmd;
+
+	if (!pgd_present(pgdp_get(pgd)))
+		return false;
+	p4d = p4d_offset(pgd, addr);
+	if (!p4d_present(p4dp_get(p4d)))
+		return false;
+	pud = pud_offset(p4d, addr);
+	if (!pud_present(pudp_get(pud)) || pud_leaf(pudp_get(pud)))
+		return false;
+	pmd = pmdp_get_lockless(pmd_offset(pud, addr));
+	return pmd_present(pmd) && !pmd_leaf(pmd);
 }
 
 struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr)

@@ -29,7 +29,10 @@ unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int 
 /* Workqueue. */
 struct workqueue_struct *coax_alloc_workqueue(void);
 bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct work_struct *work);
+bool coax_queue_work_anywhere(struct work_struct *work);
 unsigned int coax_this_cpu(void);
+unsigned int coax_online_cpus(void);
+unsigned int coax_online_nodes(void);
 
 /* Virtio. */
 int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
@@ -93,6 +96,7 @@ struct mm_struct *coax_current_mm(void);
 struct mm_struct *coax_get_mm_of_pid(int pid);
 unsigned long coax_task_size(struct mm_struct *mm);
 bool coax_vma_is_anonymous(struct vm_area_struct *vma);
+bool coax_vma_has_page_table(struct vm_area_struct *vma, unsigned long addr);
 struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr);
 bool coax_mm_is_current(struct mm_struct *mm);
 bool coax_admin(void);

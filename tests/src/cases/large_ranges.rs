@@ -5,12 +5,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{anyhow, ensure, Result};
 use coax::PageRange;
 
 use crate::case;
-use crate::case::{CaseResult, Subject};
-use crate::guest::device::Device;
+use crate::case::{CaseResult, Mode, Subject};
+use crate::guest::device::{range_of, Device};
 use crate::guest::memory::{Mapping, HUGE, PAGE};
 use crate::guest::pattern::{self, same};
 
@@ -38,6 +38,12 @@ pub const SUBJECT: Subject = Subject {
             "four threads, each with its own context"
         )
         .limit(LIMIT),
+        case!(
+            small_pages_move_while_others_change_the_mappings,
+            "16 MiB there and back, and a thread that waits for the mmap lock to map and unmap"
+        )
+        .modes(&Mode::MOVING)
+        .limit(Duration::from_secs(60)),
     ],
 };
 
@@ -173,4 +179,50 @@ fn both_directions_at_once_keep_every_byte() -> CaseResult {
 
 fn threads_that_move_the_same_range_keep_every_byte() -> CaseResult {
     while_moving(244, &[there, there, back, back])
+}
+
+/// The driver moves small pages by several threads, which leave the work to the caller when somebody
+/// waits to change the mappings.
+fn small_pages_move_while_others_change_the_mappings() -> CaseResult {
+    const BYTES: usize = 8 * HUGE;
+    const ROUNDS: usize = 6;
+    let memory = Mapping::small_pages(BYTES)?;
+    let content = pattern::bytes(247, BYTES);
+    memory.write(0, &content);
+    let (working, changes) = (AtomicUsize::new(1), AtomicUsize::new(0));
+    std::thread::scope(|scope| -> CaseResult {
+        let changing = scope.spawn(|| -> CaseResult {
+            while working.load(Ordering::Acquire) > 0 {
+                drop(Mapping::anonymous(HUGE)?);
+                changes.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        let moving = (|| -> CaseResult {
+            let _working = Working(&working);
+            let device = Device::open()?;
+            let range = range_of(&memory);
+            for round in 0..ROUNDS {
+                let there = device.prefetch(range)?;
+                let counted = (there.moved, there.already, there.left);
+                ensure!(counted == (memory.pages(), 0, 0), "{round}: {there:?}");
+                let back = device.evict(range)?;
+                ensure!(
+                    (back.moved, back.left) == (memory.pages(), 0),
+                    "{round}: {back:?}"
+                );
+            }
+            Ok(())
+        })();
+        let changed = changing
+            .join()
+            .map_err(|_| anyhow!("The other thread panicked"))?;
+        moving.and(changed)
+    })?;
+    let changes = changes.into_inner();
+    ensure!(
+        changes > ROUNDS,
+        "The mappings changed {changes} times only"
+    );
+    same("memory", &memory.to_vec(), &content)
 }
