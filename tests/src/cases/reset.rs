@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The device taken out of service and back: everything ends, nothing is lost.
 
-use anyhow::ensure;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{anyhow, ensure, Result};
 use coax::Command;
 
 use crate::case;
-use crate::case::{CaseResult, Subject};
-use crate::guest::device::{refused, Device};
+use crate::case::{CaseResult, Mode, Subject};
+use crate::guest::device::{range_of, refused, Device};
 use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::pattern::{self, same};
@@ -28,6 +31,12 @@ pub const SUBJECT: Subject = Subject {
             "reset with pages on the device"
         ),
         case!(resets_in_a_row_lose_nothing, "reset, use, reset"),
+        case!(
+            resets_under_cpu_faults_lose_nothing,
+            "two threads fault pages back that the reset is moving"
+        )
+        .modes(&[Mode::Private])
+        .limit(Duration::from_secs(180)),
     ],
 };
 
@@ -101,5 +110,46 @@ fn resets_in_a_row_lose_nothing() -> CaseResult {
             "Round {round}"
         );
     }
+    same("memory", &memory.to_vec(), &content)
+}
+
+/// A page that a CPU's fault has just moved away is still found by number, with nothing in it.
+fn resets_under_cpu_faults_lose_nothing() -> CaseResult {
+    const ROUNDS: usize = 12;
+    let device = Device::open()?;
+    let memory = Mapping::small_pages(LEN)?;
+    let content = pattern::bytes(103, LEN);
+    memory.write(0, &content);
+    let pages = LEN / PAGE;
+    let ended = AtomicBool::new(false);
+    // One thread comes from the front and one from the back, so that one of them meets the reset.
+    let touch = |from_front: bool| -> Result<u64> {
+        let mut seen = vec![0; PAGE];
+        let mut touched = 0;
+        while !ended.load(Ordering::Acquire) {
+            for step in 0..pages {
+                let page = if from_front { step } else { pages - 1 - step };
+                memory.read(page * PAGE, &mut seen);
+                same("page", &seen, &content[page * PAGE..][..PAGE])?;
+                touched += 1;
+            }
+        }
+        Ok(touched)
+    };
+    std::thread::scope(|scope| -> CaseResult {
+        let threads = [true, false].map(|front| scope.spawn(move || touch(front)));
+        let resets = (0..ROUNDS).try_for_each(|_| {
+            device.prefetch(range_of(&memory))?;
+            device.reset()
+        });
+        ended.store(true, Ordering::Release);
+        for thread in threads {
+            let touched = thread.join().map_err(|_| anyhow!("A thread panicked"))??;
+            ensure!(touched > 0, "A thread touched nothing");
+        }
+        Ok(resets?)
+    })?;
+    let by_fault = device.stats()?.to_system_fault;
+    ensure!(by_fault > 0, "No page came back by a CPU's fault");
     same("memory", &memory.to_vec(), &content)
 }
