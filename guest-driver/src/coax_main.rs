@@ -17,8 +17,11 @@ mod memory;
 mod migration;
 mod mirror;
 mod page_map;
+mod policy;
+mod range_map;
 mod range_set;
 mod residency;
+mod show;
 mod stats;
 mod sys;
 // The contract is a crate of its own for the device and the guest library.
@@ -39,6 +42,10 @@ module! {
         mode: u32 {
             default: 0,
             description: "Device memory: 0 private (a CPU access brings the page back), 1 coherent (the CPU accesses it in place), 2 numa (memory of a node of its own, which the system moves pages to and from)",
+        },
+        policy: u32 {
+            default: 0,
+            description: "First policy of a context, and the most eager one it may have: 0 pages move when the device touches them, 1 on request, 2 never",
         },
         hmm: u32 {
             default: 0,

@@ -17,16 +17,25 @@ use crate::{
     device::Device,
     faults::Faults,
     ioctl,
-    kapi::{chardev::OpenFile, misc::this_cpu, mm, trace, virtqueue::Request, work::Worker},
+    kapi::{
+        chardev::OpenFile,
+        misc::{process, this_cpu},
+        mm, trace,
+        virtqueue::Request,
+        work::Worker,
+    },
     link::{put, CommandTag},
     mirror::Mirror,
-    new_worker, uapi, wire,
+    new_worker,
+    policy::Rule,
+    show, uapi, wire,
 };
 use kernel::{
     bindings,
     fs::File,
     mm::Mm,
     prelude::*,
+    seq_file::SeqFile,
     sync::{
         aref::ARef,
         atomic::{Atomic, Full, Relaxed},
@@ -34,6 +43,10 @@ use kernel::{
         Arc,
     },
 };
+
+/// Pages that migrate around a fault until the program says otherwise: 64 KiB, as many as the kernel
+/// maps around a fault on a file. What the device knows it will need it asks for by itself.
+const FAULT_AROUND: u32 = 16;
 
 /// A context.
 pub(crate) struct Context {
@@ -45,7 +58,7 @@ pub(crate) struct Context {
     pub(crate) mm: ARef<Mm>,
     /// What the device may have cached.
     pub(crate) mirror: Arc<Mirror>,
-    /// Requests of the device, and the policy they follow.
+    /// Requests of the device.
     pub(crate) faults: Arc<Worker<Faults>>,
     /// Commands not collected.
     pub(crate) commands: Arc<Commands>,
@@ -156,7 +169,11 @@ impl OpenFile for Context {
         let link = &device.link;
         let number = link.contexts.reserve()?;
         let opened = (|| {
-            let mirror = Mirror::new(link.clone(), number)?;
+            let rule = Rule {
+                policy: device.first_policy(),
+                fault_around: FAULT_AROUND,
+            };
+            let mirror = Mirror::new(link.clone(), number, rule)?;
             let faults = Faults::new(device.clone(), &user, mirror.clone())?;
             let faults = Arc::pin_init(new_worker!(faults, "coax_faults"), GFP_KERNEL)?;
             let commands = Commands::new(device.next_command_base())?;
@@ -166,6 +183,7 @@ impl OpenFile for Context {
                 Entry {
                     faults: faults.clone(),
                     commands: commands.clone(),
+                    process: process(),
                 },
             );
             let context = Context {
@@ -201,6 +219,10 @@ impl OpenFile for Context {
         } else {
             0
         }
+    }
+
+    fn show(&self, to: &SeqFile) {
+        show::file(self, to);
     }
 
     fn release(&self) {

@@ -24,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) faults: Arc<Worker<Faults>>,
     /// Collects answered commands.
     pub(crate) commands: Arc<Commands>,
+    /// Number of the process that opened it.
+    pub(crate) process: i32,
 }
 
 enum Slot {
@@ -112,6 +114,12 @@ impl ContextTable {
             Some(Slot::Open(entry)) => Some(entry.clone()),
             _ => None,
         }
+    }
+
+    /// The open contexts with their numbers, each found when it is asked for; in process context.
+    pub(crate) fn open(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
+        let numbers = 0..self.slots.lock().len() as u32;
+        numbers.filter_map(|number| Some((number, self.get(number)?)))
     }
 
     /// Hands a request of the device to its context; callable from interrupts.

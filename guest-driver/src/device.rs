@@ -27,10 +27,10 @@ use crate::{
     },
     link::Link,
     memory::{DeviceMemory, Memory},
-    migration, new_worker, uapi, wire,
+    migration, new_worker, show, uapi, wire,
 };
 use kernel::{
-    c_str, debugfs, fmt, new_mutex,
+    c_str, debugfs, new_mutex,
     prelude::*,
     str::{CStr, CString},
     sync::{
@@ -93,13 +93,16 @@ impl Drop for Number {
     }
 }
 
+/// A file that shows something of the queues and of who uses them.
+type DebugFile = Pin<KBox<debugfs::File<Arc<Link>>>>;
+
 /// What exists only while the device is in service. Fields are dropped in order: the number is
 /// free when its names are.
 #[derive(Default)]
 struct Service {
     chardev: Option<Pin<KBox<chardev::Registration<Context>>>>,
     dmirror: Option<Pin<KBox<chardev::Registration<Dmirror>>>>,
-    debugfs: Option<(debugfs::Dir, Pin<KBox<debugfs::File<Arc<Link>>>>)>,
+    debugfs: Option<(debugfs::Dir, [DebugFile; 2])>,
     number: Option<Number>,
 }
 
@@ -185,11 +188,12 @@ impl Device {
         }
     }
 
-    /// `POLICY_*` of a new context.
+    /// `POLICY_*` of a new context, and the most eager one that it may have.
     pub(crate) fn first_policy(&self) -> u32 {
+        let policy = *crate::module_parameters::policy.value();
         match self.node {
-            Some(_) => uapi::POLICY_ON_REQUEST,
-            None => uapi::POLICY_ON_FAULT,
+            Some(_) => policy.max(uapi::POLICY_ON_REQUEST),
+            None => policy,
         }
     }
 
@@ -252,21 +256,21 @@ impl Device {
         held
     }
 
-    fn show(link: &Arc<Link>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_fmt(fmt!("contexts {}\n{}", link.contexts.count(), link.stats))
-    }
-
     fn into_service(this: &Arc<Self>) -> Result {
         let mut service = this.service.lock();
         let number = service.number.as_ref().ok_or(ENODEV)?.0;
         let name = CString::try_from_fmt(fmt!("coax{}", number))?;
         let dir = debugfs::Dir::new(c"coax").subdir(&name);
-        let file = KBox::pin_init(
-            dir.read_callback_file(c"stats", this.link.clone(), &Self::show),
+        let stats = KBox::pin_init(
+            dir.read_callback_file(c"stats", this.link.clone(), &show::stats),
+            GFP_KERNEL,
+        )?;
+        let contexts = KBox::pin_init(
+            dir.read_callback_file(c"contexts", this.link.clone(), &show::contexts),
             GFP_KERNEL,
         )?;
         let chardev = chardev::Registration::new(name, FOR_ALL, this.clone());
-        service.debugfs = Some((dir, file));
+        service.debugfs = Some((dir, [stats, contexts]));
         service.chardev = Some(KBox::pin_init(chardev, GFP_KERNEL)?);
         if *crate::module_parameters::hmm.value() != 0 {
             let name = CString::try_from_fmt(fmt!("hmm_dmirror{}", number))?;
@@ -374,6 +378,15 @@ impl Driver for Device {
                 return Err(EINVAL);
             }
         };
+        let policy = *crate::module_parameters::policy.value();
+        if policy > uapi::POLICY_NEVER {
+            dev_err!(
+                dev,
+                "coax: policy={} is not known; 0 is on fault, 1 on request, 2 never\n",
+                policy
+            );
+            return Err(EINVAL);
+        }
         let mut names = KVec::new();
         for name in [c"control", c"copy", c"translation", c"request"] {
             names.push(name, GFP_KERNEL)?;

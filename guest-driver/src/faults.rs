@@ -39,19 +39,13 @@ use kernel::{
     mm::{virt, MmWithUser},
     new_mutex,
     prelude::*,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        Arc, Mutex,
-    },
+    sync::{atomic::Atomic, Arc, Mutex},
     time::Delta,
 };
 use zerocopy::FromZeros;
 
 /// Longest attempt to answer one request while the mappings keep changing.
 const RETRY_LIMIT: Delta = Delta::from_secs(5);
-/// Pages that migrate around a fault until the program says otherwise: 64 KiB, as many as the kernel
-/// maps around a fault on a file. What the device knows it will need it asks for by itself.
-const FAULT_AROUND: u32 = 16;
 /// Requests waiting for the worker: all that the device may have outstanding, of both kinds.
 const RING: usize = 2 * wire::MAX_PAGE_REQUESTS as usize;
 
@@ -92,10 +86,6 @@ pub(crate) struct Faults {
     /// CPU that submitted last. What the program has just written is in this CPU's batch of pages
     /// not yet on the LRU lists, which a migration empties cheaply only for its own CPU.
     pub(crate) cpu: Atomic<u32>,
-    /// `POLICY_*`.
-    pub(crate) policy: Atomic<u32>,
-    /// Pages that migrate around a fault.
-    pub(crate) fault_around: Atomic<u32>,
 }
 
 /// Access that a request asks for.
@@ -181,7 +171,6 @@ impl Faults {
     ) -> Result<impl PinInit<Self, Error> + 'a> {
         let ring = KVec::with_capacity(RING, GFP_KERNEL)?;
         let scratch = Scratch::new()?;
-        let policy = device.first_policy();
         Ok(try_pin_init!(Self {
             device,
             notifier <- IntervalNotifier::new(mm, mirror.clone()),
@@ -189,9 +178,12 @@ impl Faults {
             ring <- new_irqlock!(ring, "coax_requests"),
             scratch <- new_mutex!(scratch, "coax_scratch"),
             cpu: Atomic::new(this_cpu()),
-            policy: Atomic::new(policy),
-            fault_around: Atomic::new(FAULT_AROUND),
         }? Error))
+    }
+
+    /// The context's mirror.
+    pub(crate) fn mirror(&self) -> &Mirror {
+        &self.mirror
     }
 
     /// Takes a request for the worker; false if it makes no sense or is one too many. Callable
@@ -208,8 +200,9 @@ impl Faults {
         sensible && self.ring.lock().push_within_capacity(*request).is_ok()
     }
 
-    /// Largest part of `va` … `va + npages` that lies in user space and one mapping.
-    fn clip(&self, mm: &MmWithUser, request: &wire::DeviceRequest) -> Result<(u64, usize)> {
+    /// Largest part of the request's pages that lies in user space, in one mapping and under one policy,
+    /// which comes with it. The rest is for the device to ask for again.
+    fn clip(&self, mm: &MmWithUser, request: &wire::DeviceRequest) -> Result<(u64, usize, u32)> {
         let va = request.va.get();
         if va >= mm::task_size(mm) {
             return Err(EFAULT);
@@ -224,13 +217,15 @@ impl Faults {
         if vma.flags() & needed == 0 {
             return Err(EPERM);
         }
-        let pages = (vma.end() as u64 - va) / PAGE_SIZE;
-        Ok((va, (request.npages.get() as usize).min(pages as usize)))
+        let found = self.mirror.policies.at(va);
+        let pages = (found.range.end.min(vma.end() as u64) - va) / PAGE_SIZE;
+        let npages = (request.npages.get() as usize).min(pages as usize);
+        Ok((va, npages, found.rule.policy))
     }
 
     /// Moves the pages wanted, and those around them that are present, to device memory: all of a
-    /// 2 MiB page, and all of 2 MiB never touched where the program wants such pages. False if none of
-    /// them ever moves, or none can.
+    /// 2 MiB page, and all of 2 MiB never touched where the program wants such pages. None that are
+    /// under other advice. False if none of them ever moves, or none can.
     fn migrate(
         &self,
         memory: &DeviceMemory,
@@ -255,7 +250,13 @@ impl Faults {
         else {
             return false;
         };
-        let wanted = va as usize..(va as usize + npages * PAGE_SIZE as usize).min(vma.end());
+        let found = self.mirror.policies.at(va);
+        if found.rule.policy != uapi::POLICY_ON_FAULT {
+            return false;
+        }
+        let first = vma.start().max(found.range.start as usize);
+        let last = vma.end().min(found.range.end as usize);
+        let wanted = va as usize..(va as usize + npages * PAGE_SIZE as usize).min(last);
         let block = |pages: usize| {
             let bytes = pages * PAGE_SIZE as usize;
             let start = va as usize - va as usize % bytes;
@@ -263,16 +264,16 @@ impl Faults {
         };
         let large = block(WINDOW_PAGES);
         let untouched = order.is_none() && vma.flags() & virt::flags::HUGEPAGE != 0;
-        let fits = vma.start() <= large.start && large.end <= vma.end();
+        let fits = first <= large.start && large.end <= last;
         let (window, fill) = if memory.has_large_folios()
             && fits
             && (untouched || order.is_some_and(|order| order >= PMD_ORDER))
         {
             (large, if untouched { wanted } else { 0..0 })
         } else {
-            let around = block(self.fault_around.load(Relaxed) as usize);
-            let start = around.start.max(vma.start());
-            let end = around.end.min(vma.end()).max(wanted.end);
+            let around = block(found.rule.fault_around as usize);
+            let start = around.start.max(first);
+            let end = around.end.min(last).max(wanted.end);
             if end - start > WINDOW_PAGES * PAGE_SIZE as usize {
                 (wanted.clone(), wanted)
             } else {
@@ -346,22 +347,21 @@ impl Faults {
     ) {
         self.device.link.stats.translation_requests.add(1);
         let head = head(wire::MSG_TRANSLATION_COMPLETION, request, 0);
-        // Pages that ought to move first are withheld: the device then sends a page request.
-        let moves = self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT
-            && memory.data().is_accepting()
-            && memory.data().free_pages() > 0;
-        let unmoved = if moves {
-            Unmoved::Withhold
-        } else {
-            Unmoved::Use
-        };
+        let room = memory.data().is_accepting() && memory.data().free_pages() > 0;
         let answered = self
             .notifier
             .mm()
             .mmget_not_zero()
             .ok_or(ESRCH)
             .and_then(|mm| {
-                let range = self.clip(&mm, request)?;
+                let (va, npages, policy) = self.clip(&mm, request)?;
+                // Pages that ought to move first are withheld: the device then sends a page request.
+                let unmoved = if room && policy == uapi::POLICY_ON_FAULT {
+                    Unmoved::Withhold
+                } else {
+                    Unmoved::Use
+                };
+                let range = (va, npages);
                 self.answer(memory, &mm, range, Want::Present, unmoved, head, scratch)
             });
         if answered.is_err() {
@@ -435,10 +435,10 @@ impl Faults {
             .mm()
             .mmget_not_zero()
             .ok_or(Refusal::Failure)?;
-        let (va, npages) = self.clip(&mm, request).map_err(Refusal::of)?;
+        let (va, npages, policy) = self.clip(&mm, request).map_err(Refusal::of)?;
         let want = Want::of(request);
         let write = want.writes();
-        let tried = self.policy.load(Relaxed) == uapi::POLICY_ON_FAULT
+        let tried = policy == uapi::POLICY_ON_FAULT
             && self.migrate(memory, &mm, va, npages, write, scratch);
         let range = (va, npages);
         if want == Want::Atomic {

@@ -77,8 +77,8 @@ impl OpenFile for Dmirror {
 
     fn open(device: &Arc<Device>) -> Result<Arc<Self>> {
         let context = Context::open(device)?;
-        let faults = context.faults.data();
-        faults.policy.store(uapi::POLICY_ON_REQUEST, Relaxed);
+        let policy = device.first_policy().max(uapi::POLICY_ON_REQUEST);
+        context.mirror.policies.set_context(policy, 0);
         let opened = Arc::new(
             Dmirror {
                 context: context.clone(),

@@ -5,6 +5,8 @@
 //! No lock of the driver is held while user memory is touched: it may be device memory, whose
 //! fault needs the driver.
 
+mod policy;
+
 use crate::{
     context::{checked, Context},
     kapi::{
@@ -14,7 +16,7 @@ use crate::{
         uaccess,
     },
     memory::DeviceMemory,
-    migration::{Direction, Pipeline, WINDOW_PAGES},
+    migration::{Direction, Pipeline},
     residency::{windows, Unconcerned, Window},
     uapi, wire,
 };
@@ -22,7 +24,7 @@ use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
     prelude::*,
-    sync::{aref::ARef, atomic::Relaxed, Arc},
+    sync::{aref::ARef, Arc},
     time::msecs_to_jiffies,
 };
 use zerocopy::{FromZeros, IntoBytes};
@@ -39,8 +41,10 @@ pub(crate) fn dispatch(context: &Context, cmd: u32, arg: usize) -> Result<isize>
         uapi::IOC_WAIT => wait(context, arg),
         uapi::IOC_MIGRATE => migrate(context, arg),
         uapi::IOC_RESIDENCY => residency(context, arg),
-        uapi::IOC_POLICY => policy(context, arg),
+        uapi::IOC_POLICY => policy::set(context, arg),
         uapi::IOC_STATS => stats(context, arg),
+        uapi::IOC_ADVISE => policy::advise(context, arg),
+        uapi::IOC_POLICY_AT => policy::at(context, arg),
         uapi::IOC_RESET if !is_admin() => Err(EPERM),
         uapi::IOC_RESET => context.device.reset(),
         _ => Err(ENOTTY),
@@ -62,7 +66,7 @@ fn info(context: &Context, arg: usize) -> Result {
             free_pages: device.free_pages(&memory),
             first_pfn: if is_admin() { memory.first_pfn() } else { 0 },
             node: device.node().unwrap_or(uapi::NO_NODE),
-            reserved: 0,
+            policy: device.first_policy(),
         },
     )
 }
@@ -114,7 +118,17 @@ fn migrate(context: &Context, arg: usize) -> Result {
         pid => mm::of_pid(i32::try_from(pid).map_err(|_| ESRCH)?)?,
     };
     check_range(&mm, migrate.addr, migrate.len)?;
-    if to_device && context.faults.data().policy.load(Relaxed) == uapi::POLICY_NEVER {
+    // Of another process the context has a policy, but no advice.
+    let own = mm::is_current(&mm);
+    let policies = &context.mirror.policies;
+    let forbidden = match own {
+        _ if !to_device => false,
+        true => policies
+            .parts(migrate.addr..migrate.addr + migrate.len)
+            .all(|(_, rule)| rule.policy == uapi::POLICY_NEVER),
+        false => policies.context().policy == uapi::POLICY_NEVER,
+    };
+    if forbidden {
         return Err(EPERM);
     }
     if context.device.node().is_some() {
@@ -204,9 +218,11 @@ fn migrate_chunk(
     direction: Direction,
 ) -> Result<(u64, bool)> {
     let mut pipeline = Pipeline::new(memory, direction, None, context.number);
-    if mm::is_current(&context.mm) {
+    let own = mm::is_current(mm);
+    if own {
         context.mirror.forget(range.start, range.end);
     }
+    let to_device = direction != Direction::ToSystem;
     let (mut at, mut moved, mut gap) = (range.start as usize, 0, false);
     let end = range.end as usize;
     let guard = mm.mmap_read_lock();
@@ -221,15 +237,26 @@ fn migrate_chunk(
         if !mm::may_migrate(vma) {
             continue;
         }
-        match pipeline.run(vma, part) {
-            Ok(pages) => moved += pages,
+        let mut run = |part| match pipeline.run(vma, part) {
             // A kind of mapping that does not migrate.
-            Err(error) if error == EINVAL => {}
-            Err(error) => return Err(error),
+            Err(error) if error == EINVAL => Ok(0),
+            result => result,
+        };
+        if !(own && to_device) {
+            moved += run(part)?;
+            continue;
+        }
+        let part = part.start as u64..part.end as u64;
+        for (part, rule) in context.mirror.policies.parts(part) {
+            if rule.policy != uapi::POLICY_NEVER {
+                moved += run(part.start as usize..part.end as usize)?;
+            }
         }
     }
-    if matches!(direction, Direction::ToDevice { .. }) {
-        context.mirror.stats.to_device.add(moved);
+    let stats = &context.mirror.stats;
+    match to_device {
+        true => stats.to_device.add(moved),
+        false => stats.to_system.add(moved),
     }
     Ok((moved, gap))
 }
@@ -254,24 +281,6 @@ fn residency(context: &Context, arg: usize) -> Result {
         cond_resched();
     }
     uaccess::write(arg, &residency)
-}
-
-fn policy(context: &Context, arg: usize) -> Result {
-    let policy: uapi::Policy = uaccess::read(arg)?;
-    let around = policy.fault_around;
-    let around_fits = around == 0 || (around.is_power_of_two() && around as usize <= WINDOW_PAGES);
-    if policy.policy > uapi::POLICY_NEVER || !around_fits {
-        return Err(EINVAL);
-    }
-    if context.device.node().is_some() && policy.policy == uapi::POLICY_ON_FAULT {
-        return Err(not_supported());
-    }
-    let faults = context.faults.data();
-    faults.policy.store(policy.policy, Relaxed);
-    if around != 0 {
-        faults.fault_around.store(around, Relaxed);
-    }
-    Ok(())
 }
 
 fn stats(context: &Context, arg: usize) -> Result {

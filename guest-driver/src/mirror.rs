@@ -23,6 +23,7 @@ use crate::{
         trace,
     },
     link::{new_message, put, CallRequest, Link},
+    policy::{Policies, Rule},
     range_set::RangeSet,
     stats::ContextStats,
     wire,
@@ -44,6 +45,9 @@ pub(crate) struct Mirror {
     context: u32,
     /// Counters of the context.
     pub(crate) stats: ContextStats,
+    /// When pages move. Here because the notifier takes advice back.
+    #[pin]
+    pub(crate) policies: Policies,
     #[pin]
     state: Mutex<State>,
 }
@@ -70,12 +74,13 @@ impl Mirror {
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new(link: Arc<Link>, context: u32) -> Result<Arc<Self>> {
+    pub(crate) fn new(link: Arc<Link>, context: u32, rule: Rule) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 link,
                 context,
                 stats: ContextStats::new(),
+                policies <- Policies::new(rule),
                 state <- new_mutex!(
                     State {
                         cached: RangeSet::new(),
@@ -158,6 +163,9 @@ impl Invalidate for Mirror {
             return true;
         }
         let (start, end) = (range.start(), range.end());
+        if range.is_unmap() {
+            self.policies.forget(start, end);
+        }
         let state = if range.may_block() {
             self.state.lock()
         } else {

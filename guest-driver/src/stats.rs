@@ -44,11 +44,18 @@ macro_rules! counters {
             pub(crate) const fn new() -> Self {
                 $name { $($field: Counter::new(),)* }
             }
+
+            /// Names and values.
+            pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field.get())),*].into_iter()
+            }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                $(f.write_fmt(fmt!("{} {}\n", stringify!($field), self.$field.get()))?;)*
+                for (name, value) in self.all() {
+                    f.write_fmt(fmt!("{} {}\n", name, value))?;
+                }
                 Ok(())
             }
         }
@@ -98,6 +105,8 @@ counters! {
         page_requests,
         /// Pages moved to device memory.
         to_device,
+        /// Pages brought back by calls of this context.
+        to_system,
         /// Commands submitted.
         commands,
         /// Invalidations sent.

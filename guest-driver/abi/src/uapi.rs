@@ -20,7 +20,9 @@ pub const IOC_MAGIC: u32 = 0xC0;
 pub const UAPI_VERSION: u32 = 2;
 /// Commands one context may have submitted and not collected (`EBUSY` beyond).
 pub const MAX_IN_FLIGHT: usize = 64;
-/// Most bytes one migrate or residency call may span, 1 TiB (`EINVAL` beyond).
+/// Ranges for which one context may have advice (`ENOSPC` beyond).
+pub const MAX_ADVISED: usize = 1024;
+/// Most bytes one migrate, residency or advise call may span, 1 TiB (`EINVAL` beyond).
 pub const MAX_RANGE_BYTES: u64 = 1 << 40;
 
 /// `_IOC(dir, IOC_MAGIC, nr, size)` of `include/uapi/asm-generic/ioctl.h`.
@@ -49,6 +51,10 @@ pub const IOC_STATS: u32 = ioc(READ, 6, size_of::<Stats>());
 /// Takes the device out of service and back: commands of all contexts end with `ECANCELED`,
 /// all device pages move to system memory. Needs `CAP_SYS_ADMIN` (`EPERM`). No argument.
 pub const IOC_RESET: u32 = ioc(0, 7, 0);
+/// Gives the [`Advise`] for a range.
+pub const IOC_ADVISE: u32 = ioc(WRITE, 8, size_of::<Advise>());
+/// Says what holds at the address in [`PolicyAt`].
+pub const IOC_POLICY_AT: u32 = ioc(READ | WRITE, 9, size_of::<PolicyAt>());
 
 /// Device memory is device-private: a CPU access brings the page back.
 pub const MODE_PRIVATE: u32 = 0;
@@ -82,8 +88,9 @@ pub struct Info {
     pub first_pfn: u64,
     /// In [`MODE_NUMA`] the memory node, as `/sys/devices/system/node` numbers it; else [`NO_NODE`].
     pub node: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// First `POLICY_*` of a context, and the most eager one that it may have: the driver's parameter
+    /// `policy`, in [`MODE_NUMA`] at least [`POLICY_ON_REQUEST`].
+    pub policy: u32,
 }
 
 /// A command for the device.
@@ -130,9 +137,11 @@ pub const MIGRATE_TO_DEVICE: u32 = 1;
 /// To system memory.
 pub const MIGRATE_TO_SYSTEM: u32 = 2;
 
-/// Move pages on request. Partial success is normal; the counts say what happened.
+/// Move pages on request. Partial success is normal; the counts say what happened. To the device nothing
+/// moves of those parts of the range where [`POLICY_NEVER`] holds.
 /// `EINVAL`: misaligned, empty, over [`MAX_RANGE_BYTES`], or not in user space; `ESRCH`: no such process;
-/// `EACCES`: no right to it; `EFAULT`: part of the range is not mapped (the rest was done);
+/// `EACCES`: no right to it; `EPERM`: to the device, and [`POLICY_NEVER`] holds for all of the range;
+/// `EFAULT`: part of the range is not mapped (the rest was done);
 /// `EOPNOTSUPP`: the request is good, and the system moves these pages ([`MODE_NUMA`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -144,7 +153,7 @@ pub struct Migrate {
     /// `MIGRATE_TO_*`.
     pub direction: u32,
     /// Process whose memory is meant, 0 for the caller's own. Another's needs
-    /// `CAP_SYS_ADMIN`.
+    /// `CAP_SYS_ADMIN`, which its own policies and advice do not bind.
     pub pid: u32,
     /// Out: pages moved.
     pub moved: u64,
@@ -178,14 +187,19 @@ pub struct Residency {
 }
 
 /// A device fault migrates the page, and present neighbours, to device memory. The first policy of a
-/// context, but in [`MODE_NUMA`], where that is [`POLICY_ON_REQUEST`].
+/// context, but in [`MODE_NUMA`], where that is [`POLICY_ON_REQUEST`], and where the driver was loaded
+/// with another ([`Info::policy`]).
 pub const POLICY_ON_FAULT: u32 = 0;
 /// Pages move only by [`IOC_MIGRATE`]; the device uses the others in place.
 pub const POLICY_ON_REQUEST: u32 = 1;
-/// Nothing moves; [`IOC_MIGRATE`] to the device gives `EPERM`.
+/// Nothing moves; [`IOC_MIGRATE`] to the device gives `EPERM`. What is in device memory stays there until
+/// something brings it back.
 pub const POLICY_NEVER: u32 = 2;
+/// Only in [`Advise`]: the context's policy, whatever that is or becomes.
+pub const POLICY_CONTEXT: u32 = 3;
 
-/// Migration policy of the context.
+/// Migration policy of the context. `EINVAL`: unknown, or no such `fault_around`; `EPERM`: more eager than
+/// the driver's ([`Info::policy`]); `EOPNOTSUPP`: [`POLICY_ON_FAULT`] in [`MODE_NUMA`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Policy {
@@ -194,6 +208,56 @@ pub struct Policy {
     /// Pages around a device fault that migrate with it: a power of two, 1 … 512; 0 leaves
     /// the setting as it is. Starts at 16.
     pub fault_around: u32,
+}
+
+/// Advice for a range of the caller's memory: it overrides the context's [`Policy`] there, and replaces all
+/// advice given before for any of it. [`POLICY_CONTEXT`] and 0 take advice away.
+///
+/// - It binds this context; other open files have advice of their own.
+/// - It concerns device faults and calls that begin after it. Pages stay where they are, and a move that
+///   is under way may end after the call.
+/// - It is a property of what is mapped, as that of `madvise(2)`: it ends when the addresses are
+///   unmapped or something else is mapped over them, and does not go along where `mremap(2)` moves
+///   them. A child made by `fork(2)` has no context and so no advice; `exec` and close end it.
+/// - Pages that move around a fault are those with the same advice.
+/// - A context has advice for at most [`MAX_ADVISED`] ranges, neighbours with the same advice being one.
+///   If unmapping would cut a range in two in a full table, the advice stays with its addresses.
+///
+/// On any error all advice is as it was. `EINVAL`: misaligned, empty, over [`MAX_RANGE_BYTES`], or not in
+/// user space, unknown policy, or no such `fault_around`; `EPERM`: more eager than the driver's policy
+/// ([`Info::policy`]); `EOPNOTSUPP`: [`POLICY_ON_FAULT`] in [`MODE_NUMA`]; `EFAULT`: part of the range is not
+/// mapped, unless advice is taken away; `ENOSPC`: more ranges than there may be; `ENOMEM`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Advise {
+    /// Start, page-aligned.
+    pub addr: u64,
+    /// Bytes, a multiple of the page size.
+    pub len: u64,
+    /// `POLICY_*`.
+    pub policy: u32,
+    /// Pages around a device fault that migrate with it: a power of two, 1 … 512; 0: as many as the
+    /// context's.
+    pub fault_around: u32,
+}
+
+/// What holds at an address of the caller's memory, mapped or not. `EINVAL`: not in user space, or
+/// `reserved` is not zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PolicyAt {
+    /// Address.
+    pub addr: u64,
+    /// Out: first address from there on that has other advice, or none where this one has some.
+    pub end: u64,
+    /// Out: `POLICY_*` in force, never [`POLICY_CONTEXT`].
+    pub policy: u32,
+    /// Out: pages around a device fault that migrate with it.
+    pub fault_around: u32,
+    /// Out: 1 if there is advice, 0 if both are the context's.
+    pub advised: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// Counters since the driver was loaded (`context_*`: since the file was opened).
@@ -251,5 +315,7 @@ const _: () = {
     assert!(size_of::<Migrate>() == 48);
     assert!(size_of::<Residency>() == 56);
     assert!(size_of::<Policy>() == 8);
+    assert!(size_of::<Advise>() == 24);
+    assert!(size_of::<PolicyAt>() == 32);
     assert!(size_of::<Stats>() == 37 * 8);
 };

@@ -103,13 +103,15 @@ extern "C" {
 				  * COAX_MODE_NUMA -EOPNOTSUPP */
 #define COAX_POLICY_ON_REQUEST 1 /* by coax_prefetch() only, or as the system moves them */
 #define COAX_POLICY_NEVER 2	 /* never */
+#define COAX_POLICY_CONTEXT 3	 /* coax_advise() only: as coax_set_policy() says */
 
 #define COAX_MIGRATE_TO_DEVICE 1
 #define COAX_MIGRATE_TO_SYSTEM 2
 
 #define COAX_UAPI_VERSION 2
 #define COAX_MAX_IN_FLIGHT 64		  /* commands of a context submitted, not collected */
-#define COAX_MAX_RANGE_BYTES (1ULL << 40) /* of one migrate or residency call */
+#define COAX_MAX_ADVISED 1024		  /* ranges of a context with advice */
+#define COAX_MAX_RANGE_BYTES (1ULL << 40) /* of one migrate, residency or advise call */
 
 /* --- Structures of the ioctls, used by the library too ----------------------------------- */
 
@@ -124,7 +126,8 @@ struct coax_ioc_info {
 	uint64_t free_pages;	 /* (out) of them not in use */
 	uint64_t first_pfn;	 /* (out) page frame number of the first, 0 without CAP_SYS_ADMIN */
 	uint32_t node;		 /* (out) memory node in COAX_MODE_NUMA, else COAX_NO_NODE */
-	uint32_t reserved;	 /* (out) 0 */
+	uint32_t policy;	 /* (out) first COAX_POLICY_* of a context, and the most eager one
+				  * that it may have: as the driver was loaded */
 };
 
 struct coax_ioc_submit {
@@ -171,6 +174,22 @@ struct coax_ioc_policy {
 	uint32_t policy;       /* COAX_POLICY_* */
 	uint32_t fault_around; /* pages that move around a fault: a power of two, 1 ... 512, 0
 				* leaves it as it is */
+};
+
+struct coax_ioc_advise {
+	uint64_t addr;	       /* page-aligned */
+	uint64_t len;	       /* a multiple of the page size */
+	uint32_t policy;       /* COAX_POLICY_* */
+	uint32_t fault_around; /* a power of two, 1 ... 512, or 0: as many as the context's */
+};
+
+struct coax_ioc_policy_at {
+	uint64_t addr;
+	uint64_t end;	       /* (out) first address after it of which something else is said */
+	uint32_t policy;       /* (out) COAX_POLICY_*, never COAX_POLICY_CONTEXT */
+	uint32_t fault_around; /* (out) */
+	uint32_t advised;      /* (out) 1 if there is advice, 0 if both are the context's */
+	uint32_t reserved;
 };
 
 /* Counters since the driver was loaded; context_*: since the device was opened. */
@@ -333,6 +352,18 @@ int coax_residency(const struct coax *coax, const void *start, size_t bytes, uin
 		   uint64_t pages[4]);
 /* COAX_POLICY_*, and how many pages move around a fault (0 leaves that as it is). */
 int coax_set_policy(const struct coax *coax, uint32_t policy, uint32_t fault_around);
+/*
+ * The same for the pages on which a range lies, in place of the context's policy and of all advice
+ * given before for any of them; COAX_POLICY_CONTEXT and 0 take advice back. Pages stay where they
+ * are. Advice ends when the memory is unmapped, and does not go along where mremap() moves it.
+ * -EFAULT: part of the range is not mapped; -EPERM: the driver was loaded with a less eager policy;
+ * -EOPNOTSUPP: COAX_POLICY_ON_FAULT in COAX_MODE_NUMA; -ENOSPC: more than COAX_MAX_ADVISED ranges.
+ * On any error all advice is as it was.
+ */
+int coax_advise(const struct coax *coax, const void *start, size_t bytes, uint32_t policy,
+		uint32_t fault_around);
+/* Which policy holds at an address, and how far. */
+int coax_policy_at(const struct coax *coax, const void *at, struct coax_ioc_policy_at *found);
 
 /* --- The ioctls -------------------------------------------------------------------------- */
 
@@ -345,6 +376,8 @@ int coax_set_policy(const struct coax *coax, uint32_t policy, uint32_t fault_aro
 #define COAX_IOC_POLICY _IOW(COAX_IOC_MAGIC, 5, struct coax_ioc_policy)
 #define COAX_IOC_STATS _IOR(COAX_IOC_MAGIC, 6, struct coax_ioc_stats)
 #define COAX_IOC_RESET _IO(COAX_IOC_MAGIC, 7)
+#define COAX_IOC_ADVISE _IOW(COAX_IOC_MAGIC, 8, struct coax_ioc_advise)
+#define COAX_IOC_POLICY_AT _IOWR(COAX_IOC_MAGIC, 9, struct coax_ioc_policy_at)
 
 #ifdef __cplusplus
 }

@@ -44,5 +44,5 @@ pub use compute::{ListLayout, ListSum, TreeHit, TreeLayout};
 pub use context::{CommandId, Context, DEFAULT_DEVICE};
 pub use error::{Access, Error, Failure, Fault, Status};
 pub use gemm::Gemm;
-pub use memory::{Direction, Location, Migrated, PageRange, Policy, Residency};
+pub use memory::{Advice, Direction, InForce, Location, Migrated, PageRange, Policy, Residency};
 pub use stats::{Device as DeviceStats, Stats};

@@ -134,6 +134,56 @@ pub enum Policy {
     Never,
 }
 
+impl Policy {
+    /// As `POLICY_*`.
+    fn number(self) -> u32 {
+        match self {
+            Self::OnFault => uapi::POLICY_ON_FAULT,
+            Self::OnRequest => uapi::POLICY_ON_REQUEST,
+            Self::Never => uapi::POLICY_NEVER,
+        }
+    }
+
+    /// From `POLICY_*`.
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::OnFault, Self::OnRequest, Self::Never]
+            .into_iter()
+            .find(|policy| policy.number() == number)
+    }
+}
+
+/// What a program says of a range; the default takes back what was said before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// When pages move; that of the context if `None`.
+    pub policy: Option<Policy>,
+    /// How many move around one that the device touched, a power of two up to 512; as many as in the
+    /// rest of the context if `None`.
+    pub fault_around: Option<u32>,
+}
+
+impl From<Policy> for Advice {
+    fn from(policy: Policy) -> Self {
+        Self {
+            policy: Some(policy),
+            fault_around: None,
+        }
+    }
+}
+
+/// What holds at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// When pages move.
+    pub policy: Policy,
+    /// How many move around one that the device touched.
+    pub fault_around: u32,
+    /// Whether advice says so, and not the context's policy alone.
+    pub advised: bool,
+    /// First address after it of which something else is said.
+    pub end: u64,
+}
+
 impl Context {
     /// Moves the pages of a range of this process to device memory.
     ///
@@ -143,8 +193,8 @@ impl Context {
     /// # Errors
     ///
     /// [`Error::Call`] with `EINVAL` for a range that is misaligned, empty, too long or not
-    /// user space; `EFAULT` if part of it is not mapped (the rest was moved); `EPERM` under
-    /// [`Policy::Never`]. On a memory node also `ENODEV`, if its memory is not online, and `EACCES`, if
+    /// user space; `EFAULT` if part of it is not mapped (the rest was moved); `EPERM` if
+    /// [`Policy::Never`] holds for all of it; where it holds for parts, they stay. On a memory node also `ENODEV`, if its memory is not online, and `EACCES`, if
     /// the process's cpuset forbids the node.
     pub fn prefetch(&self, range: PageRange) -> Result<Migrated, Error> {
         self.migrate(0, range, Direction::ToDevice)
@@ -192,7 +242,12 @@ impl Context {
         match sys::migrate(self.as_fd(), &mut migrate) {
             // The driver finds no fault with it, but the pages are the system's to move.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                return node::migrate(self.info()?.node, pid, range, direction)
+                let node = self.info()?.node;
+                // Of another process this context has no advice.
+                if pid == 0 && direction == Direction::ToDevice {
+                    return self.prefetch_to_node(node, range);
+                }
+                return node::migrate(node, pid, range, direction);
             }
             result => result.map_err(refused("COAX_IOC_MIGRATE"))?,
         }
@@ -201,6 +256,33 @@ impl Context {
             already: migrate.already,
             left: migrate.left,
         })
+    }
+
+    /// Moves those parts of a range of this process to a node that may move.
+    fn prefetch_to_node(&self, node: u32, range: PageRange) -> Result<Migrated, Error> {
+        let (mut sum, mut failed) = (Migrated::default(), None);
+        let end = range.addr + range.len;
+        let mut at = range.addr;
+        while at < end {
+            let found = self.policy_at(at)?;
+            let part = PageRange::new(at, found.end.min(end) - at);
+            at += part.len;
+            if found.policy == Policy::Never {
+                sum.left += part.pages();
+                continue;
+            }
+            match node::migrate(node, 0, part, Direction::ToDevice) {
+                Ok(migrated) => {
+                    sum.moved += migrated.moved;
+                    sum.already += migrated.already;
+                    sum.left += migrated.left;
+                }
+                // Part of it is not mapped; the rest is still to do.
+                Err(error) if error.errno() == libc::EFAULT => failed = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        failed.map_or(Ok(sum), Err)
     }
 
     /// Counts the pages of a range of this process by where they are, touching none.
@@ -242,21 +324,65 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`Error::Call`] with `EINVAL` for another `fault_around`.
+    /// [`Error::Call`] with `EINVAL` for another `fault_around`; `EPERM` if the driver was loaded with a
+    /// less eager policy; `EOPNOTSUPP` for [`Policy::OnFault`] where device memory is a memory node.
     pub fn set_policy(&self, policy: Policy, fault_around: Option<u32>) -> Result<(), Error> {
         // Zero would silently mean "leave it".
         if fault_around == Some(0) {
             return Err(Error::Argument("fault_around must be a power of two"));
         }
         let policy = uapi::Policy {
-            policy: match policy {
-                Policy::OnFault => uapi::POLICY_ON_FAULT,
-                Policy::OnRequest => uapi::POLICY_ON_REQUEST,
-                Policy::Never => uapi::POLICY_NEVER,
-            },
+            policy: policy.number(),
             fault_around: fault_around.unwrap_or(0),
         };
         sys::policy(self.as_fd(), policy).map_err(refused("COAX_IOC_POLICY"))
+    }
+
+    /// Sets for a range of this process when pages move, and how many around one that the device
+    /// touched, in place of the context's policy and of all advice given before for any of it. Pages stay
+    /// where they are.
+    ///
+    /// Advice is a property of what is mapped: it ends when the memory is unmapped, and does not go along
+    /// where `mremap` moves it. It binds this context alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Call`], and all advice is as it was: `EINVAL` for a range that is misaligned, empty, too
+    /// long or not user space, and for another `fault_around`; `EFAULT` if part of it is not mapped, unless
+    /// advice is taken back; `EPERM` if the driver was loaded with a less eager policy; `EOPNOTSUPP` for
+    /// [`Policy::OnFault`] where device memory is a memory node; `ENOSPC` for more than
+    /// [`uapi::MAX_ADVISED`] ranges.
+    pub fn advise(&self, range: PageRange, advice: impl Into<Advice>) -> Result<(), Error> {
+        let advice = advice.into();
+        // Zero would silently mean that of the context.
+        if advice.fault_around == Some(0) {
+            return Err(Error::Argument("fault_around must be a power of two"));
+        }
+        let advise = uapi::Advise {
+            addr: range.addr,
+            len: range.len,
+            policy: advice.policy.map_or(uapi::POLICY_CONTEXT, Policy::number),
+            fault_around: advice.fault_around.unwrap_or(0),
+        };
+        sys::advise(self.as_fd(), advise).map_err(refused("COAX_IOC_ADVISE"))
+    }
+
+    /// Which policy holds at an address of this process, and how far.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Call`] with `EINVAL` for an address that is not user space; [`Error::Argument`] if the
+    /// driver has a policy that this library does not know.
+    pub fn policy_at(&self, addr: u64) -> Result<InForce, Error> {
+        let found = sys::policy_at(self.as_fd(), addr).map_err(refused("COAX_IOC_POLICY_AT"))?;
+        let policy = Policy::from_number(found.policy)
+            .ok_or(Error::Argument("the driver has a policy that is not known"))?;
+        Ok(InForce {
+            policy,
+            fault_around: found.fault_around,
+            advised: found.advised != 0,
+            end: found.end,
+        })
     }
 }
 

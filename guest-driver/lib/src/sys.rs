@@ -99,6 +99,23 @@ pub fn policy(fd: BorrowedFd<'_>, mut policy: uapi::Policy) -> io::Result<()> {
     unsafe { call(fd, uapi::IOC_POLICY, &mut policy) }
 }
 
+/// `IOC_ADVISE`. Advice changes where pages may lie, not what is in them, so any range will do.
+pub fn advise(fd: BorrowedFd<'_>, mut advise: uapi::Advise) -> io::Result<()> {
+    // SAFETY: The call reads an `Advise`; its range is only named.
+    unsafe { call(fd, uapi::IOC_ADVISE, &mut advise) }
+}
+
+/// `IOC_POLICY_AT`.
+pub fn policy_at(fd: BorrowedFd<'_>, addr: u64) -> io::Result<uapi::PolicyAt> {
+    let mut found = uapi::PolicyAt {
+        addr,
+        ..Default::default()
+    };
+    // SAFETY: The call fills a `PolicyAt`; its address is only named.
+    unsafe { call(fd, uapi::IOC_POLICY_AT, &mut found) }?;
+    Ok(found)
+}
+
 /// `move_pages(2)` on pages of process `pid`, 0 for this one: with `to` it moves them to that node, and
 /// without it only looks. Puts the node of each page, or a negative errno, into `status`; says how
 /// many pages the call gave up.

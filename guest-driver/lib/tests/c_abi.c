@@ -40,6 +40,7 @@ int main(void)
 	struct coax_tree_result hit;
 	struct coax_gemm gemm = { 1, 1, 1, 1, 1, 1, 0 };
 	struct coax_migrated migrated;
+	struct coax_ioc_policy_at policy;
 	uint8_t bytes[32], other[32], where;
 	uint64_t word64 = 0, before64;
 	uint32_t word32 = 0, before32;
@@ -83,6 +84,8 @@ int main(void)
 	EXPECT(coax_evict(coax, bytes, sizeof(bytes), NULL), -EINVAL);
 	EXPECT(coax_residency(coax, bytes, 1, &where, pages), -EINVAL);
 	EXPECT(coax_set_policy(coax, COAX_POLICY_NEVER, 0), -EINVAL);
+	EXPECT(coax_advise(coax, bytes, sizeof(bytes), COAX_POLICY_NEVER, 0), -EINVAL);
+	EXPECT(coax_policy_at(coax, bytes, &policy), -EINVAL);
 	coax_close(coax);
 	return failures != 0;
 }

@@ -40,7 +40,7 @@ fn check(out: &mut String, expression: &str, value: u64) {
 fn expectations() -> String {
     let mut out = String::new();
     check_struct!(out, "coax_ioc_info", uapi::Info: version mode max_contexts command_queues
-        device_pages free_pages first_pfn node reserved);
+        device_pages free_pages first_pfn node policy);
     check_struct!(out, "coax_ioc_submit", uapi::Submit: opcode reserved arg id);
     check_struct!(out, "coax_ioc_wait", uapi::Wait: id timeout_ms status fault_va fault_access
         reserved bytes_done page_requests result);
@@ -48,6 +48,9 @@ fn expectations() -> String {
         left);
     check_struct!(out, "coax_ioc_residency", uapi::Residency: addr len vector pages);
     check_struct!(out, "coax_ioc_policy", uapi::Policy: policy fault_around);
+    check_struct!(out, "coax_ioc_advise", uapi::Advise: addr len policy fault_around);
+    check_struct!(out, "coax_ioc_policy_at", uapi::PolicyAt: addr end policy fault_around advised
+        reserved);
     check_struct!(out, "coax_ioc_stats", uapi::Stats: context_page_requests context_to_device
         context_commands context_invalidations contexts page_requests translation_requests
         responses_success responses_invalid responses_failure invalidations to_device_fault
@@ -64,9 +67,9 @@ fn expectations() -> String {
     check_struct!(out, "coax_migrated", coax_migrated: moved already left);
 
     check_numbers!(out, uapi: IOC_INFO IOC_SUBMIT IOC_WAIT IOC_MIGRATE IOC_RESIDENCY IOC_POLICY
-        IOC_STATS IOC_RESET UAPI_VERSION MAX_RANGE_BYTES MODE_PRIVATE MODE_COHERENT MODE_NUMA NO_NODE
+        IOC_STATS IOC_RESET IOC_ADVISE IOC_POLICY_AT UAPI_VERSION MAX_RANGE_BYTES MODE_PRIVATE MODE_COHERENT MODE_NUMA NO_NODE
         RESIDENT_NONE RESIDENT_SYSTEM RESIDENT_DEVICE RESIDENT_FILE POLICY_ON_FAULT
-        POLICY_ON_REQUEST POLICY_NEVER MIGRATE_TO_DEVICE MIGRATE_TO_SYSTEM);
+        POLICY_ON_REQUEST POLICY_NEVER POLICY_CONTEXT MIGRATE_TO_DEVICE MIGRATE_TO_SYSTEM);
     check_numbers!(out, wire: PAGE_SIZE OP_NOP OP_COPY OP_FILL OP_SHA256 OP_HISTOGRAM OP_LIST_SUM
         OP_TREE_SEARCH OP_SGEMM OP_DGEMM OP_FETCH_ADD OP_COMPARE_SWAP OP_COPY_ROWS GEMM_TRANS_A GEMM_TRANS_B GEMM_ROW_MAJOR STATUS_OK
         STATUS_BAD_MESSAGE STATUS_UNKNOWN_OPCODE STATUS_BAD_CONTEXT STATUS_BAD_ARGUMENT
@@ -75,6 +78,7 @@ fn expectations() -> String {
     check(&mut out, "COAX_COMMAND_ARGS", wire::COMMAND_ARGS as u64);
     check(&mut out, "COAX_RESULT_BYTES", wire::RESULT_BYTES as u64);
     check(&mut out, "COAX_MAX_IN_FLIGHT", uapi::MAX_IN_FLIGHT as u64);
+    check(&mut out, "COAX_MAX_ADVISED", uapi::MAX_ADVISED as u64);
     out
 }
 

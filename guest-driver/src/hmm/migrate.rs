@@ -26,8 +26,11 @@ impl Dmirror {
     ///
     /// `EINVAL`: part of the range is not mapped, must not be read, or is of a kind that does not
     /// migrate. `ENOENT`: not all of it is in this device's memory afterwards. `EFAULT`: `ptr` cannot
-    /// be written. `ENOMEM`.
+    /// be written. `EPERM`: the driver was loaded to move nothing. `ENOMEM`.
     pub(super) fn migrate_to_device(&self, command: &mut Command) -> Result {
+        if self.context.mirror.policies.context().policy == uapi::POLICY_NEVER {
+            return Err(EPERM);
+        }
         let memory = self.context.device.memory()?;
         let moved = self.migrate(&memory, command, Direction::ToDevice { fill: true })?;
         if moved < command.npages && !self.all_on_device(&memory, command)? {

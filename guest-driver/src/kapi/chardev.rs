@@ -14,6 +14,7 @@ use kernel::{
     fs::File,
     mm::virt::VmaNew,
     prelude::*,
+    seq_file::SeqFile,
     str::CString,
     sync::{poll::PollTable, Arc},
     types::{ForeignOwnable, Opaque},
@@ -37,6 +38,9 @@ pub(crate) trait OpenFile: Send + Sync + Sized + 'static {
     fn mmap(&self, _vma: &VmaNew) -> Result {
         Err(ENODEV)
     }
+
+    /// Tells about the file in `/proc/PID/fdinfo`.
+    fn show(&self, _to: &SeqFile) {}
 
     /// The last reference of the file is gone.
     fn release(&self);
@@ -67,6 +71,7 @@ impl<T: OpenFile> Registration<T> {
         compat_ioctl: bindings::compat_ptr_ioctl,
         poll: Some(Self::poll),
         mmap: Some(Self::mmap),
+        show_fdinfo: Some(Self::show_fdinfo),
         llseek: Some(bindings::noop_llseek),
         ..pin_init::zeroed()
     };
@@ -157,6 +162,13 @@ impl<T: OpenFile> Registration<T> {
             Ok(()) => 0,
             Err(error) => error.to_errno(),
         }
+    }
+
+    unsafe extern "C" fn show_fdinfo(to: *mut bindings::seq_file, file: *mut bindings::file) {
+        // SAFETY: As in `ioctl`.
+        let object = unsafe { <Arc<T> as ForeignOwnable>::borrow(Self::data(file)) };
+        // SAFETY: The kernel calls with a file that only this call writes to.
+        object.show(unsafe { SeqFile::from_raw(to) });
     }
 
     /// # Safety

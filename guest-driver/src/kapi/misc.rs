@@ -3,7 +3,7 @@
 //! Small calls that need no file of their own.
 
 use crate::sys;
-use kernel::{bindings, error::Error};
+use kernel::{bindings, current, error::Error};
 
 /// `EOPNOTSUPP`, which `kernel::error::code` lacks.
 pub(crate) fn not_supported() -> Error {
@@ -14,6 +14,11 @@ pub(crate) fn not_supported() -> Error {
 pub(crate) fn is_admin() -> bool {
     // SAFETY: No preconditions.
     unsafe { sys::coax_admin() }
+}
+
+/// The calling process's number, as the system's first PID namespace has it.
+pub(crate) fn process() -> i32 {
+    current!().group_leader().pid()
 }
 
 /// Lets others run if it is their turn; the caller may sleep.

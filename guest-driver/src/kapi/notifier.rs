@@ -61,6 +61,13 @@ impl Invalidation<'_> {
         unsafe { sys::coax_notifier_is_exclusive(self.range, owner.cast_mut().cast()) }
     }
 
+    /// Whether the addresses are being unmapped, or moved elsewhere: the mmap lock is held from before the
+    /// mappings go until after the callback, so that nothing is mapped there before.
+    pub(crate) fn is_unmap(&self) -> bool {
+        // SAFETY: `range` is valid during the callback.
+        unsafe { sys::coax_notifier_is_unmap(self.range) }
+    }
+
     /// Makes readers that began before this retry.
     pub(crate) fn begin(&self) {
         // SAFETY: `sub` is the notifier of this callback, `seq` the value it was called with.

@@ -384,6 +384,11 @@ bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *ow
 	return range->event == MMU_NOTIFY_EXCLUSIVE && range->owner == owner;
 }
 
+bool coax_notifier_is_unmap(const struct mmu_notifier_range *range)
+{
+	return range->event == MMU_NOTIFY_UNMAP;
+}
+
 bool coax_vma_has_anon(struct vm_area_struct *vma)
 {
 	return !(vma->vm_flags & (VM_SHARED | VM_SPECIAL)) && !is_vm_hugetlb_page(vma);

@@ -85,6 +85,7 @@ int coax_copy_by_cpu(u64 dst, u64 src, bool zero, u64 len);
 /* Memory management. */
 struct page *coax_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner);
 bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *owner);
+bool coax_notifier_is_unmap(const struct mmu_notifier_range *range);
 bool coax_vma_has_anon(struct vm_area_struct *vma);
 u64 coax_total_pages(void);
 bool coax_notifier_blockable(const struct mmu_notifier_range *range);

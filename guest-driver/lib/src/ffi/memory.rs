@@ -142,6 +142,56 @@ pub unsafe extern "C" fn coax_set_policy(
     })
 }
 
+/// Sets the policy of a range.
+///
+/// # Safety
+///
+/// `this` is null or open. The range may be any.
+#[no_mangle]
+pub unsafe extern "C" fn coax_advise(
+    this: *const Context,
+    start: *const c_void,
+    bytes: usize,
+    policy: u32,
+    fault_around: u32,
+) -> c_int {
+    guard(|| {
+        // SAFETY: By the caller's promise.
+        let this = unsafe { context(this) }?;
+        let PageRange { addr, len } = PageRange::covering(address(start), bytes as u64);
+        // The driver judges the numbers, so that newer ones pass through.
+        let advise = uapi::Advise {
+            addr,
+            len,
+            policy,
+            fault_around,
+        };
+        sys::advise(this.as_fd(), advise).map_err(refused("COAX_IOC_ADVISE"))
+    })
+}
+
+/// Says which policy holds at an address.
+///
+/// # Safety
+///
+/// `this` is null or open, `out` is null or writable. The address may be any.
+#[no_mangle]
+pub unsafe extern "C" fn coax_policy_at(
+    this: *const Context,
+    at: *const c_void,
+    out: *mut uapi::PolicyAt,
+) -> c_int {
+    guard(|| {
+        // SAFETY: By the caller's promise.
+        let this = unsafe { context(this) }?;
+        let found =
+            sys::policy_at(this.as_fd(), address(at)).map_err(refused("COAX_IOC_POLICY_AT"))?;
+        // SAFETY: By the caller's promise.
+        unsafe { store(out, found) };
+        Ok(())
+    })
+}
+
 /// Reads the counters.
 ///
 /// # Safety
