@@ -56,12 +56,14 @@ pub enum Action {
             happened in between."
     )]
     Stats(Form),
-    /// Show where the pages of a process are.
+    /// Show where the pages of a process are, its policies and advice.
     #[command(
         long_about = "Show where the pages of a process are, mapping by mapping, without \
             touching any.\n\nColumns: none (never touched or swapped out), system (anonymous, \
             in system memory), device (in the device's memory), file (file-backed or shared, \
-            in system memory). Read from /proc/PID/maps and /proc/PID/pagemap; needs root.",
+            in system memory). Below a mapping stands what the process advised for parts of it, \
+            at the end what is to be said of each of its contexts: policy, and counters since it \
+            was opened. Read from /proc/PID/maps, pagemap and fdinfo; needs root.",
         after_help = RANGE_HELP
     )]
     Residency {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod contexts;
 mod maps;
 mod pagemap;
 mod range;
@@ -10,6 +11,7 @@ mod report;
 mod storm;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure, Context as _, Result};
@@ -54,7 +56,9 @@ fn answer(cli: &Cli) -> Result<()> {
             (report::info(&device, &context.info()?), form)
         }
         Action::Stats(form) => (report::stats(&context.stats()?), form),
-        Action::Residency { pid, ranges, form } => (residency(&context, *pid, ranges)?, form),
+        Action::Residency { pid, ranges, form } => {
+            (residency(&context, &cli.device, *pid, ranges)?, form)
+        }
         Action::Prefetch(migration) => (
             migrate(&context, migration, Direction::ToDevice)?,
             &migration.form,
@@ -69,13 +73,14 @@ fn answer(cli: &Cli) -> Result<()> {
     print(&report, *form)
 }
 
-/// Counts the pages of a process by where they are.
-fn residency(context: &Context, pid: u32, ranges: &[Selector]) -> Result<Report> {
+/// Counts the pages of a process by where they are, and tells what it wants of them.
+fn residency(context: &Context, path: &Path, pid: u32, ranges: &[Selector]) -> Result<Report> {
     let device = DeviceFrames::new(&context.info()?).context(
         "The driver shows page frames to root only; device pages cannot be told without them",
     )?;
     let mappings = maps::read(pid)?;
     let pagemap = Pagemap::open(pid)?;
+    let contexts = contexts::of(pid, path)?;
     let everything = [Selector::All];
     let ranges = if ranges.is_empty() {
         &everything
@@ -86,10 +91,12 @@ fn residency(context: &Context, pid: u32, ranges: &[Selector]) -> Result<Report>
     for range in ranges {
         for (mapping, part) in selected(range, &mappings, pid)? {
             let residency = pagemap.residency(part, &device)?;
-            lines.push(MappingResidency::new(mapping, part, residency));
+            let advice = contexts.iter().flat_map(|context| context.advice(part));
+            let advice = advice.collect();
+            lines.push(MappingResidency::new(mapping, part, residency, advice));
         }
     }
-    Ok(report::residency(pid, &lines))
+    Ok(report::residency(pid, &lines, &contexts))
 }
 
 /// The mappings that a range means; none is an error.

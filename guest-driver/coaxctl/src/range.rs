@@ -72,7 +72,7 @@ fn pages(start: u64, end: Option<u64>) -> Result<Selector, String> {
 }
 
 /// What two ranges have in common.
-fn intersection(a: PageRange, b: PageRange) -> Option<PageRange> {
+pub fn intersection(a: PageRange, b: PageRange) -> Option<PageRange> {
     let start = a.addr.max(b.addr);
     let end = a
         .addr

@@ -5,11 +5,13 @@
 use std::fmt::{self, Display};
 
 use coax::{
-    Info, Migrated, PageRange, Residency, Stats, MODE_COHERENT, MODE_NUMA, MODE_PRIVATE, NO_NODE,
+    Info, Migrated, PageRange, Policy, Residency, Stats, MODE_COHERENT, MODE_NUMA, MODE_PRIVATE,
+    NO_NODE,
 };
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
+use crate::contexts::Context;
 use crate::maps::Mapping;
 
 /// Bytes of a page in MiB.
@@ -34,11 +36,31 @@ pub struct MappingResidency {
     system: u64,
     device: u64,
     file: u64,
+    /// What programs said of parts of it.
+    advice: Vec<Advised>,
+}
+
+/// What was said of a range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Advised {
+    /// Number of the context that was told.
+    pub context: u32,
+    /// Where.
+    pub range: String,
+    /// When pages move.
+    pub policy: String,
+    /// How many move around a fault; 0: as many as in the rest of the context.
+    pub fault_around: u32,
 }
 
 impl MappingResidency {
     /// The pages of a part of a mapping.
-    pub fn new(mapping: &Mapping, range: PageRange, residency: Residency) -> Self {
+    pub fn new(
+        mapping: &Mapping,
+        range: PageRange,
+        residency: Residency,
+        advice: Vec<Advised>,
+    ) -> Self {
         let Residency {
             none,
             system,
@@ -54,6 +76,7 @@ impl MappingResidency {
             system,
             device,
             file,
+            advice,
         }
     }
 }
@@ -68,10 +91,25 @@ impl Display for MappingResidency {
             system,
             device,
             file,
+            advice,
         } = self;
         let line =
             format!("{range:<29} {rights:4} {none:>9} {system:>9} {device:>9} {file:>9} {name}");
-        f.write_str(line.trim_end())
+        f.write_str(line.trim_end())?;
+        for Advised {
+            context,
+            range,
+            policy,
+            fault_around,
+        } in advice
+        {
+            let around = match fault_around {
+                0 => String::new(),
+                pages => format!(", {pages} pages around a fault"),
+            };
+            write!(f, "\n  {range} {policy}{around} (context {context})")?;
+        }
+        Ok(())
     }
 }
 
@@ -85,6 +123,15 @@ pub fn mode_name(info: &Info) -> &'static str {
     }
 }
 
+/// A policy in words, as the driver writes them.
+fn policy_name(policy: Policy) -> &'static str {
+    match policy {
+        Policy::OnFault => "on_fault",
+        Policy::OnRequest => "on_request",
+        Policy::Never => "never",
+    }
+}
+
 /// What the device is.
 pub fn info(device: &str, info: &Info) -> Report {
     let mode = mode_name(info);
@@ -93,6 +140,7 @@ pub fn info(device: &str, info: &Info) -> Report {
         0 => "not shown to this user".to_owned(),
         pfn => format!("{pfn:#x}"),
     };
+    let policy = Policy::from_number(info.policy).map_or("unknown", policy_name);
     let node = (info.node != NO_NODE).then_some(info.node);
     let of_node = node.map_or(String::new(), |node| format!(", node {node}"));
     let text = format!(
@@ -103,6 +151,7 @@ pub fn info(device: &str, info: &Info) -> Report {
          first frame     {first}\n\
          contexts        at most {}\n\
          command queues  {}\n\
+         first policy    {policy}\n\
          ioctl version   {}",
         info.device_pages,
         mib(info.device_pages),
@@ -121,6 +170,7 @@ pub fn info(device: &str, info: &Info) -> Report {
         "first_pfn": info.first_pfn,
         "max_contexts": info.max_contexts,
         "command_queues": info.command_queues,
+        "policy": policy,
         "version": info.version,
     });
     Report { text, json }
@@ -154,7 +204,7 @@ pub fn stats(stats: &Stats) -> Report {
 }
 
 /// The pages of a process.
-pub fn residency(pid: u32, mappings: &[MappingResidency]) -> Report {
+pub fn residency(pid: u32, mappings: &[MappingResidency], contexts: &[Context]) -> Report {
     let sum = |of: fn(&MappingResidency) -> u64| mappings.iter().map(of).sum();
     let total = MappingResidency {
         range: "total".to_owned(),
@@ -164,6 +214,7 @@ pub fn residency(pid: u32, mappings: &[MappingResidency]) -> Report {
         system: sum(|m| m.system),
         device: sum(|m| m.device),
         file: sum(|m| m.file),
+        advice: Vec::new(),
     };
     let mut text = format!(
         "{:<29} {:4} {:>9} {:>9} {:>9} {:>9} mapping\n",
@@ -172,9 +223,26 @@ pub fn residency(pid: u32, mappings: &[MappingResidency]) -> Report {
     for line in mappings.iter().chain([&total]) {
         text.push_str(&format!("{line}\n"));
     }
+    for context in contexts {
+        let Context {
+            number,
+            policy,
+            fault_around,
+            advised,
+            counts,
+            ..
+        } = context;
+        text.push_str(&format!(
+            "context {number}: {policy}, {fault_around} pages around a fault, ranges with advice: {advised}\n"
+        ));
+        for (name, value) in counts {
+            text.push_str(&format!("  {name:20} {value:>14}\n"));
+        }
+    }
     let json = json!({
         "pid": pid,
         "mappings": mappings,
+        "contexts": contexts,
         "total": {
             "none": total.none,
             "system": total.system,
@@ -222,11 +290,19 @@ mod tests {
             device: 2,
             file: 0,
         };
-        let line = MappingResidency::new(&mapping, mapping.range, residency);
-        let other = MappingResidency::new(&mapping, mapping.range, residency);
-        let report = super::residency(7, &[line, other]);
+        let advised = Advised {
+            context: 3,
+            range: "2000-3000".to_owned(),
+            policy: "never".to_owned(),
+            fault_around: 0,
+        };
+        let line = MappingResidency::new(&mapping, mapping.range, residency, vec![advised]);
+        let other = MappingResidency::new(&mapping, mapping.range, residency, Vec::new());
+        let report = super::residency(7, &[line, other], &[]);
         assert_eq!(report.json["total"]["device"], 4);
         assert_eq!(report.json["mappings"][0]["range"], "1000-5000");
-        assert_eq!(report.text.lines().count(), 4);
+        assert_eq!(report.json["mappings"][0]["advice"][0]["policy"], "never");
+        assert_eq!(report.text.lines().count(), 5);
+        assert!(report.text.contains("  2000-3000 never (context 3)"));
     }
 }
