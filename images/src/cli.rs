@@ -221,6 +221,9 @@ pub struct Machine {
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u16).range(1..=MAX_ENGINES))]
     pub engines: u16,
+    /// Load the driver with `policy=2`: no page moves, whatever programs ask for
+    #[arg(long, conflicts_with = "no_driver")]
+    pub no_migration: bool,
     /// Load the driver with `hmm=1`: each device speaks the language of the kernel's test_hmm at
     /// /dev/hmm_dmirrorN, the first two in private mode, the others in coherent mode
     #[arg(long, conflicts_with = "no_driver")]

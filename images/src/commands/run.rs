@@ -52,6 +52,7 @@ fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Res
         memory: machine.memory,
         devices: machine.devices,
         hmm: machine.hmm,
+        no_migration: machine.no_migration,
         device_memory: machine.device_memory,
         engines: machine.engines,
         tree,

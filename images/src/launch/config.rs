@@ -95,6 +95,8 @@ pub struct VmConfig {
     /// Let the driver offer the interface of the kernel's `test_hmm` as well: the first two devices
     /// in private, the others in coherent mode.
     pub hmm: bool,
+    /// Let the driver move no page.
+    pub no_migration: bool,
     /// Virtual CPUs.
     pub cpus: u32,
     /// System memory.
@@ -129,6 +131,7 @@ impl Default for VmConfig {
             mode: Mode::Private,
             load_driver: true,
             hmm: false,
+            no_migration: false,
             cpus: 2,
             memory: Bytes::gib(2),
             devices: 1,
@@ -155,6 +158,9 @@ impl VmConfig {
             parameters: vec![format!("mode={}", self.mode.parameter())],
             devices: numbers.clone().map(|n| format!("coax{n}")).collect(),
         };
+        if self.no_migration {
+            driver.parameters.push("policy=2".into());
+        }
         if self.hmm {
             driver.parameters.push("hmm=1".into());
             let devices = numbers.map(|n| format!("hmm_dmirror{n}"));
@@ -180,6 +186,13 @@ mod tests {
         assert_eq!(driver.parameters, ["mode=1", "hmm=1"]);
         let devices = ["coax0", "coax1", "hmm_dmirror0", "hmm_dmirror1"];
         assert_eq!(driver.devices, devices);
+        let config = VmConfig {
+            hmm: false,
+            no_migration: true,
+            ..config
+        };
+        let driver = config.driver().expect("it is loaded by default");
+        assert_eq!(driver.parameters, ["mode=1", "policy=2"]);
         let config = VmConfig {
             load_driver: false,
             ..config
