@@ -3,6 +3,8 @@
 
 pub mod access;
 pub mod accounting;
+pub mod advise;
+pub mod advise_limits;
 pub mod atomics;
 pub mod blas;
 pub mod capacity;
@@ -22,6 +24,7 @@ pub mod lifecycle;
 pub mod loss;
 pub mod mapping_changes;
 pub mod migration;
+pub mod no_migration;
 pub mod numa;
 pub mod numa_files;
 pub mod numa_removal;
@@ -36,13 +39,15 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 31] = [
+const SUBJECTS: [Subject; 34] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
     coherence::SUBJECT,
     atomics::SUBJECT,
     migration::SUBJECT,
+    advise::SUBJECT,
+    advise_limits::SUBJECT,
     accounting::SUBJECT,
     large::SUBJECT,
     observability::SUBJECT,
@@ -66,6 +71,7 @@ const SUBJECTS: [Subject; 31] = [
     programs::SUBJECT,
     program_storm::SUBJECT,
     lifecycle::SUBJECT,
+    no_migration::SUBJECT,
     numa_removal::SUBJECT,
     loss::SUBJECT,
 ];

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::Command;
 use coax_abi::uapi::{
-    Info, Migrate, Policy, Residency, Stats, Submit, Wait, IOC_INFO, IOC_MIGRATE, IOC_POLICY,
-    IOC_RESET, IOC_RESIDENCY, IOC_STATS, IOC_SUBMIT, IOC_WAIT, MAX_RANGE_BYTES, MIGRATE_TO_DEVICE,
-    MIGRATE_TO_SYSTEM, POLICY_NEVER,
+    Info, Migrate, Policy, Residency, Stats, Submit, Wait, IOC_ADVISE, IOC_INFO, IOC_MIGRATE,
+    IOC_POLICY, IOC_POLICY_AT, IOC_RESET, IOC_RESIDENCY, IOC_STATS, IOC_SUBMIT, IOC_WAIT,
+    MIGRATE_TO_DEVICE, MIGRATE_TO_SYSTEM, POLICY_NEVER,
 };
 use nix::errno::Errno;
 use nix::unistd::{setuid, Uid};
@@ -20,7 +20,7 @@ use crate::guest::device::Device;
 use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE, READ_ONLY};
 use crate::guest::process::fork;
-use crate::guest::raw::{ioctl, ioctl_at};
+use crate::guest::raw::{bad_ranges, ioctl, ioctl_at};
 
 /// The cases of this file.
 pub const SUBJECT: Subject = Subject {
@@ -120,6 +120,8 @@ fn bad_pointers_give_efault() -> CaseResult {
         IOC_RESIDENCY,
         IOC_POLICY,
         IOC_STATS,
+        IOC_ADVISE,
+        IOC_POLICY_AT,
     ];
     for request in calls {
         for address in addresses {
@@ -163,19 +165,7 @@ fn bad_ranges_are_refused() -> CaseResult {
     let device = Device::open()?;
     let memory = Mapping::anonymous(LEN)?;
     memory.fill(0..LEN, 1);
-    let (at, len, page) = (memory.address(), LEN as u64, PAGE as u64);
-    let ranges = [
-        ("a misaligned start", at + 1, len),
-        ("a misaligned length", at, len - 1),
-        ("no bytes", at, 0),
-        ("more than the limit", at, MAX_RANGE_BYTES + page),
-        ("a wrapping range", at, page.wrapping_neg()),
-        ("the last page", page.wrapping_neg(), page),
-        ("the kernel's half", 0xffff_8880_0000_0000, page),
-        ("no canonical address", 0x8000_0000_0000_0000, page),
-        ("the end of user space and more", 0x7fff_ffff_e000, 4 * page),
-    ];
-    for (what, addr, len) in ranges {
+    for (what, addr, len) in bad_ranges(&memory) {
         for direction in [MIGRATE_TO_DEVICE, MIGRATE_TO_SYSTEM] {
             let migrate = Migrate {
                 addr,

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::pipe;
 
 use crate::case;
-use crate::case::{CaseResult, Mode, Subject, Vm};
+use crate::case::{CaseResult, Subject, Vm};
 use crate::guest::device::{refused, Device};
 use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
@@ -64,6 +64,11 @@ pub const SUBJECT: Subject = Subject {
         )
         .in_vm(Vm::Lifecycle),
         case!(
+            removing_the_pci_function_brings_pages_back,
+            "pages on the device, files open, a command under way; then found again"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
             an_open_file_outlives_the_device,
             "calls and close after the device went"
         )
@@ -77,15 +82,6 @@ pub const SUBJECT: Subject = Subject {
 };
 
 const LEN: usize = 512 * PAGE;
-
-/// The mode in which the driver is loaded.
-fn mode() -> Result<Mode> {
-    let mode = Device::open()?.info()?.mode;
-    Mode::ALL
-        .into_iter()
-        .find(|known| known.parameter() == mode)
-        .with_context(|| format!("Mode {mode}"))
-}
 
 /// Demands that the device works.
 fn works() -> CaseResult {
@@ -102,7 +98,7 @@ fn works() -> CaseResult {
 }
 
 fn an_idle_driver_unloads_and_loads_again() -> CaseResult {
-    let mode = mode()?;
+    let mode = module::mode()?;
     for round in 0..5 {
         module::unload().with_context(|| format!("Unloading, round {round}"))?;
         module::load(mode)?;
@@ -138,7 +134,7 @@ fn unloading_under_a_command_is_refused() -> CaseResult {
 }
 
 fn unloading_brings_pages_back() -> CaseResult {
-    let mode = mode()?;
+    let mode = module::mode()?;
     let memory = Mapping::anonymous(LEN)?;
     let content = pattern::bytes(132, LEN);
     memory.write(0, &content);
@@ -157,7 +153,7 @@ fn unloading_brings_pages_back() -> CaseResult {
 }
 
 fn a_closed_context_leaves_nothing_to_unload() -> CaseResult {
-    let mode = mode()?;
+    let mode = module::mode()?;
     for _ in 0..5 {
         let device = Device::open()?;
         let ring = Mapping::anonymous(LEN)?;
@@ -209,6 +205,29 @@ fn unbinding_brings_pages_back() -> CaseResult {
     same("memory", &memory.to_vec(), &content)
 }
 
+fn removing_the_pci_function_brings_pages_back() -> CaseResult {
+    let name = module::bound_device()?;
+    let device = Device::open()?;
+    let memory = Mapping::anonymous(LEN)?;
+    let content = pattern::bytes(135, LEN);
+    memory.write(0, &content);
+    device.take(&memory)?;
+    let ring = Mapping::anonymous(LEN)?;
+    let walk = list::start_endless(&device, &ring)?;
+    module::remove_function(&name)?;
+    refused("a walk without end", device.finish(walk), libc::ENODEV)?;
+    same("memory without the device", &memory.to_vec(), &content)?;
+    drop(device);
+    module::find_functions()?;
+    let again = Device::open()?;
+    ensure!(
+        again.digest(&memory)? == pattern::sha256(&content),
+        "Wrong digest"
+    );
+    drop(again);
+    works()
+}
+
 fn an_open_file_outlives_the_device() -> CaseResult {
     let name = module::bound_device()?;
     let device = Device::open()?;
@@ -233,7 +252,7 @@ fn an_open_file_outlives_the_device() -> CaseResult {
 }
 
 fn unloading_waits_for_pinned_pages() -> CaseResult {
-    let mode = mode()?;
+    let mode = module::mode()?;
     let memory = Mapping::anonymous(LEN)?;
     let content = pattern::bytes(134, LEN);
     memory.write(0, &content);

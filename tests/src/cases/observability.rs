@@ -2,15 +2,17 @@
 //! What can be seen from outside: counters, debugfs and tracepoints tell what happened.
 
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use anyhow::{ensure, Context as _, Result};
-use coax::{Command, Stats};
+use coax::{Command, PageRange, Policy, Stats};
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Skip, Subject};
 use crate::guest::device::{range_of, Device};
 use crate::guest::memory::{Mapping, PAGE};
+use crate::guest::program::output_of;
 
 /// The cases of this file.
 pub const SUBJECT: Subject = Subject {
@@ -31,6 +33,14 @@ pub const SUBJECT: Subject = Subject {
             "the same numbers for people"
         ),
         case!(
+            an_open_file_tells_policy_advice_and_counters,
+            "/proc/PID/fdinfo and the list of contexts in debugfs"
+        ),
+        case!(
+            coaxctl_tells_of_a_process_mapping_by_mapping,
+            "pages, advice and counters in one report"
+        ),
+        case!(
             tracepoints_tell_a_pages_way,
             "events of a command from submit to completion"
         )
@@ -46,6 +56,7 @@ pub const SUBJECT: Subject = Subject {
 const PAGES: u64 = 16;
 const LEN: usize = PAGES as usize * PAGE;
 const DEBUGFS: &str = "/sys/kernel/debug/coax/coax0/stats";
+const CONTEXTS: &str = "/sys/kernel/debug/coax/coax0/contexts";
 const TRACING: &str = "/sys/kernel/tracing";
 
 /// A counter's name, how it is read, and by how much at least it must have grown.
@@ -163,6 +174,81 @@ fn debugfs_shows_the_drivers_counters() -> CaseResult {
         shown("to_system_request")? == stats.to_system_request,
         "{text}"
     );
+    Ok(())
+}
+
+fn an_open_file_tells_policy_advice_and_counters() -> CaseResult {
+    let device = Device::open()?;
+    device.set_policy(Policy::OnRequest, Some(4))?;
+    let memory = Mapping::small_pages(LEN)?;
+    memory.fill(0..LEN, 1);
+    device.digest(&memory)?;
+    let half = PageRange::new(memory.address(), LEN as u64 / 2);
+    device.advise(half, Policy::Never)?;
+    let path = format!("/proc/self/fdinfo/{}", device.as_fd().as_raw_fd());
+    let text = fs::read_to_string(&path).context(path)?;
+    let advice = format!("coax-advice:\t{half} never 0");
+    let lines = [
+        "coax-policy:\ton_request",
+        "coax-fault-around:\t4",
+        "coax-advised:\t1",
+        "coax-count:\tcommands 1",
+        &advice,
+    ];
+    for line in lines {
+        ensure!(
+            text.lines().any(|found| found == line),
+            "No {line:?} in\n{text}"
+        );
+    }
+    if !Path::new(CONTEXTS).exists() {
+        return Err(Skip("debugfs is not mounted".into()).into());
+    }
+    let text = fs::read_to_string(CONTEXTS).context(CONTEXTS)?;
+    let mut rows = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let names = rows.next().context("The list is empty")?;
+    let pid = std::process::id().to_string();
+    let row = rows.find(|row| row.get(1) == Some(&pid.as_str()));
+    let row = row.with_context(|| format!("No process {pid} in\n{text}"))?;
+    let expected = [
+        ("policy", "on_request"),
+        ("fault_around", "4"),
+        ("advised", "1"),
+        ("commands", "1"),
+    ];
+    for (name, value) in expected {
+        let found = names.iter().position(|known| *known == name);
+        let found = found.and_then(|column| row.get(column));
+        ensure!(found == Some(&value), "{name} is {found:?} in\n{text}");
+    }
+    Ok(())
+}
+
+fn coaxctl_tells_of_a_process_mapping_by_mapping() -> CaseResult {
+    let device = Device::open()?;
+    let memory = Mapping::small_pages(LEN)?;
+    memory.fill(0..LEN, 1);
+    let half = PageRange::new(memory.at(LEN / 2), LEN as u64 / 2);
+    device.advise(half, Policy::Never)?;
+    device.prefetch(range_of(&memory))?;
+    let pid = std::process::id().to_string();
+    let range = range_of(&memory).to_string();
+    let text = output_of(&["coaxctl", "residency", &pid, &range, "--json"])?;
+    let report: serde_json::Value = serde_json::from_str(&text).context("JSON")?;
+    let mapping = &report["mappings"][0];
+    ensure!(mapping["device"] == PAGES / 2, "{text}");
+    ensure!(mapping["system"] == PAGES / 2, "{text}");
+    let advice = &mapping["advice"][0];
+    ensure!(advice["range"] == half.to_string(), "{text}");
+    ensure!(advice["policy"] == "never", "{text}");
+    let context = &report["contexts"][0];
+    ensure!(context["advised"] == 1, "{text}");
+    let text = output_of(&["coaxctl", "residency", &pid, &range])?;
+    ensure!(
+        text.contains(&format!("  {half} never (context ")),
+        "{text}"
+    );
+    ensure!(text.contains("to_device"), "{text}");
     Ok(())
 }
 

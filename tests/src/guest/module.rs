@@ -8,6 +8,7 @@ use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
+use super::device::Device;
 use super::wait;
 use crate::case::Mode;
 
@@ -33,16 +34,35 @@ pub fn is_going() -> bool {
     }
 }
 
+/// The mode in which the driver is loaded.
+pub fn mode() -> Result<Mode> {
+    let mode = Device::open()?.info()?.mode;
+    Mode::ALL
+        .into_iter()
+        .find(|known| known.parameter() == mode)
+        .with_context(|| format!("Mode {mode}"))
+}
+
 /// Loads the driver, which has tried its devices when this returns.
 pub fn insert(mode: Mode) -> Result<()> {
+    insert_with(mode, "")
+}
+
+/// The same with more parameters.
+pub fn insert_with(mode: Mode, more: &str) -> Result<()> {
     let file = File::open(MODULE_PATH).context(MODULE_PATH)?;
-    let parameter = std::ffi::CString::new(format!("mode={}", mode.parameter()))?;
-    finit_module(&file, &parameter, ModuleInitFlags::empty()).context("finit_module")
+    let parameters = std::ffi::CString::new(format!("mode={} {more}", mode.parameter()))?;
+    finit_module(&file, &parameters, ModuleInitFlags::empty()).context("finit_module")
 }
 
 /// Loads the driver and waits for its device.
 pub fn load(mode: Mode) -> Result<()> {
-    insert(mode)?;
+    load_with(mode, "")
+}
+
+/// The same with more parameters.
+pub fn load_with(mode: Mode, more: &str) -> Result<()> {
+    insert_with(mode, more)?;
     wait::until("Device after loading the driver", || {
         Ok(Path::new(DEVICE_PATH).exists())
     })
@@ -72,6 +92,27 @@ pub fn unbind(device: &str) -> Result<()> {
         "{DEVICE_PATH} is there after unbind"
     );
     Ok(())
+}
+
+/// Removes the PCI function that the device is, as for its unplugging.
+pub fn remove_function(device: &str) -> Result<()> {
+    let link = PathBuf::from(DRIVER_DIR).join(device);
+    let device = link.canonicalize().with_context(|| format!("{link:?}"))?;
+    let function = device.parent().context("The device has no parent")?;
+    std::fs::write(function.join("remove"), "1").context("remove")?;
+    ensure!(
+        !function.exists(),
+        "{function:?} is there after its removal"
+    );
+    Ok(())
+}
+
+/// Looks for PCI functions that were removed, and waits for the device's file.
+pub fn find_functions() -> Result<()> {
+    std::fs::write("/sys/bus/pci/rescan", "1").context("rescan")?;
+    wait::until("Device after the rescan", || {
+        Ok(Path::new(DEVICE_PATH).exists())
+    })
 }
 
 /// Gives the device to the driver and waits for its file; device memory that files just closed
