@@ -25,6 +25,7 @@ pub mod migration;
 pub mod numa;
 pub mod numa_files;
 pub mod numa_removal;
+pub mod numpy;
 pub mod observability;
 pub mod program_storm;
 pub mod programs;
@@ -36,7 +37,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 31] = [
+const SUBJECTS: [Subject; 32] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -65,6 +66,7 @@ const SUBJECTS: [Subject; 31] = [
     two_devices::SUBJECT,
     programs::SUBJECT,
     program_storm::SUBJECT,
+    numpy::SUBJECT,
     lifecycle::SUBJECT,
     numa_removal::SUBJECT,
     loss::SUBJECT,
