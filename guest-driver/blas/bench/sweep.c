@@ -2,16 +2,18 @@
 /*
  * Times calls of the BLAS that this program was linked with and of another one, in turn.
  *
- *   sweep OTHER-BLAS ROUNDS CALL:M:N:K[:LD]...
+ *   blas_sweep OTHER-BLAS ROUNDS CALL:M:N:K[:LD | :keep]...
  *
- * CALL is dgemm, dsyrk, dsymm, dtrsm or dgemv, or the same with s. M and N are the destination's
+ * CALL is dgemm, dsyrk, dsymm, dtrsm, dgemv or ddot, or the same with s. M and N are the destination's
  * size, K the depth of a product; LD is the leading dimension of all matrices, which lie as parts of
  * larger ones if it is larger than they are. Each round writes all matrices anew, untimed, and then
  * times the call and a look of the CPU at every page of every matrix: what the call has left
- * elsewhere has to come back. Each of the two libraries has matrices of its own.
+ * elsewhere has to come back. Each of the two libraries has matrices of its own. With "keep" all
+ * matrices are written once, and only the destination is looked at.
  *
- * A line of JSON a call: seconds of both (medians), whether the device was at work, and the largest
- * difference of results, relative to the largest result.
+ * A line of JSON a call: seconds of both and of the linked library's call alone (medians), the median of
+ * the quotients of the rounds, in how many of them the device was at work, and the largest difference of
+ * results, relative to the largest result.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -31,14 +33,14 @@
 #define SETTLE_CALLS 3
 
 struct shape {
-	int m, n, k, ld;
+	int m, n, k, ld, keep;
 };
 
 static int device = -1;
 
 static void die(const char *what)
 {
-	fprintf(stderr, "sweep: %s\n", what);
+	fprintf(stderr, "blas_sweep: %s\n", what);
 	exit(2);
 }
 
@@ -89,7 +91,7 @@ int main(int argc, char **argv)
 	int rounds;
 
 	if (argc < 4 || !(other = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL))) {
-		fprintf(stderr, "usage: sweep OTHER-BLAS ROUNDS CALL:M:N:K[:LD]... (%s)\n", dlerror());
+		fprintf(stderr, "usage: blas_sweep OTHER-BLAS ROUNDS CALL:M:N:K[:LD | :keep]... (%s)\n", dlerror());
 		return 2;
 	}
 	rounds = atoi(argv[2]);
@@ -104,6 +106,7 @@ int main(int argc, char **argv)
 
 		if (sscanf(argv[n], "%7[a-z]:%d:%d:%d:%d", call, &shape.m, &shape.n, &shape.k, &shape.ld) < 4)
 			die(argv[n]);
+		shape.keep = strstr(argv[n], ":keep") != NULL;
 		if (call[0] == 'd')
 			dtime(other, call, shape, rounds);
 		else

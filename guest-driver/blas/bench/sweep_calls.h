@@ -14,11 +14,14 @@ typedef void P(trsm_t)(const char *, const char *, const char *, const char *, c
 typedef void P(gemv_t)(const char *, const int *, const int *, const T *, const T *, const int *,
 		       const T *, const int *, const T *, T *, const int *, size_t);
 
+typedef T P(dot_t)(const int *, const T *, const int *, const T *, const int *);
+
 extern P(gemm_t) P(gemm_);
 extern P(syrk_t) P(syrk_);
 extern P(symm_t) P(symm_);
 extern P(trsm_t) P(trsm_);
 extern P(gemv_t) P(gemv_);
+extern P(dot_t) P(dot_);
 
 #define STRING2(a) #a
 #define STRING(a) STRING2(a)
@@ -30,6 +33,7 @@ struct P(side) {
 	P(symm_t) *symm;
 	P(trsm_t) *trsm;
 	P(gemv_t) *gemv;
+	P(dot_t) *dot;
 	T *matrix[3];
 	double times[MAX_ROUNDS], calls[MAX_ROUNDS];
 };
@@ -61,6 +65,26 @@ static T P(look)(const T *matrix, size_t count)
 	return sum + matrix[count - 1];
 }
 
+/* Columns of the three matrices; a single row is kept as a column. */
+static void P(columns)(const char *call, const struct shape *shape, size_t cols[3])
+{
+	int m = shape->m, n = shape->n, k = shape->k;
+
+	cols[0] = cols[1] = cols[2] = 1;
+	if (!strcmp(call + 1, "gemm")) {
+		cols[0] = m == 1 ? 1 : k;
+		cols[1] = cols[2] = n;
+	} else if (!strcmp(call + 1, "syrk")) {
+		cols[0] = k;
+		cols[2] = m;
+	} else if (!strcmp(call + 1, "symm") || !strcmp(call + 1, "trsm")) {
+		cols[0] = m;
+		cols[1] = cols[2] = n;
+	} else if (!strcmp(call + 1, "gemv")) {
+		cols[0] = n;
+	}
+}
+
 static void P(call)(const struct P(side) *side, const char *call, const struct shape *shape)
 {
 	const T one = 1, zero = 0, half = (T)0.5;
@@ -68,9 +92,7 @@ static void P(call)(const struct P(side) *side, const char *call, const struct s
 	int m = shape->m, n = shape->n, k = shape->k, ld = shape->ld, step = 1;
 
 	if (!strcmp(call + 1, "gemm"))
-		side->gemm("N", "N", &m, &n, &k, &one, a, &ld, b, &ld, &zero, c, &ld, 1, 1);
-	else if (!strcmp(call + 1, "gemmb"))
-		side->gemm("N", "N", &m, &n, &k, &one, a, &ld, b, &ld, &half, c, &ld, 1, 1);
+		side->gemm(m == 1 ? "T" : "N", "N", &m, &n, &k, &one, a, &ld, b, &ld, &zero, c, &ld, 1, 1);
 	else if (!strcmp(call + 1, "syrk"))
 		side->syrk("L", "N", &m, &k, &one, a, &ld, &half, c, &ld, 1, 1);
 	else if (!strcmp(call + 1, "symm"))
@@ -79,6 +101,8 @@ static void P(call)(const struct P(side) *side, const char *call, const struct s
 		side->trsm("L", "L", "N", "N", &m, &n, &one, a, &ld, c, &ld, 1, 1, 1, 1);
 	else if (!strcmp(call + 1, "gemv"))
 		side->gemv("N", &m, &n, &one, a, &ld, b, &step, &half, c, &step, 1);
+	else if (!strcmp(call + 1, "dot"))
+		*c = side->dot(&m, a, &step, b, &step);
 	else
 		die(call);
 }
@@ -87,7 +111,7 @@ static void P(call)(const struct P(side) *side, const char *call, const struct s
 static void P(settle)(void)
 {
 	struct P(side) side = { .gemm = P(gemm_) };
-	struct shape shape = { SETTLE_SIZE, SETTLE_SIZE, SETTLE_SIZE, SETTLE_SIZE };
+	struct shape shape = { SETTLE_SIZE, SETTLE_SIZE, SETTLE_SIZE, SETTLE_SIZE, 0 };
 
 	for (int n = 0; n < 3; n++) {
 		side.matrix[n] = calloc((size_t)SETTLE_SIZE * SETTLE_SIZE, sizeof(T));
@@ -102,24 +126,22 @@ static void P(settle)(void)
 static void P(time)(void *other, const char *call, struct shape shape, int rounds)
 {
 	struct P(side) sides[2] = {
-		{ P(gemm_), P(syrk_), P(symm_), P(trsm_), P(gemv_), { 0 }, { 0 }, { 0 } },
+		{ P(gemm_), P(syrk_), P(symm_), P(trsm_), P(gemv_), P(dot_), { 0 }, { 0 }, { 0 } },
 		{ P(symbol)(other, STRING(P(gemm_))), P(symbol)(other, STRING(P(syrk_))),
 		  P(symbol)(other, STRING(P(symm_))), P(symbol)(other, STRING(P(trsm_))),
-		  P(symbol)(other, STRING(P(gemv_))), { 0 }, { 0 }, { 0 } },
+		  P(symbol)(other, STRING(P(gemv_))), P(symbol)(other, STRING(P(dot_))), { 0 }, { 0 }, { 0 } },
 	};
 	int least = shape.m > shape.k ? shape.m : shape.k;
-	size_t cols = shape.n > shape.k ? shape.n : shape.k, count;
+	size_t cols[3];
 	unsigned long long offloaded = 0;
-	double difference = 0, largest = 0;
+	double quotients[MAX_ROUNDS], difference = 0, largest = 0;
 	T seen = 0;
 
-	if (cols < (size_t)shape.m)
-		cols = shape.m;
 	if (shape.ld < least)
 		shape.ld = least;
-	count = (size_t)shape.ld * cols;
+	P(columns)(call, &shape, cols);
 	for (int n = 0; n < 6; n++)
-		if (!(sides[n / 3].matrix[n % 3] = malloc(count * sizeof(T))))
+		if (!(sides[n / 3].matrix[n % 3] = malloc(shape.ld * cols[n % 3] * sizeof(T))))
 			die("no memory");
 	for (int round = 0; round < rounds; round++)
 		for (int which = 0; which < 2; which++) {
@@ -128,18 +150,20 @@ static void P(time)(void *other, const char *call, struct shape shape, int round
 			unsigned long long before;
 			double begin;
 
-			for (int n = 0; n < 3; n++)
-				P(write)(side->matrix[n], shape.ld, cols);
+			for (int n = 0; n < 3 && !(shape.keep && round > 0); n++)
+				P(write)(side->matrix[n], shape.ld, cols[n]);
 			before = commands();
 			begin = now();
 			P(call)(side, call, &shape);
 			side->calls[round] = now() - begin;
-			for (int n = 0; n < 3; n++)
-				seen += P(look)(side->matrix[n], count);
+			for (int n = shape.keep ? 2 : 0; n < 3; n++)
+				seen += P(look)(side->matrix[n], shape.ld * cols[n]);
 			side->times[round] = now() - begin;
 			offloaded += commands() != before;
 		}
-	for (size_t i = 0; i < count; i++) {
+	for (int n = 0; n < rounds; n++)
+		quotients[n] = sides[0].times[n] / sides[1].times[n];
+	for (size_t i = 0; i < shape.ld * cols[2]; i++) {
 		double ours = sides[0].matrix[2][i], theirs = sides[1].matrix[2][i];
 
 		difference = fmax(difference, fabs(ours - theirs));
@@ -147,10 +171,12 @@ static void P(time)(void *other, const char *call, struct shape shape, int round
 	}
 	for (int n = 0; n < 6; n++)
 		free(sides[n / 3].matrix[n % 3]);
-	printf("{\"call\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"ld\":%d,\"rounds\":%d,\"offloaded\":%llu,"
-	       "\"linked_s\":%.9f,\"other_s\":%.9f,\"call_s\":%.9f,\"difference\":%.3e,\"seen\":%d}\n",
-	       call, shape.m, shape.n, shape.k, shape.ld, rounds, offloaded,
-	       median(sides[0].times, rounds), median(sides[1].times, rounds), median(sides[0].calls, rounds),
+	printf("{\"call\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"ld\":%d,\"keep\":%s,\"rounds\":%d,"
+	       "\"offloaded\":%llu,\"coax_seconds\":%.9f,\"call_seconds\":%.9f,\"cpu_seconds\":%.9f,"
+	       "\"quotient\":%.4f,\"difference\":%.3e,\"seen\":%d}\n",
+	       call, shape.m, shape.n, shape.k, shape.ld, shape.keep ? "true" : "false", rounds, offloaded,
+	       median(sides[0].times, rounds), median(sides[0].calls, rounds),
+	       median(sides[1].times, rounds), median(quotients, rounds),
 	       largest > 0 ? difference / largest : 0, seen == seen);
 	fflush(stdout);
 }
