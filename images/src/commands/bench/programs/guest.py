@@ -81,10 +81,9 @@ def with_device(argv, environment):
 
 
 def drop_in(lapack):
-    environment = {"LD_PRELOAD": f"{DROP_IN}/libblas.so.3", "COAX_BLAS_STATS": REPORT}
-    if lapack and os.path.isdir(LAPACK):
-        environment["LD_LIBRARY_PATH"] = LAPACK
-    return environment
+    # Preloaded it would bring the BLAS behind it along, and of OpenBLAS that has a dgesv_ of its own.
+    path = f"{DROP_IN}:{LAPACK}" if lapack else DROP_IN
+    return {"LD_LIBRARY_PATH": path, "COAX_BLAS_STATS": REPORT}
 
 
 def numpy(title, work, size, on_cpu=True, lapack=False):
