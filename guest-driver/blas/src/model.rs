@@ -82,6 +82,8 @@ pub struct Delay(AtomicU64);
 impl Delay {
     /// Share of the newest call.
     const NEWEST: f64 = 0.25;
+    /// Part of the excess that goes with each call that was not made: a try is made after ten or so.
+    const FORGOTTEN: f64 = 0.1;
     /// Most that a single call teaches.
     const MOST: f64 = 16.0;
 
@@ -93,6 +95,13 @@ impl Delay {
     /// The factor.
     pub fn factor(&self) -> f64 {
         f64::from_bits(self.0.load(Relaxed))
+    }
+
+    /// Notes a call that was not offloaded because of this alone: nobody learns from those, and what was
+    /// slow for a moment would be slow for ever.
+    pub fn forget(&self) {
+        let factor = 1.0 + (self.factor() - 1.0) * (1.0 - Self::FORGOTTEN);
+        self.0.store(factor.to_bits(), Relaxed);
     }
 
     /// Notes a call that took `seconds`. What was expected includes the pages' way back, which comes
@@ -161,6 +170,11 @@ mod tests {
             delay.learn(1.0, 1.0);
         }
         assert!(delay.factor() < 1.1);
+        delay.learn(1.0, 5.0);
+        for _ in 0..20 {
+            delay.forget();
+        }
+        assert!(delay.factor() < 1.2);
     }
 
     #[test]

@@ -160,7 +160,7 @@ def main():
     numpy("numpy convolution", "convolution", 256)
     linked(1024, 512, 256)
     hashed("coaxctl sha256 vmlinux", f"{OWN}/vmlinux")
-    hashed("coaxctl sha256 libopenblas", os.path.realpath(f"{LIBRARIES}/libblas.so.3"))
+    hashed("coaxctl sha256 libopenblas", os.path.realpath(f"{LIBRARIES}/libopenblas.so.0"))
     sweep("call", SWEEP, rounds, {})
     sweep("level", LEVELS, rounds, {"COAX_BLAS_MIN_FLOPS": "1"})
 
