@@ -114,6 +114,11 @@ impl<T: OnCpu> Call<T> {
                 if !model.is_worth(&cost, cpu_flop) {
                     return Err(Reason::Slower);
                 }
+                let delayed = model.slower(session.delay.factor());
+                if !delayed.is_worth(&cost, cpu_flop) {
+                    session.delay.forget();
+                    return Err(Reason::Slower);
+                }
                 expected = Some(model.seconds(&cost, cpu_flop));
             }
             let begin = Instant::now();
@@ -123,7 +128,7 @@ impl<T: OnCpu> Call<T> {
             unsafe { self.offload(&mut offload) };
             let seconds = begin.elapsed().as_secs_f64();
             if let Some(expected) = expected {
-                session.learn(expected, seconds);
+                session.delay.learn(expected, seconds);
             }
             Ok((offload.outcome, seconds))
         })

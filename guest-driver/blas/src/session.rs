@@ -46,8 +46,8 @@ pub struct Session {
     moving: bool,
     /// Memory beside the program's.
     pub pool: Pool,
-    /// Of both precisions.
-    delay: Delay,
+    /// How much longer than measured calls of both precisions take.
+    pub delay: Delay,
     single: OnceLock<Model>,
     double: OnceLock<Model>,
     /// Operations of calls before anything was measured.
@@ -221,13 +221,7 @@ impl Session {
             Some(flop)
         })?;
         let model = cell.get_or_init(|| measure::device::<T, _>(self));
-        Some((model.slower(self.delay.factor()), cpu_flop))
-    }
-
-    /// Notes how long a call took that was expected to take as long as the model says.
-    pub fn learn(&self, expected: f64, seconds: f64) {
-        self.delay
-            .learn(expected * self.delay.factor().recip(), seconds);
+        Some((*model, cpu_flop))
     }
 
     /// How long calls take, if that was measured.
