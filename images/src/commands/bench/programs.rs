@@ -159,7 +159,11 @@ fn in_the_guest(
     let job = Job::new([PYTHON, script, what, &options.rounds.to_string()]);
     let mut done = 0;
     let outcome = Vm::start(images, config, &job)?.wait_watching(|line| {
-        done += u64::from(report.line(line));
+        if let Some(shown) = report.line(line) {
+            done += 1;
+            progress.make_room();
+            println!("  {shown}");
+        }
         progress.update(done, EXPECTED_LINES);
         None
     })?;

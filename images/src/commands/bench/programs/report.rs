@@ -121,17 +121,19 @@ impl Report {
         }
     }
 
-    /// Takes a line, and says whether it was a measurement.
-    pub fn line(&mut self, line: &str) -> bool {
-        let Ok(line) = serde_json::from_str::<Line>(line) else {
-            return false;
+    /// Takes a line, and says what it measured, if it is a measurement.
+    pub fn line(&mut self, line: &str) -> Option<String> {
+        let line = serde_json::from_str::<Line>(line).ok()?;
+        let shown = match &line {
+            Line::Program(program) => program.to_string(),
+            Line::Call(call) | Line::Level(call) => call.to_string(),
         };
         match line {
             Line::Program(program) => self.programs.push(program),
             Line::Call(call) => self.calls.push(call),
             Line::Level(call) => self.levels.push(call),
         }
-        true
+        Some(shown)
     }
 
     fn product(&self, size: u64) -> Option<&Program> {
@@ -304,7 +306,7 @@ mod tests {
                 "pages_to_device":6144,"pages_back":2048,"bytes_in_place":0,"engine_seconds":6.0,
                 "calls_seconds":4.0,"coax_seconds":5.0,"difference":1e-13,"tolerance":2e-13}}"#,
         ] {
-            assert!(report.line(line), "{line}");
+            assert!(report.line(line).is_some(), "{line}");
         }
         for (offloaded, quotient) in [(0, 1.4), (7, 1.05), (7, 0.3)] {
             let line = format!(
@@ -312,7 +314,7 @@ mod tests {
                 "offloaded":{offloaded},"coax_seconds":0.01,"call_seconds":0.005,"cpu_seconds":0.02,
                 "quotient":{quotient},"difference":0,"seen":1}}}}"#
             );
-            assert!(report.line(&line), "{line}");
+            assert!(report.line(&line).is_some(), "{line}");
         }
         report
     }
@@ -331,11 +333,12 @@ mod tests {
     #[test]
     fn a_digest_that_differs_misses_the_goal() {
         let mut report = report();
-        assert!(report.line(
+        let line = report.line(
             r#"{"program":{"program":"coaxctl sha256","size":4096,"calls":1,"commands":1,
                 "pages_to_device":0,"pages_back":0,"bytes_in_place":4096,"engine_seconds":0.1,
-                "coax_seconds":0.1,"cpu_seconds":0.2,"identical":false}}"#
-        ));
+                "coax_seconds":0.1,"cpu_seconds":0.2,"identical":false}}"#,
+        );
+        assert!(line.is_some());
         assert_eq!(
             report.measured().get("error_of_tolerance"),
             Some(&f64::INFINITY)
@@ -345,7 +348,7 @@ mod tests {
 
     #[test]
     fn other_lines_are_no_measurements() {
-        assert!(!report().line("hello"));
-        assert!(!report().line(r#"{"other":{}}"#));
+        assert_eq!(report().line("hello"), None);
+        assert_eq!(report().line(r#"{"other":{}}"#), None);
     }
 }
