@@ -2,7 +2,7 @@
 //! The BLAS drop-in in the guest, with the dynamic userland that its test needs.
 //!
 //! The library goes where it is installed anywhere, `/usr/lib/coax`. Beside it the small root file
-//! system gets an ordinary program on libblas, the distribution's reference BLAS and the few libraries
+//! system gets ordinary programs on libblas, the distribution's reference BLAS and the few libraries
 //! that all of them need.
 
 use std::collections::BTreeMap;
@@ -20,8 +20,13 @@ use crate::tool;
 const SOURCES: &str = "guest-driver/blas";
 /// The distribution's reference BLAS, which is also the CPU's in the small root file system.
 const REFERENCE: &str = "/usr/lib/x86_64-linux-gnu/blas/libblas.so.3";
-/// Where the program is in the guest.
-const CHECK: &str = "/bin/blas_check";
+/// Ordinary programs on libblas, by name and source: the test's, one that does something useful, and one
+/// that takes the time of calls.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("blas_check", "tests/blas_check.c"),
+    ("normal_equations", "bench/normal_equations.c"),
+    ("blas_sweep", "bench/sweep.c"),
+];
 
 /// What goes into the root file system.
 #[derive(Debug, Default)]
@@ -42,16 +47,20 @@ pub fn stage(library: &Path, folder: &Path, log: &Path) -> Result<Files> {
     let mut install = Command::new(sources.join("install.sh"));
     install.arg(library).arg(folder);
     tool::run_logged(&mut install, "Laying out the BLAS drop-in", log, |_| {})?;
-    let check = folder.join("blas_check");
-    build_check(&sources, &check, log)?;
-
     let mut files = Files::default();
     collect(&folder.join("usr"), "/usr", &mut files)?;
-    files.members.push(member(CHECK, &check, 0o755));
     files
         .members
         .push(member(REFERENCE, &fs::canonicalize(REFERENCE)?, 0o644));
-    for (guest_path, host_path) in userland(&check)? {
+    let mut needed = BTreeMap::new();
+    for (name, source) in PROGRAMS {
+        let program = folder.join(name);
+        build_program(&sources, source, &program, log)?;
+        needed.append(&mut userland(&program)?);
+        let place = format!("/bin/{name}");
+        files.members.push(member(&place, &program, 0o755));
+    }
+    for (guest_path, host_path) in needed {
         files.members.push(member(&guest_path, &host_path, 0o755));
     }
     Ok(files)
@@ -66,14 +75,14 @@ fn member(guest_path: &str, host_path: &Path, mode: u32) -> Member {
 }
 
 /// An ordinary program: linked against libblas, and not against this project's.
-fn build_check(sources: &Path, program: &Path, log: &Path) -> Result<()> {
+fn build_program(sources: &Path, source: &str, program: &Path, log: &Path) -> Result<()> {
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-s"]);
     compiler.arg("-I").arg(sources.join("../lib/include"));
-    compiler.arg(sources.join("tests/blas_check.c"));
+    compiler.arg(sources.join(source));
     compiler.args([REFERENCE, "-lm", "-lpthread"]);
     compiler.arg("-o").arg(program).env("LC_ALL", "C");
-    tool::run_logged(&mut compiler, "Building the BLAS check", log, |_| {})
+    tool::run_logged(&mut compiler, "Building programs on libblas", log, |_| {})
 }
 
 /// Adds all in a folder of the host as it will be in the guest.
@@ -100,14 +109,14 @@ fn collect(folder: &Path, guest_folder: &str, files: &mut Files) -> Result<()> {
 
 /// Libraries that the program, the reference BLAS and the drop-in need, by their place in the guest:
 /// that of the host.
-fn userland(check: &Path) -> Result<BTreeMap<String, PathBuf>> {
+fn userland(program: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     let mut add = |path: &str| -> Result<()> {
         let real = fs::canonicalize(path).with_context(|| format!("Cannot find {path}"))?;
         found.insert(path.to_owned(), real);
         Ok(())
     };
-    for object in [check, Path::new(REFERENCE)] {
+    for object in [program, Path::new(REFERENCE)] {
         // With the reference BLAS in front, whatever the host's alternatives say.
         let folder = Path::new(REFERENCE).parent().unwrap_or(Path::new("/"));
         let mut ldd = Command::new("ldd");

@@ -345,6 +345,8 @@ pub struct Bench {
 pub enum BenchPart {
     /// Moving memory to the device and back, beside the kernel's test_hmm and the host's memcpy
     Migrate(Migrate),
+    /// Stock programs, numpy and one in C, with the device and without, in a VM with this machine's files
+    Programs(Programs),
 }
 
 /// `coax bench migrate`
@@ -360,6 +362,30 @@ pub struct Migrate {
     /// Also draw them
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub accel: Accel,
+}
+
+/// `coax bench programs`
+///
+/// Runs numpy and a program in C with the BLAS drop-in and without, in turn, in one VM, hashes files by the
+/// device and by sha256sum, and times BLAS calls of many shapes around the size from which they are sent
+/// to the device.
+#[derive(Args, Debug)]
+pub struct Programs {
+    /// How the driver uses device memory
+    #[arg(long, value_enum, default_value_t = OneMode::Private)]
+    pub mode: OneMode,
+    /// Also let the CPU make the product of 2048 x 2048, which takes minutes where it is emulated
+    #[arg(long)]
+    pub full: bool,
+    /// Times that each BLAS call is made on either side; medians are shown
+    #[arg(long, value_name = "N", default_value_t = 7,
+          value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// Also write the measurements as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -462,6 +488,8 @@ mod tests {
             "coax bench dance",
             "coax bench --json x migrate",
             "coax bench migrate --rounds 0",
+            "coax bench programs --mode all",
+            "coax bench programs --rounds 100",
             "coax build kernel --kernel fast",
         ] {
             assert_eq!(refused(line), 2, "{line}");

@@ -19,6 +19,8 @@ pub enum Group {
     Qemu,
     /// Building the guest's root file system.
     Guest,
+    /// Programs that are measured with the device and without.
+    Programs,
     /// Building what serves a tree of the host to the guest.
     Virtiofsd,
 }
@@ -102,6 +104,21 @@ const COMMON: &[Package] = &[
         Group::Virtiofsd,
         "libseccomp-dev",
         "system calls that virtiofsd gives up",
+    ),
+    package(
+        Group::Programs,
+        "python3-numpy",
+        "a program that multiplies matrices",
+    ),
+    package(
+        Group::Programs,
+        "libopenblas0-pthread",
+        "the BLAS that the device is compared with",
+    ),
+    package(
+        Group::Programs,
+        "liblapack3",
+        "the LAPACK that calls the BLAS by name",
     ),
     package(
         Group::Guest,

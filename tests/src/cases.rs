@@ -28,6 +28,7 @@ pub mod no_migration;
 pub mod numa;
 pub mod numa_files;
 pub mod numa_removal;
+pub mod numpy;
 pub mod observability;
 pub mod program_storm;
 pub mod programs;
@@ -39,7 +40,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 34] = [
+const SUBJECTS: [Subject; 35] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -70,6 +71,7 @@ const SUBJECTS: [Subject; 34] = [
     two_devices::SUBJECT,
     programs::SUBJECT,
     program_storm::SUBJECT,
+    numpy::SUBJECT,
     lifecycle::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,

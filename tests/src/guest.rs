@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What cases are made of, and the program that runs them.
 
+pub mod blas;
 pub mod device;
 pub mod hmm_errors;
 pub mod list;

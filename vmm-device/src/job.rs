@@ -53,7 +53,7 @@ impl Job {
             return Step::Done(STATUS_ABORTED);
         }
         let mut window = Window::new(&atc, &regions, device_memory);
-        let step = self.operation.step(&mut window);
+        let step = device.stats.at_work(|| self.operation.step(&mut window));
         window.count(&device.stats);
         step
     }

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coax_abi::wire::DeviceStats;
 
@@ -55,6 +55,7 @@ pub struct Stats {
     pub copied_bytes: Counter,
     pub guest_errors: Counter,
     pub requests_deferred: Counter,
+    pub engine_ns: Counter,
     fault_times: Mutex<FaultTimes>,
 }
 
@@ -65,10 +66,22 @@ struct FaultTimes {
     next: usize,
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Stats {
+    /// Does something for a command, and counts its time as an engine's work.
+    pub fn at_work<R>(&self, work: impl FnOnce() -> R) -> R {
+        let begin = Instant::now();
+        let result = work();
+        self.engine_ns.add(nanoseconds(begin.elapsed()));
+        result
+    }
+
     /// Records the time from a page request to the command's resumption.
     pub fn record_fault(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = nanoseconds(time);
         let mut times = lock(&self.fault_times);
         if times.samples.len() < FAULT_SAMPLES {
             times.samples.push(nanos);
@@ -100,6 +113,7 @@ impl Stats {
             guest_errors: self.guest_errors.get().into(),
             fault_median_ns: self.fault_median_ns().into(),
             requests_deferred: self.requests_deferred.get().into(),
+            engine_ns: self.engine_ns.get().into(),
         }
     }
 

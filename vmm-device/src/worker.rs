@@ -246,7 +246,7 @@ impl Worker {
         match step {
             Step::More => state.runnable.push_back(job),
             Step::Compute => {
-                job.operation.compute();
+                device.stats.at_work(|| job.operation.compute());
                 state.runnable.push_back(job);
             }
             Step::Done(status) => finish(device, ring, state, *job, End::status(status)),

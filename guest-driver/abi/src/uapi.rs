@@ -305,7 +305,7 @@ pub struct Stats {
     pub first_migration_ns: u64,
     /// Counters of the device itself, in the order of the device ABI's `DeviceStats`; zero if it
     /// does not answer.
-    pub device: [u64; 18],
+    pub device: [u64; 19],
 }
 
 const _: () = {
@@ -317,5 +317,5 @@ const _: () = {
     assert!(size_of::<Policy>() == 8);
     assert!(size_of::<Advise>() == 24);
     assert!(size_of::<PolicyAt>() == 32);
-    assert!(size_of::<Stats>() == 37 * 8);
+    assert!(size_of::<Stats>() == 38 * 8);
 };

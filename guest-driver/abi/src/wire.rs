@@ -200,6 +200,9 @@ pub struct DeviceStats {
     pub fault_median_ns: U64,
     /// Page requests put off because the allocation was used up.
     pub requests_deferred: U64,
+    /// Nanoseconds that engines were at work on commands, the sum over all engines; waiting for
+    /// translations is no work.
+    pub engine_ns: U64,
 }
 
 // --- Copy queue --------------------------------------------------------------------------
@@ -436,7 +439,7 @@ const _: () = {
     assert!(size_of::<Config>() == 24);
     assert!(size_of::<ControlRequest>() == 24);
     assert!(size_of::<ControlReply>() == 8);
-    assert!(size_of::<DeviceStats>() == 18 * 8);
+    assert!(size_of::<DeviceStats>() == 19 * 8);
     assert!(size_of::<CopyHeader>() == 8);
     assert!(size_of::<CopyEntry>() == 24);
     assert!(size_of::<CopyReply>() == 8);

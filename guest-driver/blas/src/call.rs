@@ -12,15 +12,13 @@ use crate::level3::syrk::Syrk;
 use crate::level3::trsm::Trsm;
 use crate::level3::{Offload, Side, Triangle};
 use crate::matrix::{Matrix, Operand};
-use crate::model::{Cost, LEAST_FLOPS};
+use crate::model::LEAST_FLOPS;
 use crate::outcome::{Outcome, Reason};
+use crate::rates;
 use crate::real::Real;
 use crate::session;
 use crate::settings::settings;
 use crate::stats::{self, Routine};
-
-/// Operations of the CPU for an element that it puts together for the device: a few accesses.
-const TOUCH_FLOPS: f64 = 8.0;
 
 /// A call whose arguments are right, in column-major form.
 #[derive(Clone, Copy, Debug)]
@@ -79,13 +77,18 @@ impl<T: OnCpu> Call<T> {
             return hand_on();
         };
         // SAFETY: As the caller promises.
-        let reason = match unsafe { call.try_offload() } {
+        let reason = match unsafe { call.try_offload(routine) } {
             Ok((outcome, seconds)) => return stats::offloaded(routine, &outcome, seconds),
             Err(reason) => reason,
         };
         stats::on_cpu(routine, reason);
+        let begin = Instant::now();
         // SAFETY: As the caller promises; nothing was done yet.
         unsafe { call.on_cpu(T::cpu()) }
+        let flops = call.cost().flops;
+        if flops >= LEAST_FLOPS {
+            rates::observe(routine, flops, begin.elapsed().as_secs_f64());
+        }
     }
 
     /// Does the call with the device, or says why not and touches nothing.
@@ -93,7 +96,7 @@ impl<T: OnCpu> Call<T> {
     /// # Safety
     ///
     /// As [`run`](Self::run).
-    unsafe fn try_offload(&self) -> Result<(Outcome, f64), Reason> {
+    unsafe fn try_offload(&self, routine: Routine) -> Result<(Outcome, f64), Reason> {
         let cost = self.cost();
         let least = settings().least_flops;
         // A call of no operations is the CPU's in any case.
@@ -104,17 +107,30 @@ impl<T: OnCpu> Call<T> {
             return Err(Reason::Arguments);
         }
         session::with(|session| {
+            let mut expected = None;
             if least.is_none() {
-                let model = session.model::<T>(cost.flops).ok_or(Reason::Small)?;
-                if !model.is_worth(&cost) {
+                let known = session.times::<T>(routine, cost.flops);
+                let (model, cpu_flop) = known.ok_or(Reason::Small)?;
+                if !model.is_worth(&cost, cpu_flop) {
                     return Err(Reason::Slower);
                 }
+                let delayed = model.slower(session.delay.factor());
+                if !delayed.is_worth(&cost, cpu_flop) {
+                    session.delay.forget();
+                    return Err(Reason::Slower);
+                }
+                expected = Some(model.seconds(&cost, cpu_flop));
             }
             let begin = Instant::now();
+            session.fetch(&self.fetched());
             let mut offload = Offload::new(session, T::cpu(), &session.pool);
             // SAFETY: As the caller promises; matrices that overlap were sorted out above.
             unsafe { self.offload(&mut offload) };
-            Ok((offload.outcome, begin.elapsed().as_secs_f64()))
+            let seconds = begin.elapsed().as_secs_f64();
+            if let Some(expected) = expected {
+                session.delay.learn(expected, seconds);
+            }
+            Ok((offload.outcome, seconds))
         })
         .unwrap_or(Err(Reason::Absent))
     }
@@ -138,61 +154,6 @@ impl<T: Real> Call<T> {
                 .all(|input| input.is_sound() && !input.overlaps(&destination))
     }
 
-    /// What the call costs, on either side.
-    fn cost(&self) -> Cost {
-        let number = |size: usize| size as f64;
-        match self {
-            Call::Gemm(call) => {
-                let (m, n) = (number(call.c.rows), number(call.c.cols));
-                let flops = 2.0 * m * n * number(call.depth());
-                let inputs = call.a.stored.bytes() + call.b.stored.bytes();
-                Cost {
-                    flops,
-                    device_flops: flops,
-                    rest_flops: 0.0,
-                    bytes: (inputs + call.c.bytes()) as f64,
-                    commands: if call.beta == T::ZERO { 1.0 } else { 2.0 },
-                }
-            }
-            Call::Syrk(call) => {
-                let (n, k) = (number(call.c.rows), number(call.a.cols()));
-                let diagonal = n * n.min(256.0);
-                Cost {
-                    flops: n * n * k,
-                    device_flops: (n * n + diagonal) * k,
-                    rest_flops: TOUCH_FLOPS * diagonal,
-                    bytes: (call.a.stored.bytes() + call.c.bytes()) as f64,
-                    commands: 3.0 * (n / 256.0).ceil(),
-                }
-            }
-            Call::Symm(call) => {
-                let (m, n) = (number(call.c.rows), number(call.c.cols));
-                let order = number(call.a.rows);
-                let flops = 2.0 * m * n * order;
-                Cost {
-                    flops,
-                    device_flops: flops,
-                    rest_flops: TOUCH_FLOPS * order * order.min(256.0),
-                    bytes: (call.a.bytes() + 2 * call.c.bytes()) as f64,
-                    commands: 6.0 * (order / 256.0).ceil(),
-                }
-            }
-            Call::Trsm(call) => {
-                let (m, n) = (number(call.b.rows), number(call.b.cols));
-                let order = number(call.a.stored.rows);
-                let flops = m * n * order;
-                Cost {
-                    flops,
-                    device_flops: flops,
-                    rest_flops: m * n * order.min(64.0),
-                    // What the CPU solves comes back to it.
-                    bytes: (call.a.stored.bytes() + 2 * call.b.bytes()) as f64,
-                    commands: 4.0 * (order / 64.0).ceil(),
-                }
-            }
-        }
-    }
-
     unsafe fn offload<D: Device>(&self, offload: &mut Offload<'_, T, D>) {
         // SAFETY: As the caller promises.
         unsafe {
@@ -205,7 +166,12 @@ impl<T: Real> Call<T> {
         }
     }
 
-    unsafe fn on_cpu(&self, cpu: &Cpu<T>) {
+    /// Lets the CPU do the call.
+    ///
+    /// # Safety
+    ///
+    /// As [`run`](Self::run).
+    pub unsafe fn on_cpu(&self, cpu: &Cpu<T>) {
         // SAFETY: As the caller promises.
         unsafe {
             match self {

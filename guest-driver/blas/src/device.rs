@@ -14,6 +14,10 @@ pub trait Device {
     /// Commands that run at the same time.
     fn engines(&self) -> usize;
 
+    /// Moves what is mapped of matrices to the device at once, where it has memory that pages move to
+    /// when it touches them. What does not move is used where it is.
+    fn fetch<T>(&self, matrices: &[Matrix<T>]);
+
     /// Runs commands that do not depend on each other, and tells of each whether it was done. When this
     /// returns the device has let go of the memory. A command that failed may have written a part of
     /// its destination.

@@ -7,14 +7,17 @@
 
 mod call;
 pub mod cblas;
+mod cost;
 mod cpu;
 mod device;
 pub mod fortran;
 mod level3;
 mod load;
 mod matrix;
+mod measure;
 mod model;
 mod outcome;
+mod rates;
 mod real;
 mod scratch;
 mod session;

@@ -2,6 +2,12 @@
 //! Column-major matrices in the program's memory, by address and shape.
 #![forbid(unsafe_code)]
 
+use coax::abi::wire::PAGE_SIZE;
+use coax::PageRange;
+
+/// Memory around a page that moves with it, to the device and back: the driver's 64 KiB.
+const AROUND_BYTES: u64 = 64 << 10;
+
 /// A matrix as it is stored. It names memory and does not access it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix<T> {
@@ -62,6 +68,26 @@ impl<T> Matrix<T> {
                 .checked_add(self.column_bytes()),
             _ => Some(0),
         }
+    }
+
+    /// Whether each column moves by itself.
+    fn is_spread(&self) -> bool {
+        self.cols > 1 && self.stride() > AROUND_BYTES
+    }
+
+    /// The whole range that the matrix lies in, if its columns are near each other.
+    pub fn range(&self) -> Option<PageRange> {
+        let extent = self.extent().filter(|&extent| extent > 0)?;
+        (!self.is_spread()).then(|| PageRange::covering(self.address(), extent))
+    }
+
+    /// Pages that move with the matrix, those between its columns included.
+    pub fn pages(&self) -> f64 {
+        let pages = |bytes: u64| bytes.div_ceil(PAGE_SIZE) as f64;
+        if self.is_spread() {
+            return self.cols as f64 * (pages(self.column_bytes()) + pages(AROUND_BYTES));
+        }
+        pages(self.extent().unwrap_or(u64::MAX))
     }
 
     /// Whether elements are where the machine and the device can have them: aligned, and below the
@@ -191,6 +217,18 @@ mod tests {
         let whole = matrix(0x1000, 10, 10, 10);
         assert!(!whole.overlaps(&matrix(0x1010, 0, 5, 10)));
         assert!(!whole.overlaps(&matrix(0x1010, 5, 0, 10)));
+    }
+
+    #[test]
+    fn pages_between_columns_move_with_them_where_columns_are_near() {
+        assert_eq!(matrix(0x1000, 512, 8, 512).pages(), 8.0);
+        // Columns of a page every other page.
+        assert_eq!(matrix(0x1000, 512, 8, 1024).pages(), 15.0);
+        assert!(matrix(0x1000, 512, 8, 1024).range().is_some());
+        // Columns of a page, each with what is around it.
+        assert_eq!(matrix(0x1000, 512, 8, 1 << 20).pages(), 8.0 * 17.0);
+        assert!(matrix(0x1000, 512, 8, 1 << 20).range().is_none());
+        assert!(matrix(0x1000, 0, 8, 1).range().is_none());
     }
 
     #[test]

@@ -1,38 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How long the CPU and the device take for a call, by a measurement of each on this machine.
+//! Whether the device is sooner done with a call than the CPU, by what both have taken on this machine.
 //!
-//! Whether a call is worth offloading depends on the machine alone: on one the CPU is emulated and fifty
-//! times slower than the device, on another it is as fast and pages only cost. So the first call that
-//! is large enough waits for a measurement, a small fraction of its own time.
-// UNSAFETY: both sides are given the measurement's own matrices by address.
-#![expect(unsafe_code)]
+//! That depends on the machine alone: on one the CPU is emulated and fifty times slower than the device,
+//! on another it is as fast and pages only cost.
+#![forbid(unsafe_code)]
 
-use std::time::Instant;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
-use coax::abi::wire::PAGE_SIZE;
-use coax::Command;
-
-use crate::cpu::Cpu;
-use crate::device::{Device, Product};
-use crate::level3::gemm::put_back;
-use crate::matrix::{Matrix, Operand};
-use crate::real::Real;
-use crate::scratch::{Pool, Scratch};
-
-/// Rows and columns of the product that the CPU makes: a small part of a call that is worth measuring.
-const CPU_SIZE: usize = 96;
-/// Rows and columns of the product that the device makes: 2 to 3 ms of its time, and a few hundred pages.
-const DEVICE_SIZE: usize = 256;
-/// Rows and columns of a first product that nothing is measured at.
-const WARM_UP_SIZE: usize = 96;
-/// Operations that a process must have asked for before anything is measured: ten times as many as the
-/// measurement lets the CPU do, so that a call that waits for it is a tenth slower at most.
-pub const MEASURED_FLOPS: f64 = 64e6;
+/// Operations that a process must have asked for before anything is measured: twenty times as many as
+/// take the CPU as long as the measurement.
+pub const MEASURED_FLOPS: f64 = 128e6;
 /// Operations below which a call goes to the CPU without a look: a command alone takes as long.
 pub const LEAST_FLOPS: f64 = 2e6;
-/// What the device must take at most, of the CPU's time: a measurement of small matrices is not exact
-/// for large ones.
-const MARGIN: f64 = 0.8;
+/// What the device must take at most, of the CPU's time: neither is the same twice.
+const MARGIN: f64 = 0.6;
 
 /// What a call costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,17 +25,15 @@ pub struct Cost {
     pub device_flops: f64,
     /// Operations that are left to the CPU.
     pub rest_flops: f64,
-    /// Bytes of the matrices.
-    pub bytes: f64,
+    /// Pages that go to the device and come back.
+    pub pages: f64,
     /// Commands.
     pub commands: f64,
 }
 
-/// Times in seconds.
+/// Times of the device in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Model {
-    /// An operation of the CPU.
-    pub cpu_flop: f64,
     /// An operation of the device, on memory that it has.
     pub device_flop: f64,
     /// Moving a page to the device and back.
@@ -63,124 +43,75 @@ pub struct Model {
 }
 
 impl Model {
-    /// Whether the device is sooner done, if all matrices have to move.
-    pub fn is_worth(&self, cost: &Cost) -> bool {
-        let device = cost.device_flops * self.device_flop
-            + cost.rest_flops * self.cpu_flop
-            + cost.bytes / PAGE_SIZE as f64 * self.page
-            + cost.commands * self.command;
-        device < MARGIN * cost.flops * self.cpu_flop
+    /// A device that is worth nothing.
+    pub const USELESS: Self = Self {
+        device_flop: f64::INFINITY,
+        page: f64::INFINITY,
+        command: f64::INFINITY,
+    };
+
+    /// Seconds of a call with the device, beside a CPU that takes `cpu_flop` seconds for an operation, if
+    /// all matrices have to move.
+    pub fn seconds(&self, cost: &Cost, cpu_flop: f64) -> f64 {
+        cost.device_flops * self.device_flop
+            + cost.rest_flops * cpu_flop
+            + cost.pages * self.page
+            + cost.commands * self.command
     }
 
-    /// Measures both sides. A device that fails is not worth anything.
-    pub fn measure<T: Real, D: Device>(device: &D, cpu: &Cpu<T>) -> Self {
-        // A pool of its own, whose memory goes to the system afterwards.
-        Self::try_measure(device, cpu, &Pool::new()).unwrap_or(Self {
-            cpu_flop: 0.0,
-            device_flop: 0.0,
-            page: 0.0,
-            command: 0.0,
-        })
+    /// Whether the device is sooner done than the CPU.
+    pub fn is_worth(&self, cost: &Cost, cpu_flop: f64) -> bool {
+        self.seconds(cost, cpu_flop) < MARGIN * cost.flops * cpu_flop
     }
 
-    fn try_measure<T: Real, D: Device>(device: &D, cpu: &Cpu<T>, pool: &Pool) -> Option<Self> {
-        let first = Matrices::<T>::new(pool, WARM_UP_SIZE)?;
-        let second = Matrices::<T>::new(pool, DEVICE_SIZE)?;
-        let part = |size| second.product().block(0, 0, size, size);
-        // SAFETY: All matrices lie in memory that only this function uses; C is none of the others.
-        unsafe {
-            // A first small call makes the CPU's BLAS ready.
-            part(CPU_SIZE / 4).on_cpu(cpu);
-            let cpu_time = best(2, || part(CPU_SIZE).on_cpu(cpu));
-
-            let mut fine = true;
-            let mut run = |command| fine &= device.run(&[command]).into_iter().all(|r| r.is_ok());
-            // The first pages to move take the kernel and an emulator through much for the first time.
-            run(first.product().command());
-            put_back(&first.other, &first.c);
-            run(Command::nop());
-            let command = best(3, || run(Command::nop()));
-            let cold = best(1, || run(second.product().command()));
-            let warm = best(2, || run(second.product().command()));
-            let back = best(1, || put_back(&second.other, &second.c));
-
-            let pages = second.c.bytes() as f64 / PAGE_SIZE as f64;
-            fine.then(|| Self {
-                cpu_flop: cpu_time / flops(CPU_SIZE),
-                device_flop: (warm - command).max(0.0) / flops(DEVICE_SIZE),
-                page: (cold - warm).max(0.0) / (3.0 * pages) + back / pages,
-                command,
-            })
+    /// The same device when all takes `times` as long.
+    pub fn slower(&self, times: f64) -> Self {
+        Self {
+            device_flop: self.device_flop * times,
+            page: self.page * times,
+            command: self.command * times,
         }
     }
 }
 
-/// Matrices of the measurement's own, of which no page has been with the device.
-struct Matrices<T> {
-    a: Matrix<T>,
-    b: Matrix<T>,
-    c: Matrix<T>,
-    other: Matrix<T>,
-    _scratch: Scratch,
-}
+/// How much longer than expected the device takes in practice: at least as long. Calls that were
+/// offloaded teach it; other work of the machine's shows in it, and what no measurement knows.
+#[derive(Debug)]
+pub struct Delay(AtomicU64);
 
-impl<T: Real> Matrices<T> {
-    fn new(pool: &Pool, size: usize) -> Option<Self> {
-        let bytes = size * size * size_of::<T>();
-        let scratch = pool.take(4 * bytes)?;
-        let matrix = |n: usize| {
-            let matrix = scratch.matrix::<T>(n * bytes, size, size);
-            // SAFETY: The memory is this value's alone.
-            unsafe { fill(&matrix) };
-            matrix
-        };
-        Some(Self {
-            a: matrix(0),
-            b: matrix(1),
-            c: matrix(2),
-            other: matrix(3),
-            _scratch: scratch,
-        })
+impl Delay {
+    /// Share of the newest call.
+    const NEWEST: f64 = 0.25;
+    /// Part of the excess that goes with each call that was not made: a try is made after ten or so.
+    const FORGOTTEN: f64 = 0.1;
+    /// Most that a single call teaches.
+    const MOST: f64 = 16.0;
+
+    /// As expected.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(1f64.to_bits()))
     }
 
-    fn product(&self) -> Product<T> {
-        Product {
-            alpha: T::ONE,
-            a: Operand::plain(self.a),
-            b: Operand::plain(self.b),
-            beta: T::ZERO,
-            c: self.c,
-        }
+    /// The factor.
+    pub fn factor(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
     }
-}
 
-/// Operations of a product of square matrices.
-fn flops(size: usize) -> f64 {
-    2.0 * (size * size * size) as f64
-}
+    /// Notes a call that was not offloaded because of this alone: nobody learns from those, and what was
+    /// slow for a moment would be slow for ever.
+    pub fn forget(&self) {
+        let factor = 1.0 + (self.factor() - 1.0) * (1.0 - Self::FORGOTTEN);
+        self.0.store(factor.to_bits(), Relaxed);
+    }
 
-/// Seconds that something takes when it is fastest.
-fn best(times: usize, mut what: impl FnMut()) -> f64 {
-    (0..times)
-        .map(|_| {
-            let begin = Instant::now();
-            what();
-            begin.elapsed().as_secs_f64()
-        })
-        .fold(f64::INFINITY, f64::min)
-}
-
-/// Numbers that are neither 0 nor denormal.
-///
-/// # Safety
-///
-/// The matrix may be written.
-unsafe fn fill<T: Real>(matrix: &Matrix<T>) {
-    for col in 0..matrix.cols {
-        for row in 0..matrix.rows {
-            let value = 0.5 + ((row * 7 + col * 13) % 32) as f32 / 64.0;
-            // SAFETY: An element of the matrix.
-            unsafe { *matrix.element(row, col) = T::from_f32(value) };
+    /// Notes a call that took `seconds`. What was expected includes the pages' way back, which comes
+    /// after the call; so one that takes as long as expected is slow already.
+    pub fn learn(&self, expected: f64, seconds: f64) {
+        let times = (seconds / expected).clamp(1.0, Self::MOST);
+        if times.is_finite() {
+            let factor = self.factor() * (1.0 - Self::NEWEST) + times * Self::NEWEST;
+            // Of two threads' lessons one may be lost.
+            self.0.store(factor.to_bits(), Relaxed);
         }
     }
 }
@@ -189,11 +120,11 @@ unsafe fn fill<T: Real>(matrix: &Matrix<T>) {
 mod tests {
     use super::*;
 
-    /// An emulated CPU: 1 ns an operation, and a device at 20 Gflop/s.
-    const EMULATED: Model = Model {
-        cpu_flop: 1e-9,
+    /// An emulated CPU, and a device at 20 Gflop/s.
+    const CPU: f64 = 1e-8;
+    const DEVICE: Model = Model {
         device_flop: 5e-11,
-        page: 20e-6,
+        page: 200e-6,
         command: 100e-6,
     };
 
@@ -202,35 +133,52 @@ mod tests {
             flops: 2.0 * n * n * n,
             device_flops: 2.0 * n * n * n,
             rest_flops: 0.0,
-            bytes: 3.0 * 8.0 * n * n,
+            pages: 3.0 * 8.0 * n * n / 4096.0,
             commands: 2.0,
         }
     }
 
     #[test]
     fn large_products_are_worth_it_and_small_ones_are_not() {
-        assert!(EMULATED.is_worth(&product(512.0)));
-        assert!(!EMULATED.is_worth(&product(40.0)));
+        assert!(DEVICE.is_worth(&product(512.0), CPU));
+        assert!(!DEVICE.is_worth(&product(64.0), CPU));
     }
 
     #[test]
     fn pages_decide_where_there_is_little_to_do_on_each() {
         // As many operations as a product of 512³, on matrices that take a hundred times the memory.
         let flat = Cost {
-            bytes: 100.0 * product(512.0).bytes,
+            pages: 100.0 * product(512.0).pages,
             ..product(512.0)
         };
-        assert!(!EMULATED.is_worth(&flat));
+        assert!(!DEVICE.is_worth(&flat, CPU));
+    }
+
+    #[test]
+    fn calls_that_take_longer_than_expected_are_remembered_for_a_while() {
+        let delay = Delay::new();
+        delay.learn(1.0, 0.5);
+        assert_eq!(delay.factor(), 1.0);
+        for _ in 0..20 {
+            delay.learn(1.0, 4.0);
+        }
+        assert!((3.5..=4.0).contains(&delay.factor()));
+        let near = product(256.0);
+        assert!(DEVICE.is_worth(&near, CPU));
+        assert!(!DEVICE.slower(delay.factor()).is_worth(&near, CPU));
+        for _ in 0..20 {
+            delay.learn(1.0, 1.0);
+        }
+        assert!(delay.factor() < 1.1);
+        delay.learn(1.0, 5.0);
+        for _ in 0..20 {
+            delay.forget();
+        }
+        assert!(delay.factor() < 1.2);
     }
 
     #[test]
     fn device_that_could_not_be_measured_is_worth_nothing() {
-        let failed = Model {
-            cpu_flop: 0.0,
-            device_flop: 0.0,
-            page: 0.0,
-            command: 0.0,
-        };
-        assert!(!failed.is_worth(&product(4096.0)));
+        assert!(!Model::USELESS.is_worth(&product(4096.0), CPU));
     }
 }

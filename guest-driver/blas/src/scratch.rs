@@ -53,6 +53,14 @@ impl Scratch {
         })
     }
 
+    /// Has the memory in pages of 4 KiB, as small matrices of programs are.
+    pub fn in_small_pages(self) -> Self {
+        // A kernel that has no other pages refuses it, rightly.
+        // SAFETY: By the invariant the mapping is this one's.
+        unsafe { libc::madvise(self.at.cast(), self.bytes, libc::MADV_NOHUGEPAGE) };
+        self
+    }
+
     /// A dense matrix in it, from byte `offset` on.
     ///
     /// # Panics

@@ -14,14 +14,19 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use coax::{Command, CommandId, Context, Error};
+use coax::abi::uapi::{MAX_RANGE_BYTES, NO_NODE};
+use coax::{Command, CommandId, Context, Error, PageRange};
 
 use crate::cpu::OnCpu;
 use crate::device::Device;
-use crate::model::{Model, MEASURED_FLOPS};
+use crate::matrix::Matrix;
+use crate::measure;
+use crate::model::{Delay, Model, MEASURED_FLOPS};
 use crate::outcome::Reason;
+use crate::rates;
 use crate::scratch::Pool;
 use crate::settings::settings;
+use crate::stats::{Precision, Routine};
 
 /// Most contexts of a process: the device does their commands at the same time.
 const CONTEXTS: u32 = 4;
@@ -37,8 +42,12 @@ const RETRY_MS: u64 = 1000;
 /// inside.
 pub struct Session {
     contexts: ManuallyDrop<Vec<Context>>,
+    /// Pages move to the device when it touches them: its memory is no memory node.
+    moving: bool,
     /// Memory beside the program's.
     pub pool: Pool,
+    /// How much longer than measured calls of both precisions take.
+    pub delay: Delay,
     single: OnceLock<Model>,
     double: OnceLock<Model>,
     /// Operations of calls before anything was measured.
@@ -80,13 +89,15 @@ fn current() -> Option<&'static Session> {
     if now < RETRY_AT.load(SeqCst) {
         return None;
     }
-    let Ok(contexts) = open() else {
+    let Ok((contexts, moving)) = open() else {
         RETRY_AT.store(now + RETRY_MS, SeqCst);
         return None;
     };
     let session = Box::into_raw(Box::new(Session {
         contexts: ManuallyDrop::new(contexts),
+        moving,
         pool: Pool::new(),
+        delay: Delay::new(),
         single: OnceLock::new(),
         double: OnceLock::new(),
         asked: AtomicU64::new(0),
@@ -108,14 +119,16 @@ fn current() -> Option<&'static Session> {
     }
 }
 
-/// A context for each engine, or as many as there are to be had.
-fn open() -> Result<Vec<Context>, Error> {
+/// A context for each engine, or as many as there are to be had, and whether pages move.
+fn open() -> Result<(Vec<Context>, bool), Error> {
     let device = &settings().device;
     let first = Context::open_path(device)?;
-    let engines = first.info()?.command_queues.clamp(1, CONTEXTS);
+    let info = first.info()?;
+    let engines = info.command_queues.clamp(1, CONTEXTS);
     // The driver deals engines out to contexts in turn.
     let others = (1..engines).map_while(|_| Context::open_path(device).ok());
-    Ok(std::iter::once(first).chain(others).collect())
+    let contexts = std::iter::once(first).chain(others).collect();
+    Ok((contexts, info.node == NO_NODE))
 }
 
 /// What a child of `fork` does before anything else.
@@ -187,13 +200,13 @@ impl Session {
         drop(unsafe { std::ptr::read(&*self.contexts) });
     }
 
-    /// How long calls take: measured once calls of enough operations, this one's included, have come;
-    /// `None` before that.
-    pub fn model<T: OnCpu>(&self, flops: f64) -> Option<Model> {
-        let cell = if size_of::<T>() == 4 {
-            &self.single
-        } else {
-            &self.double
+    /// Times of the device, and the CPU's for an operation of the routine. The device is measured once
+    /// calls of enough operations, this one's included, have come; the CPU's calls are seen as they
+    /// come, and only before a call that is large by itself one is made to be seen. `None` before that.
+    pub fn times<T: OnCpu>(&self, routine: Routine, flops: f64) -> Option<(Model, f64)> {
+        let cell = match routine.precision() {
+            Precision::Single => &self.single,
+            Precision::Double => &self.double,
         };
         if cell.get().is_none() {
             let asked = self.asked.fetch_add(flops as u64, SeqCst) as f64 + flops;
@@ -201,7 +214,14 @@ impl Session {
                 return None;
             }
         }
-        Some(*cell.get_or_init(|| Model::measure::<T, _>(self, T::cpu())))
+        let cpu_flop = rates::fastest(routine).or_else(|| {
+            let large = flops >= MEASURED_FLOPS;
+            let flop = large.then(|| measure::cpu(routine.kind(), T::cpu()))??;
+            rates::observe(routine, 1.0, flop);
+            Some(flop)
+        })?;
+        let model = cell.get_or_init(|| measure::device::<T, _>(self));
+        Some((*model, cpu_flop))
     }
 
     /// How long calls take, if that was measured.
@@ -247,6 +267,19 @@ impl Device for Session {
         self.contexts.len()
     }
 
+    fn fetch<T>(&self, matrices: &[Matrix<T>]) {
+        let Some(context) = self.contexts.first().filter(|_| self.moving) else {
+            return;
+        };
+        for range in matrices.iter().filter_map(Matrix::range) {
+            for start in (0..range.len).step_by(MAX_RANGE_BYTES as usize) {
+                let len = (range.len - start).min(MAX_RANGE_BYTES);
+                // What cannot move, or is not there, the command finds out about.
+                let _ = context.prefetch(PageRange::new(range.addr + start, len));
+            }
+        }
+    }
+
     unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>> {
         let submitted: Vec<_> = commands
             .iter()
@@ -273,7 +306,9 @@ mod tests {
     fn session() -> &'static Session {
         Box::leak(Box::new(Session {
             contexts: ManuallyDrop::new(Vec::new()),
+            moving: false,
             pool: Pool::new(),
+            delay: Delay::new(),
             single: OnceLock::new(),
             double: OnceLock::new(),
             asked: AtomicU64::new(0),

@@ -33,6 +33,7 @@ Only what is mapped of a range counts; starts are rounded down and ends up to wh
         coaxctl residency 314 '[heap]'\n  \
         coaxctl prefetch 314 7f0000000000+64M\n  \
         coaxctl storm -- sort big-file\n  \
+        coaxctl sha256 big-file\n  \
         coaxctl stats --json | jq .device.page_requests"
 )]
 pub struct Cli {
@@ -91,6 +92,17 @@ pub enum Action {
         after_help = RANGE_HELP
     )]
     Evict(Migration),
+    /// Print the SHA-256 of files as sha256sum does, computed by the device.
+    #[command(
+        long_about = "Print the SHA-256 of files as sha256sum does, computed by the device.\n\nFiles \
+            are mapped, and the device reads them in the page cache; standard input, pipes and \
+            files of the kernel's are read into memory first."
+    )]
+    Sha256 {
+        /// Files; - is standard input.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<String>,
+    },
     /// Run a program while its memory moves to the device and back all the time.
     #[command(
         long_about = "Run a program while its memory moves to the device and back all the time.\n\n\

@@ -8,6 +8,7 @@ mod maps;
 mod pagemap;
 mod range;
 mod report;
+mod sha256;
 mod storm;
 
 use std::io::Write as _;
@@ -30,11 +31,14 @@ fn main() -> ExitCode {
     if let Action::Storm(options) = &cli.action {
         return storm::run(&cli.device, options);
     }
-    if let Err(error) = answer(&cli) {
-        eprintln!("coaxctl: {error:#}");
-        return ExitCode::FAILURE;
+    match answer(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("coaxctl: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
 }
 
 fn print(report: &Report, form: Form) -> Result<()> {
@@ -47,8 +51,8 @@ fn print(report: &Report, form: Form) -> Result<()> {
     written.context("Cannot write the answer")
 }
 
-/// Does what is asked and prints what came of it.
-fn answer(cli: &Cli) -> Result<()> {
+/// Does what is asked and prints what came of it; false if a part of it could not be done.
+fn answer(cli: &Cli) -> Result<bool> {
     let context = Context::open_path(&cli.device)?;
     let (report, form) = match &cli.action {
         Action::Info(form) => {
@@ -67,10 +71,14 @@ fn answer(cli: &Cli) -> Result<()> {
             migrate(&context, migration, Direction::ToSystem)?,
             &migration.form,
         ),
+        Action::Sha256 { files } => {
+            return sha256::run(&context, files, &mut std::io::stdout().lock())
+        }
         // `main` has run it.
-        Action::Storm(_) => return Ok(()),
+        Action::Storm(_) => return Ok(true),
     };
-    print(&report, *form)
+    print(&report, *form)?;
+    Ok(true)
 }
 
 /// Counts the pages of a process by where they are, and tells what it wants of them.

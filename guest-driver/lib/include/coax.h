@@ -213,7 +213,7 @@ struct coax_ioc_stats {
 	uint64_t device_full;	     /* could not move: device memory was full */
 	uint64_t device_errors;	     /* messages of the device that made no sense */
 	uint64_t first_migration_ns; /* boot to first page in device memory, 0 if none */
-	uint64_t device[18];	     /* counters of the device in the order of its ABI; zero if it does
+	uint64_t device[19];	     /* counters of the device in the order of its ABI; zero if it does
 				      * not answer */
 };
 

@@ -30,6 +30,7 @@ mod context;
 mod error;
 #[doc(hidden)]
 pub mod ffi;
+mod file;
 mod gemm;
 mod memory;
 mod node;

@@ -7,6 +7,7 @@
 mod goals;
 mod memory;
 mod migrate;
+mod programs;
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
@@ -56,6 +57,7 @@ pub type Measured = BTreeMap<String, f64>;
 pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
     match &options.part {
         Some(BenchPart::Migrate(options)) => migrate::run(options, install),
+        Some(BenchPart::Programs(options)) => programs::run(options, install),
         None => everything(options, install),
     }
 }

@@ -15,6 +15,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
+use crate::guest::blas::Reports;
 use crate::request::Request;
 
 /// The cases of this file.
@@ -97,24 +98,6 @@ fn program(cases: &[&str]) -> Command {
     command
 }
 
-/// What the library reported, process by process.
-struct Reports(Vec<String>);
-
-impl Reports {
-    /// Sum of a number over all processes; 0 where it is not named.
-    fn sum(&self, name: &str) -> u64 {
-        let key = format!("\"{name}\":");
-        let number = |report: &String| -> u64 {
-            let Some((_, rest)) = report.split_once(&key) else {
-                return 0;
-            };
-            let digits = rest.find(|c: char| !c.is_ascii_digit());
-            rest[..digits.unwrap_or(rest.len())].parse().unwrap_or(0)
-        };
-        self.0.iter().map(number).sum()
-    }
-}
-
 /// Runs the program, which must say that all is well, and reads the reports of its processes.
 fn checked(command: Command) -> Result<Reports> {
     checked_while(command, |_| Ok(()))
@@ -138,12 +121,7 @@ fn checked_while(
         .context("Cannot read what the program says")?;
     let output = program.wait_with_output().context("The program is lost")?;
     succeeded(&text, &output)?;
-    let text = fs::read_to_string(&report).context("The library reported nothing")?;
-    fs::remove_file(&report).context("The report cannot be removed")?;
-    for line in text.lines() {
-        println!("# {line}");
-    }
-    Ok(Reports(text.lines().map(str::to_owned).collect()))
+    Reports::take(&report)
 }
 
 fn succeeded(stdout: &str, output: &Output) -> CaseResult {

@@ -56,6 +56,11 @@ pub const SUBJECT: Subject = Subject {
             "a file of the host that was copied to the scratch layer"
         )
         .in_vm(Vm::Tree),
+        case!(
+            digests_of_files_are_those_of_sha256sum,
+            "coaxctl sha256 on mapped files, a pipe, a file of the kernel's, odd names, none"
+        )
+        .in_vm(Vm::Tree),
     ],
 };
 
@@ -213,5 +218,47 @@ fn all_in_place(device: &Device, memory: &Mapping) -> Result<()> {
         ..Residency::default()
     };
     ensure!(pages == expected, "{pages:?} instead of {expected:?}");
+    Ok(())
+}
+
+fn digests_of_files_are_those_of_sha256sum() -> CaseResult {
+    let odd = "odd\nna\\me";
+    fs::write(odd, vec![7; 3 * PAGE + 5]).context("Writing a file")?;
+    fs::write("empty", "").context("Writing a file")?;
+    let files = [
+        TEXT.0,
+        odd,
+        "empty",
+        "/bin/sh",
+        "/usr/bin/python3",
+        "/proc/version",
+        "-",
+    ];
+    let files: Vec<&str> = files
+        .into_iter()
+        .filter(|file| *file == "-" || fs::exists(file).unwrap_or(false))
+        .collect();
+    let hash = |program: &[&str]| run(&[program, &files].concat(), "some input");
+    let before = Device::open()?.stats()?.device().commands.get();
+    let (ours, theirs) = (hash(&["coaxctl", "sha256"])?, hash(&["sha256sum"])?);
+    let after = Device::open()?.stats()?.device().commands.get();
+    ensure!(ours.status.success() && theirs.status.success(), "{ours:?}");
+    ensure!(
+        ours.stdout == theirs.stdout,
+        "{}\nsha256sum:\n{}",
+        String::from_utf8_lossy(&ours.stdout),
+        String::from_utf8_lossy(&theirs.stdout)
+    );
+    ensure!(
+        after - before >= files.len() as u64,
+        "{} commands for {files:?}",
+        after - before
+    );
+    // One that is missing is told, and the others are hashed all the same.
+    let output = run(&["coaxctl", "sha256", "missing", "empty"], "")?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(said.contains("missing"), "{said}");
+    ensure!(output.stdout.ends_with(b"  empty\n"), "{output:?}");
     Ok(())
 }

@@ -88,15 +88,19 @@ impl Copy {
     }
 
     /// Bytes from the current place on that are needed in any case: all to the end of the last row
-    /// if no page lies between two of them.
-    fn certain(&self, stride: u64) -> u64 {
+    /// if no page lies between two of them, else to the end of this row; and whether more is likely
+    /// to be needed near.
+    fn certain(&self, stride: u64) -> (u64, bool) {
         let args = &self.args;
         let (row, offset) = (self.done / args.row, self.done % args.row);
-        if args.rows > 1 && stride - args.row < PAGE_SIZE {
-            (args.rows - 1 - row) * stride + args.row - offset
-        } else {
-            args.row - offset
+        if args.rows <= 1 {
+            return (args.row - offset, false);
         }
+        if stride - args.row < PAGE_SIZE {
+            let rest = (args.rows - 1 - row) * stride + args.row - offset;
+            return (rest, false);
+        }
+        (args.row - offset, true)
     }
 
     /// Copies up to [`STEP_BYTES`].
@@ -122,11 +126,11 @@ impl Copy {
     /// Step for accesses of which at least one failed.
     fn stopped(&mut self, stop: PairStop) -> Step {
         let mut misses = Vec::new();
-        let src_bytes = self.certain(self.args.src_stride);
-        let dst_bytes = self.certain(self.args.dst_stride);
-        for (stop, access, bytes, missed) in [
-            (stop.src, Access::READ, src_bytes, &mut self.src_missed),
-            (stop.dst, Access::WRITE, dst_bytes, &mut self.dst_missed),
+        let src = self.certain(self.args.src_stride);
+        let dst = self.certain(self.args.dst_stride);
+        for (stop, access, (bytes, around), missed) in [
+            (stop.src, Access::READ, src, &mut self.src_missed),
+            (stop.dst, Access::WRITE, dst, &mut self.dst_missed),
         ] {
             match stop {
                 Some(Stop::Miss(va)) => {
@@ -135,7 +139,7 @@ impl Copy {
                         va,
                         bytes,
                         access,
-                        around: false,
+                        around,
                     });
                 }
                 Some(Stop::BadGpa(va)) => return Step::BadGpa(va),

@@ -65,6 +65,23 @@ fn absent_page_is_requested_and_success_with_entries_resumes_at_once() {
 }
 
 #[test]
+fn waiting_for_a_translation_is_no_work_of_an_engine() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA, 0x1000, 7]);
+    let request = guest.request();
+    // The first look at a page is work; it has been counted when the command is parked.
+    let parked = guest.stats().engine_ns.get();
+    assert_ne!(parked, 0);
+    for _ in 0..10 {
+        assert_eq!(guest.stats().engine_ns, parked);
+    }
+    guest.complete(&request, &[(VA, PAGES, 1, RW)]);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+    assert!(guest.stats().engine_ns.get() > parked);
+}
+
+#[test]
 fn success_without_entries_makes_the_device_ask_for_the_translation_again() {
     let mut guest = Guest::new();
     guest.open(0);

@@ -71,6 +71,8 @@ impl Device for TestDevice {
         2
     }
 
+    fn fetch<T>(&self, _matrices: &[Matrix<T>]) {}
+
     unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>> {
         let one = |command: &Command| {
             let number = self.commands.replace(self.commands.get() + 1);

@@ -152,6 +152,42 @@ pub const MIGRATE: &[Goal] = &[
     ),
 ];
 
+/// Goals of `coax bench programs`.
+pub const PROGRAMS: &[Goal] = &[
+    value(
+        "A @ B, 1024², CPU / coax",
+        "product_1024",
+        "×",
+        Limit::AtLeast(10.0),
+    ),
+    value(
+        "A @ B, 2048², device's part / host's BLAS",
+        "device_of_host",
+        "×",
+        Limit::AtMost(2.0),
+    ),
+    value(
+        "slowest offload of a call / CPU",
+        "worst_offloaded",
+        "×",
+        Limit::AtMost(1.1),
+    ),
+    value(
+        "largest error / what rounding may do",
+        "error_of_tolerance",
+        "×",
+        Limit::AtMost(1.0),
+    ),
+];
+
+/// One more, if the CPU made that product too.
+pub const PROGRAMS_FULL: &[Goal] = &[value(
+    "A @ B, 2048², CPU / coax",
+    "product_2048",
+    "×",
+    Limit::AtLeast(10.0),
+)];
+
 /// A goal beside what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judged {
@@ -204,7 +240,7 @@ impl fmt::Display for Judged {
         let verdict = if self.passed { "pass" } else { "MISS" };
         write!(
             f,
-            "{:<36}{value:>12} {:<4}{:>8}  {verdict}",
+            "{:<42}{value:>12} {:<4}{:>8}  {verdict}",
             self.what, self.unit, self.limit
         )
     }

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::kernel::Element;
 use crate::access::Access;
-use crate::engine::memory::DmaMemory;
+use crate::engine::memory::{DmaMemory, Stop};
 use crate::engine::{stopped, Step};
 
 /// A matrix as it is stored.
@@ -95,14 +95,15 @@ impl Matrix {
         into_same || into_next
     }
 
-    /// Bytes from `va` on, within a column or the matrix, that are needed in any case: all of
-    /// the matrix if no page lies between two of its columns.
-    fn certain(&self, va: u64, rest_of_column: u64) -> u64 {
-        if self.stride - self.rows * self.element < PAGE_SIZE {
-            self.va + self.extent - va
-        } else {
-            rest_of_column
-        }
+    /// Step for a failed access in a column. If no page lies between two columns all of the matrix
+    /// is needed in any case; else the rest of the column, and the next ones are likely to be near.
+    fn stopped(&self, stop: Stop, rest_of_column: u64, access: Access) -> Step {
+        let gaps = self.stride - self.rows * self.element >= PAGE_SIZE;
+        let certain = match stop {
+            Stop::Miss(va) if !gaps => self.va + self.extent - va,
+            _ => rest_of_column,
+        };
+        stopped(stop, certain, access, gaps)
     }
 
     /// Address of byte `done` of a block whose columns are put one behind the other, and the
@@ -136,7 +137,7 @@ pub fn transfer_in<'m, T: Element>(
         let (va, rest) = matrix.place(block, *done as u64);
         let piece = memory
             .piece(va, rest.min(*budget), Access::READ)
-            .map_err(|stop| stopped(stop, matrix.certain(va, rest), Access::READ, false))?;
+            .map_err(|stop| matrix.stopped(stop, rest, Access::READ))?;
         let n = piece.copy_to(&mut bytes[*done..]);
         *done += n;
         *budget -= n as u64;
@@ -161,7 +162,7 @@ pub fn transfer_out<'m, T: Element>(
         let (va, rest) = matrix.place(block, *done as u64);
         let piece = memory
             .piece(va, rest.min(*budget), Access::WRITE)
-            .map_err(|stop| stopped(stop, matrix.certain(va, rest), Access::WRITE, false))?;
+            .map_err(|stop| matrix.stopped(stop, rest, Access::WRITE))?;
         piece.copy_from(&bytes[*done..]);
         *done += piece.len();
         *budget -= piece.len() as u64;
