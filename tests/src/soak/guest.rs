@@ -109,7 +109,7 @@ impl Soak {
         &mut self,
         workload: &Workload,
         name: &str,
-        args: &[&str],
+        args: &str,
         turn: usize,
         storm: bool,
     ) -> Result<(Ended, (Storm, Option<String>))> {

@@ -63,11 +63,11 @@ impl Runner {
         })
     }
 
-    /// Runs a script with arguments to its end; `word` is called now and then.
+    /// Runs a script with arguments, separated by blanks, to its end; `word` is called now and then.
     pub fn run(
         &self,
         script: &str,
-        args: &[&str],
+        args: &str,
         storm: bool,
         mut word: impl FnMut(Duration) -> Result<()>,
     ) -> Result<Ended> {
@@ -86,7 +86,7 @@ impl Runner {
             Command::new("sh")
         };
         let script = self.folder.join("scripts").join(script);
-        command.arg(script).args(args).current_dir(&work);
+        command.arg(script).args(args.split(' ')).current_dir(&work);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command.stdout(File::create(&out).context("A file for output")?);
