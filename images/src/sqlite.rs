@@ -64,6 +64,10 @@ pub fn build(install: bool) -> Result<Sqlite> {
         return Ok(sqlite);
     }
     let _lock = Lock::take()?;
+    // By another run, for which this one has waited.
+    if let Ok(sqlite) = built() {
+        return Ok(sqlite);
+    }
     let started = Instant::now();
     let entry = Entry::new("sqlite", &key()?)?;
     entry.create()?;

@@ -268,7 +268,7 @@ mod tests {
         assert_eq!((sums.rounds, sums.parts, sums.pages_over), (2, 1, 60));
         let text = Report::new("base", 20, vec![soaked]).to_string();
         assert!(
-            text.contains("numa      python        2      0    1/8"),
+            text.contains("numa      python        2      0    1/19"),
             "{text}"
         );
     }

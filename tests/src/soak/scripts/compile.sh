@@ -12,7 +12,7 @@ for file in "$@"; do
         mv parse.c parse.h parse.sql objects
     fi
 done
-printf '%s\n' "$@" | grep -vx lemon | xargs -P 2 -I FILE \
+printf '%s\n' "$@" | grep -vx lemon | xargs -r -P 2 -I FILE \
     gcc -O2 -c -I "$SQLITE_BUILD/tsrc" -o objects/FILE.o "$SQLITE_BUILD/tsrc/FILE.c"
 echo "exit status $?"
 cd objects && sha256sum -- *
