@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Characters of a line, with its end. Shorter ones take longer to sort and more memory beside them.
-const LINE_BYTES: usize = 200;
+/// Characters of a line, with its end. Shorter ones take longer to sort, and more memory beside them.
+const LINE_BYTES: usize = 1000;
 const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyzABCDEF";
 
 /// Writes the file.
@@ -48,14 +48,14 @@ mod tests {
     #[test]
     fn lines_are_as_many_as_asked_for_and_differ() {
         let mut text = Vec::new();
-        write_lines(&mut text, 1050).expect("a vector takes all");
-        assert_eq!(text.len(), 1050);
+        write_lines(&mut text, 5050).expect("a vector takes all");
+        assert_eq!(text.len(), 5050);
         let text = String::from_utf8(text).expect("letters");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 6);
         assert!(text.ends_with('\n') && lines[0] != lines[1]);
         let mut again = Vec::new();
-        write_lines(&mut again, 1050).expect("a vector takes all");
+        write_lines(&mut again, 5050).expect("a vector takes all");
         assert_eq!(text.as_bytes(), again);
     }
 }
