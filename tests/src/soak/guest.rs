@@ -94,6 +94,9 @@ impl Soak {
         }
         let (storm, complaint) = storm;
         problems.extend(complaint);
+        if !problems.is_empty() {
+            problems.extend(run::kernel_log());
+        }
         self.rounds += 1;
         tell(&Event::Round(Round {
             workload: workload.name.to_owned(),

@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// Between two words on how far it is.
 const WORD_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Lines shown of what the kernel said.
+const KERNEL_LINES: usize = 20;
+
 /// How a script ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -76,6 +79,10 @@ impl Runner {
             fs::remove_dir_all(&work).with_context(|| format!("Removing {}", work.display()))?;
         }
         fs::create_dir(&work).with_context(|| format!("Making {}", work.display()))?;
+        if storm {
+            // What is there afterwards is this storm's.
+            fs::write(self.report(), "").context("A file for the storm's report")?;
+        }
         let (out, errors) = (self.folder.join("out"), self.folder.join("errors"));
         let mut command = if storm {
             let mut storm = Command::new("coaxctl");
@@ -130,7 +137,11 @@ impl Runner {
 /// Reads the report of a storm: it has to have lasted as long as the program, and to have moved pages to
 /// and fro.
 fn judge(text: &[u8]) -> Result<(Storm, Option<String>)> {
-    ensure!(!text.is_empty(), "There was no storm");
+    ensure!(
+        !text.is_empty(),
+        "There was no storm\n{}",
+        kernel_log().join("\n")
+    );
     let report: Value = serde_json::from_slice(text).context("The storm's report")?;
     let storm: Storm = serde_json::from_value(report.clone()).context("The storm's report")?;
     let complaint = if !report["error"].is_null() {
@@ -153,6 +164,19 @@ fn stuck(child: &Child, errors: &Path, limit: Duration) -> Result<()> {
         "It was not done after {limit:?}; it said:\n{}",
         String::from_utf8_lossy(&said)
     )
+}
+
+/// The end of what the kernel said.
+pub fn kernel_log() -> Vec<String> {
+    let output = Command::new("dmesg").stdin(Stdio::null()).output();
+    // Who has none says so by itself.
+    let text = output.map_or_else(
+        |error| format!("dmesg: {error}"),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    );
+    let skipped = text.lines().count().saturating_sub(KERNEL_LINES);
+    let lines = text.lines().skip(skipped);
+    lines.map(|line| format!("kernel: {line}")).collect()
 }
 
 fn kill_group(child: &Child) {
