@@ -20,6 +20,8 @@ pub struct Artifacts {
     pub linux: Vec<Artifact>,
     /// Where the guest kernel comes from when no pinned one is to be had.
     pub linux_series: Series,
+    /// Sources of SQLite, best first.
+    pub sqlite: Vec<Artifact>,
     /// Programs that cargo builds.
     #[serde(rename = "crate")]
     pub crates: Vec<Crate>,
@@ -133,7 +135,13 @@ mod tests {
     #[test]
     fn pinned_artifacts_are_well_formed() {
         let artifacts = Artifacts::pinned().expect("part of the checkout");
-        for artifact in artifacts.qemu.iter().chain(&artifacts.linux) {
+        let Artifacts {
+            qemu,
+            linux,
+            sqlite,
+            ..
+        } = &artifacts;
+        for artifact in qemu.iter().chain(linux).chain(sqlite) {
             assert!(artifact.pool.starts_with("pool/"), "{}", artifact.pool);
             assert_eq!(artifact.sha256.len(), 64, "{}", artifact.pool);
         }

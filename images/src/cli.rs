@@ -140,12 +140,16 @@ pub enum Suite {
     /// What a coherent accelerator has to do for Linux, requirement by requirement; the cases are those
     /// of `vm`, so it runs only when it is named
     Requirements,
+    /// Stock programs (Python's and SQLite's own tests, gcc, sort) while their memory moves all the time,
+    /// for 20 minutes in each mode; it needs packages that nothing else does, and runs only when it
+    /// is named
+    Soak,
 }
 
 /// `coax test`
 #[derive(Args, Debug)]
 pub struct Test {
-    /// Suites to run; all but `requirements`, cheapest first, if none is named
+    /// Suites to run; all but `requirements` and `soak`, cheapest first, if none is named
     #[arg(value_enum, value_name = "SUITE")]
     pub suites: Vec<Suite>,
     /// Only list the suites, with the cases of `vm`
@@ -157,14 +161,21 @@ pub struct Test {
     /// Of the suite `vm`, only cases whose name contains this; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
-    /// Also write the results of `hmm` or `requirements`, whichever runs first, as JSON
+    /// Also write the results of `hmm`, `requirements` or `soak`, whichever runs first, as JSON
     #[arg(long, value_name = "FILE", conflicts_with = "list")]
     pub json: Option<PathBuf>,
     /// Run the half of the suite `hmm` that is on coax so many times
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
-    /// Guest kernel that `driver` and `vm` use
+    /// Of the suite `soak`, only this mode
+    #[arg(long, value_enum)]
+    pub mode: Option<OneMode>,
+    /// Least minutes of storm in each mode of the suite `soak`; what is running then is finished
+    #[arg(long, value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(1..=1440))]
+    pub minutes: u32,
+    /// Guest kernel that the guests of all suites run on
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub kernel: Variant,
     #[command(flatten)]
@@ -484,6 +495,8 @@ mod tests {
             "coax test --list --ktap x",
             "coax test --list --json x",
             "coax test hmm --repeat 0",
+            "coax test soak --minutes 0",
+            "coax test soak --mode all",
             "coax build everything",
             "coax bench dance",
             "coax bench --json x migrate",

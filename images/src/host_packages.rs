@@ -23,6 +23,8 @@ pub enum Group {
     Programs,
     /// Building what serves a tree of the host to the guest.
     Virtiofsd,
+    /// What the suite `soak` runs.
+    Soak,
 }
 
 impl Group {
@@ -125,11 +127,15 @@ const COMMON: &[Package] = &[
         "libblas3",
         "the CPU's BLAS, behind the drop-in",
     ),
+    package(Group::Soak, "build-essential", "C compiler and make"),
+    package(Group::Soak, "xz-utils", "unpacking sources"),
+    package(Group::Soak, "tcl-dev", "the language of SQLite's tests"),
+    package(Group::Soak, "zlib1g-dev", "SQLite's compressed archives"),
 ];
 
-/// Debian 12's own Rust and LLVM are too old for the kernel; its `-web` packages and LLVM 19 are
-/// not.
-const RUST_12: &[Package] = &[
+/// Names with a version in them, as Debian 12 has them. Its own Rust and LLVM are too old for the
+/// kernel; its `-web` packages and LLVM 19 are not.
+const DEBIAN_12: &[Package] = &[
     package(Group::Kernel, "rustc-web", "compiler of the kernel's Rust"),
     package(
         Group::Kernel,
@@ -144,9 +150,11 @@ const RUST_12: &[Package] = &[
     package(Group::Llvm, "clang-19", "C compiler of the KASAN kernel"),
     package(Group::Llvm, "lld-19", "linker of the KASAN kernel"),
     package(Group::Llvm, "llvm-19", "object tools of the KASAN kernel"),
+    package(Group::Soak, "libpython3.11-testsuite", "Python's own tests"),
 ];
 
-const RUST: &[Package] = &[
+/// The same as later releases have them.
+const LATER: &[Package] = &[
     package(Group::Kernel, "rustc", "compiler of the kernel's Rust"),
     package(
         Group::Kernel,
@@ -166,6 +174,7 @@ const RUST: &[Package] = &[
     package(Group::Llvm, "clang", "C compiler of the KASAN kernel"),
     package(Group::Llvm, "lld", "linker of the KASAN kernel"),
     package(Group::Llvm, "llvm", "object tools of the KASAN kernel"),
+    package(Group::Soak, "libpython3.13-testsuite", "Python's own tests"),
 ];
 
 /// Whether this is Debian 12, whose Rust needs other packages.
@@ -186,11 +195,11 @@ pub fn llvm_suffix() -> &'static str {
 
 /// The packages that a group needs on this machine.
 pub fn needed(groups: &[Group]) -> Vec<Package> {
-    let rust = if is_debian_12() { RUST_12 } else { RUST };
+    let by_release = if is_debian_12() { DEBIAN_12 } else { LATER };
     let mut packages: Vec<Package> = Vec::new();
     for package in COMMON
         .iter()
-        .chain(rust)
+        .chain(by_release)
         .filter(|package| groups.contains(&package.group))
     {
         if !packages.iter().any(|other| other.name == package.name) {

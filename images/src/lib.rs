@@ -46,6 +46,8 @@ pub mod qemu;
 #[cfg(feature = "host")]
 pub mod rust_for_kernel;
 #[cfg(feature = "host")]
+pub mod sqlite;
+#[cfg(feature = "host")]
 pub mod temporary;
 #[cfg(feature = "host")]
 pub mod tool;

@@ -162,37 +162,20 @@ fn patched_source(entry: &Entry, log: &Path) -> Result<PathBuf> {
     }
     let source = fetch::first_of(&Artifacts::pinned()?.qemu)?;
     let progress = Progress::start("Unpacking and patching QEMU");
-    let part = entry.path("source.part");
-    if part.exists() {
-        fs::remove_dir_all(&part).with_context(|| format!("Cannot remove {}", part.display()))?;
-    }
-    cache::make_folder(&part)?;
-    tool::run_logged(
-        Command::new("tar")
-            .args([
-                "--no-same-owner",
-                "--strip-components=1",
-                "--extract",
-                "--file",
-            ])
-            .arg(&source.path)
-            .current_dir(&part),
-        "Unpacking QEMU",
-        log,
-        |_| {},
-    )?;
-    for patch in series()? {
-        tool::run_logged(
-            Command::new("patch")
-                .args(["-p1", "--fuzz=0", "--silent", "--input"])
-                .arg(&patch)
-                .current_dir(&part),
-            &format!("Applying {}", patch.display()),
-            log,
-            |_| {},
-        )?;
-    }
-    fs::rename(&part, &tree).with_context(|| format!("Cannot write {}", tree.display()))?;
+    tool::unpack_source(&source.path, &tree, "Unpacking QEMU", log, |part| {
+        for patch in series()? {
+            tool::run_logged(
+                Command::new("patch")
+                    .args(["-p1", "--fuzz=0", "--silent", "--input"])
+                    .arg(&patch)
+                    .current_dir(part),
+                &format!("Applying {}", patch.display()),
+                log,
+                |_| {},
+            )?;
+        }
+        Ok(())
+    })?;
     progress.finish();
     Ok(tree)
 }

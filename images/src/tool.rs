@@ -63,6 +63,37 @@ pub fn run_logged(
     Ok(())
 }
 
+/// Unpacks a source archive, without the folder that all of it is in, as `folder`, which appears complete
+/// or not at all once `finish` has done its part with what was unpacked.
+///
+/// # Errors
+///
+/// The archive is broken, the folder cannot be written, or those of `finish`.
+pub fn unpack_source(
+    archive: &Path,
+    folder: &Path,
+    title: &str,
+    log: &Path,
+    finish: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let part = folder.with_extension("part");
+    if part.exists() {
+        fs::remove_dir_all(&part).with_context(|| format!("Cannot remove {}", part.display()))?;
+    }
+    crate::cache::make_folder(&part)?;
+    let mut tar = Command::new("tar");
+    tar.args([
+        "--no-same-owner",
+        "--strip-components=1",
+        "--extract",
+        "--file",
+    ]);
+    tar.arg(archive).current_dir(&part);
+    run_logged(&mut tar, title, log, |_| {})?;
+    finish(&part)?;
+    fs::rename(&part, folder).with_context(|| format!("Cannot write {}", folder.display()))
+}
+
 fn last_lines(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

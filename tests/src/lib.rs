@@ -11,6 +11,7 @@
 //! | [`cases`] | guest | the cases, one file a subject |
 //! | [`guest`] | guest | what cases are made of, and the program that runs them |
 //! | [`mod@case`], [`ktap`], [`request`], [`witness`] | both | what the two halves agree on |
+//! | [`soak`] | both | stock programs in a long storm, a program of its own on the host |
 //! | `host` | host | groups, VMs, results |
 #![deny(unsafe_code)]
 
@@ -21,4 +22,5 @@ pub mod guest;
 pub mod host;
 pub mod ktap;
 pub mod request;
+pub mod soak;
 pub mod witness;

@@ -199,7 +199,8 @@ fn blow(context: &Context, options: &Storm, seed: u64, stopped: Receiver<()>) ->
         let idle = match puller.pull() {
             Ok(pulled) => (!pulled).then_some(pulls::IDLE),
             Err(error) => {
-                puller.tally.error = Some(format!("{error:#}"));
+                // With what the kernel said.
+                puller.tally.error = Some(format!("{:#}", anyhow::Error::from(error)));
                 break;
             }
         };

@@ -24,6 +24,7 @@ pub fn run(options: &Clean) -> Result<ExitCode> {
                 "source",
                 "qemu",
                 "guest",
+                "sqlite",
                 "downloads",
                 "tools",
                 "apt",

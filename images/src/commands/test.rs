@@ -5,6 +5,7 @@ mod hmm;
 mod requirements;
 mod results;
 mod run;
+mod soak;
 mod suites;
 
 use std::io::{self, Write};
@@ -33,6 +34,11 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
             Suite::Vm => suites::vm(&mut results, options, install),
             Suite::Hmm => hmm::run(&mut results, options, json.take(), install),
             Suite::Requirements => requirements::run(&mut results, options, json.take(), install),
+            Suite::Soak => {
+                // It opens the file itself.
+                let json = json.take().and(options.json.as_deref());
+                soak::run(&mut results, options, json, install)
+            }
         };
         if let Err(error) = ran {
             results.broken(name(suite), &format!("{error:#}"));
@@ -48,10 +54,12 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
     Ok(exit_code(results.passed()))
 }
 
-/// The suites asked for in the order in which they run; all that others do not cover if none is.
+/// The suites asked for in the order in which they run; if none is, all but those that run only when they
+/// are named.
 fn chosen(options: &Test) -> Vec<Suite> {
     let all = Suite::value_variants().iter().copied();
-    let by_default = |suite: &Suite| options.suites.is_empty() && *suite != Suite::Requirements;
+    let only_named = [Suite::Requirements, Suite::Soak];
+    let by_default = |suite: &Suite| options.suites.is_empty() && !only_named.contains(suite);
     all.filter(|suite| by_default(suite) || options.suites.contains(suite))
         .collect()
 }
@@ -63,6 +71,7 @@ fn name(suite: Suite) -> &'static str {
         Suite::Vm => "vm",
         Suite::Hmm => "hmm",
         Suite::Requirements => "requirements",
+        Suite::Soak => "soak",
     }
 }
 

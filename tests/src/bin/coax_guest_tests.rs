@@ -10,11 +10,13 @@ use vm_tests::case::Entry;
 use vm_tests::cases;
 use vm_tests::guest::hmm_errors;
 use vm_tests::guest::runner::{self, Verdict};
+use vm_tests::soak;
 
 const USAGE: &str = "\
 Usage: coax-guest-tests list            print the name of each case and what it shows
        coax-guest-tests run [CASE…]     run the cases of these full names, or all
-       coax-guest-tests hmm-errors      print what comes of bad input to /dev/hmm_dmirrorN";
+       coax-guest-tests hmm-errors      print what comes of bad input to /dev/hmm_dmirrorN
+       coax-guest-tests soak PLAN       run stock programs in a long storm, as the host planned it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -30,13 +32,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ("run", names) => run(names),
-        ("hmm-errors", []) => match hmm_errors::run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("coax-guest-tests: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        ("hmm-errors", []) => status(hmm_errors::run()),
+        ("soak", [plan]) => status(soak::guest::run(plan.as_ref())),
         // What `run` starts for each case.
         ("case", [name]) => match cases::find(name) {
             Some(entry) => runner::run_here(entry.case),
@@ -68,6 +65,16 @@ fn run(names: &[String]) -> ExitCode {
         Ok(Verdict::Failed) => ExitCode::FAILURE,
         Err(error) => {
             println!("Bail out! {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn status(ran: anyhow::Result<()>) -> ExitCode {
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("coax-guest-tests: {error:#}");
             ExitCode::FAILURE
         }
     }

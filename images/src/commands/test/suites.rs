@@ -217,6 +217,11 @@ pub fn list_vm_cases(options: &Test) -> Result<()> {
 
 /// Builds the program that runs the VM tests.
 fn vm_tests() -> Result<PathBuf> {
+    test_program("coax-vm-tests")
+}
+
+/// Builds a program of the package with the VM tests.
+pub fn test_program(name: &str) -> Result<PathBuf> {
     let mut build = cargo(&[
         "build",
         "--release",
@@ -224,15 +229,17 @@ fn vm_tests() -> Result<PathBuf> {
         "--package",
         "vm-tests",
         "--bin",
-        "coax-vm-tests",
+        name,
     ]);
-    let progress = Progress::start("Building the VM tests");
-    tool::run_logged(&mut build, "Building the VM tests", &log("vm")?, |_| {})?;
+    let title = format!("Building {name}");
+    let progress = Progress::start(&title);
+    tool::run_logged(&mut build, &title, &log("vm")?, |_| {})?;
     progress.finish();
-    Ok(guest::target_folder().join("release/coax-vm-tests"))
+    Ok(guest::target_folder().join("release").join(name))
 }
 
-fn accel_name(options: &Test) -> Result<String> {
+/// The acceleration asked for, as options write it.
+pub fn accel_name(options: &Test) -> Result<String> {
     let value = clap::ValueEnum::to_possible_value(&options.accel.accel);
     Ok(value
         .context("Every acceleration has a name")?

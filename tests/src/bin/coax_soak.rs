@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs stock programs in a storm of moving pages, for a long time.
+//!
+//! Exit status: 0 if nothing failed, 1 if something did, 2 for a usage error.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use coax_images::accel::Choice;
+use coax_images::images::Images;
+use coax_images::kernel::Variant;
+use coax_images::launch::end_children_on_signals;
+use coax_images::sqlite;
+use vm_tests::case::Mode;
+use vm_tests::soak::host::{self, Report, Settings};
+
+/// Run stock programs while their memory moves to the device and back, and compare.
+#[derive(Debug, Parser)]
+#[command(name = "coax-soak", version)]
+struct Args {
+    /// In this mode only: private, coherent or numa.
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// Least minutes of storm in each mode; what is running then is finished.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    minutes: u64,
+    /// Also write the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How the VMs are accelerated.
+    #[arg(long, value_enum, default_value_t)]
+    accel: Choice,
+    /// Which guest kernel is used.
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    kernel: Variant,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("coax-soak: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<bool> {
+    // Before the run: a path that cannot be written should not cost one.
+    let create =
+        |path: &PathBuf| File::create(path).with_context(|| format!("Creating {}", path.display()));
+    let json = args.json.as_ref().map(create).transpose()?;
+    end_children_on_signals().context("Signal handlers")?;
+    let settings = Settings {
+        images: Images::built(args.kernel)?,
+        sqlite: sqlite::built()?,
+        time: Duration::from_secs(args.minutes * 60),
+        accel: args.accel,
+    };
+    let mut known = BTreeMap::new();
+    let mut modes = Vec::new();
+    for mode in Mode::ALL {
+        if args.mode.is_none_or(|only| only == mode) {
+            modes.push(host::soak(&settings, mode, &mut known)?);
+        }
+    }
+    let report = Report::new(args.kernel.name(), args.minutes, modes);
+    print!("{report}{}", report.ktap());
+    if let Some(file) = json {
+        serde_json::to_writer_pretty(file, &report).context("Writing the JSON report")?;
+    }
+    Ok(report.passed())
+}
