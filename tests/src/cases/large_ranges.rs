@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{anyhow, ensure, Result};
+use anyhow::{ensure, Result};
 use coax::PageRange;
 
 use crate::case;
@@ -216,7 +216,7 @@ fn small_pages_move_while_others_change_the_mappings() -> CaseResult {
         })();
         let changed = changing
             .join()
-            .map_err(|_| anyhow!("The other thread panicked"))?;
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         moving.and(changed)
     })?;
     let changes = changes.into_inner();

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{anyhow, ensure, Result};
+use anyhow::{ensure, Result};
 use coax::Command;
 
 use crate::case;
@@ -144,7 +144,9 @@ fn resets_under_cpu_faults_lose_nothing() -> CaseResult {
         });
         ended.store(true, Ordering::Release);
         for thread in threads {
-            let touched = thread.join().map_err(|_| anyhow!("A thread panicked"))??;
+            let touched = thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             ensure!(touched > 0, "A thread touched nothing");
         }
         Ok(resets?)
