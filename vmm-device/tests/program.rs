@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should panic with a stack trace"
 )]
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -39,6 +40,19 @@ fn start(path: &Path) -> Child {
         std::thread::yield_now();
     }
     child
+}
+
+/// Connects to a program whose socket has its name: that comes before it listens.
+fn connect(path: &Path) -> UnixStream {
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Ok(connection) => return connection,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+        }
+        assert!(start.elapsed() < START_LIMIT, "the program does not listen");
+        std::thread::yield_now();
+    }
 }
 
 fn exit_status(mut child: Child) -> Option<i32> {
@@ -115,7 +129,7 @@ fn signals_end_the_program_in_order() {
         assert!(!path.exists());
     }
     let child = start(&path);
-    let connection = UnixStream::connect(&path).unwrap();
+    let connection = connect(&path);
     signal(&child, "TERM");
     assert_eq!(exit_status(child), Some(0));
     assert!(!path.exists());
@@ -127,7 +141,7 @@ fn front_end_that_disconnects_ends_the_program() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let child = start(&path);
-    drop(UnixStream::connect(&path).unwrap());
+    drop(connect(&path));
     assert_eq!(exit_status(child), Some(0));
     assert!(!path.exists());
 }
@@ -146,7 +160,7 @@ fn listening_descriptor_of_the_parent_is_served() {
             .unwrap()
     };
     let child = adopted(listener.into());
-    drop(UnixStream::connect(&path).unwrap());
+    drop(connect(&path));
     assert_eq!(exit_status(child), Some(0));
     // It is the parent's to remove.
     assert!(path.exists());

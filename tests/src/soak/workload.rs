@@ -91,9 +91,16 @@ const PYTHON: &[(&str, &str)] = &[
         "test_mmap test_memoryview test_memoryio test_struct",
     ),
     ("processes", "test_popen test_fcntl test_posix"),
-    ("re", "test_re test_string test_format -i test_search_anchor_at_beginning -i test_regression_gh94675"),
+    (
+        "re",
+        "test_re test_string test_format -i test_search_anchor_at_beginning \
+         -i test_regression_gh94675",
+    ),
     ("garbage", "test_gc test_generators"),
-    ("float", "test_float test_complex test_fractions test_int -i *denial_of_service*"),
+    (
+        "float",
+        "test_float test_complex test_fractions test_int -i *denial_of_service*",
+    ),
     ("files", "test_tempfile test_shutil test_glob"),
     ("queues", "test_deque test_heapq test_bisect"),
     ("compression", "test_zlib test_gzip"),
