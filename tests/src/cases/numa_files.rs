@@ -73,6 +73,8 @@ const LEN: usize = 64 * PAGE;
 /// Demands that all pages move to the node and back through libcoax too, and stay what they are.
 fn moves(device: &Device, memory: &Mapping, content: &[u8]) -> CaseResult {
     let node = node::of(device)?;
+    // What is new comes from the node where system memory was short.
+    device.evict(range_of(memory))?;
     let migrated = device.prefetch(range_of(memory))?;
     ensure!(migrated.moved == memory.pages(), "{migrated:?}");
     let there = node::count(memory, node)?;
