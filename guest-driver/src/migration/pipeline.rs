@@ -95,7 +95,7 @@ impl<'m> Pipeline<'m> {
     pub(crate) fn run(&mut self, vma: &VmaRef, range: Range<usize>) -> Result<u64> {
         let (job, spare) = (&self.job, &mut self.spare);
         let workers = job.workers(vma, &range);
-        let turns = Turns::new(&range, workers > 0);
+        let mut turns = Turns::new(&range, workers > 0);
         let mut moved = 0;
         if workers > 0 {
             let (mm, start) = (vma.mm(), range.start);
@@ -114,6 +114,13 @@ impl<'m> Pipeline<'m> {
             moved = by_workers.load(Relaxed);
         }
         moved += job.take_turns(&turns, vma, spare);
+        let pages = range.len() / PAGE_SIZE;
+        if workers > 0 && turns.result().is_ok() && moved < pages as u64 {
+            // A folio of more pages, mapped by a table, can lie in two windows, whose threads left it to each
+            // other.
+            turns = Turns::new(&range, false);
+            moved += job.take_turns(&turns, vma, spare);
+        }
         turns.result()?;
         let stats = &job.memory.data().link.stats;
         stats.device_full.add((turns.left() / PAGE_SIZE) as u64);
