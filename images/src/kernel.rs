@@ -120,11 +120,11 @@ fn key(variant: Variant, toolchain: &Toolchain) -> Result<String> {
         .fold(Key::new("kernel", RECIPE), |key, source| {
             key.add("source", source.sha256.as_bytes())
         })
-        .add("config", BASE_CONFIG.as_bytes())
+        .add("config", options(BASE_CONFIG).as_bytes())
         .add("tools", toolchain.versions()?.as_bytes());
     if variant != Variant::Base {
         key = key
-            .add("variant", variant.fragment().as_bytes())
+            .add("variant", options(variant.fragment()).as_bytes())
             .add("variant's tools", variant.versions()?.as_bytes());
     }
     Ok(key.finish())
@@ -286,6 +286,12 @@ fn on_top_of(base: &str, fragment: &str) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
+/// The option lines of a fragment: no kernel is built anew for the words beside them.
+fn options(fragment: &str) -> String {
+    let lines = fragment.lines().filter(|line| option_of(line).is_some());
+    lines.fold(String::new(), |text, line| text + line.trim() + "\n")
+}
+
 /// The option that a line sets.
 fn option_of(line: &str) -> Option<&str> {
     let line = line.trim();
@@ -366,6 +372,16 @@ mod tests {
             "# Reason.\nCONFIG_AB=y\n# More.\nCONFIG_A=240\nCONFIG_B=y\n"
         );
         assert_eq!(on_top_of(base, ""), base);
+    }
+
+    #[test]
+    fn words_beside_options_are_no_other_kernel() {
+        let told = "# Reason.\nCONFIG_A=y\n\n# CONFIG_B is not set\n";
+        assert_eq!(options(told), "CONFIG_A=y\n# CONFIG_B is not set\n");
+        assert_eq!(
+            options("# Why.\nCONFIG_A=y\n# CONFIG_B is not set"),
+            options(told)
+        );
     }
 
     #[test]
