@@ -67,6 +67,8 @@ pub(crate) struct Wish<'a> {
 pub(crate) struct InFlight<'a> {
     migration: Migration<'a>,
     copy: Option<Pending>,
+    /// Memory never touched is among what moves.
+    untouched: bool,
     start: usize,
 }
 
@@ -105,13 +107,14 @@ fn depart<'a>(
         None if source.order > 0 => covered || wish.fill_large && hugepage,
         None => wish.fill.contains(&(start + i * PAGE_SIZE)),
     };
-    let (mut wanted, mut pieces) = (0, 0);
+    let (mut wanted, mut pieces, mut untouched) = (0, 0, false);
     let mut next = 0;
     while let Some((i, source)) = migration.source_from(next) {
         next = i + (1 << source.order);
         if is_wanted(i, source) {
             wanted += 1 << source.order;
             pieces += 1;
+            untouched |= source.page.is_none();
         }
     }
     let mut destinations = Destinations::new(memory, wanted, pieces, wish.fail_alloc)?;
@@ -130,42 +133,39 @@ fn depart<'a>(
     Ok(InFlight {
         migration,
         copy,
+        untouched,
         start,
     })
 }
 
 impl InFlight<'_> {
-    /// Waits for the copies and puts the pages in place in device memory; returns how many moved.
-    ///
-    /// # Errors
-    ///
-    /// `EIO`: the device is broken; nothing moved.
-    fn arrive(mut self, memory: &DeviceMemory) -> Result<(u64, PageArrays)> {
-        if let Some(copy) = self.copy.take() {
-            memory.data().link.finish_copy(copy)?;
-        }
-        self.migration.commit();
-        let moved = self.migration.count_moved();
+    /// Puts the pages in place in device memory; returns how many moved.
+    fn arrive(mut self, memory: &DeviceMemory) -> (u64, PageArrays) {
+        let moved = self.put_in_place(memory);
         count_first(memory, moved);
-        Ok((moved, self.migration.finish()))
+        (moved, self.migration.finish())
     }
 
-    /// Waits for the copies and puts the pages in place in system memory. If the device is gone,
-    /// its memory is not, and the CPU copies.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: the device is gone, and its memory cannot be mapped; nothing moved.
-    fn return_home(&mut self, memory: &DeviceMemory) -> Result<u64> {
-        let copied = match self.copy.take() {
-            Some(copy) => memory.data().link.finish_copy(copy),
-            None => Ok(()),
-        };
-        if copied.is_err() {
-            self.migration.copy_by_cpu(memory)?;
+    /// Puts the pages in place and returns how many moved; they are mapped when the migration is finished.
+    fn put_in_place(&mut self, memory: &DeviceMemory) -> u64 {
+        if self.untouched {
+            self.finish_copy(memory);
+            self.migration.commit();
+        } else {
+            // The CPU has its own to do while the device copies.
+            self.migration.commit();
+            self.finish_copy(memory);
         }
-        self.migration.commit();
-        Ok(self.migration.count_moved())
+        self.migration.count_moved()
+    }
+
+    /// Waits for the copies. If the device is gone, its memory is not, and the CPU copies.
+    fn finish_copy(&mut self, memory: &DeviceMemory) {
+        if let Some(copy) = self.copy.take() {
+            if memory.data().link.finish_copy(copy).is_err() {
+                self.migration.copy_by_cpu(memory);
+            }
+        }
     }
 }
 
@@ -174,7 +174,7 @@ impl InFlight<'_> {
 ///
 /// # Errors
 ///
-/// Those of [`depart`] and [`InFlight::arrive`].
+/// Those of [`depart`].
 pub(crate) fn to_device(
     memory: &DeviceMemory,
     vma: &VmaRef,
@@ -182,7 +182,7 @@ pub(crate) fn to_device(
     wish: &Wish<'_>,
     arrays: PageArrays,
 ) -> Result<(u64, PageArrays)> {
-    depart(memory, vma, window, wish, arrays)?.arrive(memory)
+    Ok(depart(memory, vma, window, wish, arrays)?.arrive(memory))
 }
 
 /// Records that pages moved to device memory.
@@ -236,23 +236,16 @@ fn depart_home<'a>(
             migration.set_destination(i + part, folio);
         }
     }
-    // Without an answer the CPU copies.
-    let copy = batch.begin(&memory.data().link);
-    match copy {
-        Ok(copy) => Ok(InFlight {
-            migration,
-            copy,
-            start,
-        }),
-        Err(_) => {
-            migration.copy_by_cpu(memory)?;
-            Ok(InFlight {
-                migration,
-                copy: None,
-                start,
-            })
-        }
-    }
+    let copy = batch.begin(&memory.data().link).unwrap_or_else(|_| {
+        migration.copy_by_cpu(memory);
+        None
+    });
+    Ok(InFlight {
+        migration,
+        copy,
+        untouched: false,
+        start,
+    })
 }
 
 /// Takes the device pages of `window` in `vma` on their way back.

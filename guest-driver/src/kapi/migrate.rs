@@ -209,8 +209,8 @@ impl<'a> Migration<'a> {
         (i..self.npages).find_map(|i| Some((i, self.source(i)?)))
     }
 
-    /// Has page `i`, or the folio that begins there, move to `folio`, which the caller has filled or
-    /// will fill before [`Self::commit`].
+    /// Has page `i`, or the folio that begins there, move to `folio`, which the caller fills before the
+    /// migration is finished, and before [`Self::commit`] if there is no page yet.
     pub(crate) fn set_destination(&mut self, i: usize, folio: LockedFolio) {
         let large = if folio.order() > 0 { COMPOUND } else { 0 };
         let pfn = folio.into_head().pfn() as c_ulong;
@@ -238,8 +238,10 @@ impl<'a> Migration<'a> {
         Some((head, order))
     }
 
-    /// Puts the destinations in the places of the sources; to be called once, after the data is
-    /// in the destinations. Pages that something else still holds stay.
+    /// Puts the destinations in the places of the sources; to be called once. Pages that something else
+    /// still holds stay. Where there was no page the destination is mapped at once
+    /// (`migrate_vma_insert_page()`), elsewhere when the migration is finished, so that only then the data
+    /// has to be there.
     pub(crate) fn commit(&mut self) {
         self.committed = true;
         match &mut self.how {
@@ -258,18 +260,8 @@ impl<'a> Migration<'a> {
         }
     }
 
-    /// Before [`Self::commit`]: copies what has destinations with the CPU, for when `memory`'s
-    /// device cannot.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: no address space to map the device memory.
-    pub(crate) fn copy_by_cpu<T: PagemapOps>(&self, memory: &Pagemap<T>) -> Result {
-        let copy = |to: u64, from: Option<u64>, bytes: u64| {
-            let zero = from.is_none();
-            // SAFETY: Both ranges exist and are isolated, so that nobody else uses them.
-            to_result(unsafe { sys::coax_copy_by_cpu(to, from.unwrap_or(0), zero, bytes) })
-        };
+    /// Copies what moves with the CPU, for when `memory`'s device cannot.
+    pub(crate) fn copy_by_cpu<T: PagemapOps>(&self, memory: &Pagemap<T>) {
         let mut next = 0;
         while let Some((i, source)) = self.source_from(next) {
             let from = source.page.map(|page| memory.address_of(page));
@@ -280,12 +272,12 @@ impl<'a> Migration<'a> {
                     continue;
                 };
                 let from = from.map(|from| from + done as u64 * 4096);
-                copy(memory.address_of(to), from, 4096 << order)?;
+                // SAFETY: Both are folios or parts of them, and isolated, so that nobody else uses them.
+                unsafe { memory.copy_by_cpu(memory.address_of(to), from, 4096 << order) };
                 done += 1 << order;
             }
             next = i + done;
         }
-        Ok(())
     }
 
     /// After [`Self::commit`]: how many pages moved.

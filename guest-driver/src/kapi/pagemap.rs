@@ -62,8 +62,32 @@ pub(crate) struct Pagemap<T: PagemapOps> {
     kind: Kind,
     first_pfn: u64,
     memory: ShmRegion,
+    // Where CPUs find what is not in the direct map.
+    window: Option<Window>,
     #[pin]
     data: T,
+}
+
+/// Private device memory as the kernel itself can access it, mapped from the beginning, so that the loss
+/// of the device finds it mapped.
+struct Window(NonNull<u8>);
+
+impl Window {
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory for page tables.
+    fn new(memory: &ShmRegion, bytes: u64) -> Result<Self> {
+        // SAFETY: The range is the device's memory, which nothing maps with other attributes.
+        let mapped = unsafe { sys::coax_map_bar(memory.start(), bytes) };
+        Ok(Window(NonNull::new(mapped.cast()).ok_or(ENOMEM)?))
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: Mapped by `new`; copies borrow the mapping's owner.
+        unsafe { sys::coax_unmap_bar(self.0.as_ptr().cast()) };
+    }
 }
 
 // SAFETY: The mapping may be used and removed from any thread; `T` is `Send`.
@@ -108,6 +132,18 @@ impl<T: PagemapOps> Pagemap<T> {
             Kind::Node => return Self::unmapped(memory, data),
         };
         let region = NonNull::new(region).ok_or(EBUSY)?;
+        let window = match kind {
+            Kind::Private => Window::new(&memory, bytes).map(Some),
+            _ => Ok(None),
+        };
+        let window = match window {
+            Ok(window) => window,
+            Err(error) => {
+                // SAFETY: The region was taken above.
+                unsafe { sys::coax_release_region(region.as_ptr()) };
+                return Err(error);
+            }
+        };
         // SAFETY: The resource is ours until it is released.
         let start = unsafe { region.as_ref().start };
         let map = KBox::pin_init(
@@ -120,6 +156,7 @@ impl<T: PagemapOps> Pagemap<T> {
                 kind,
                 first_pfn: start / 4096,
                 memory,
+                window,
                 data <- data,
             }),
             GFP_KERNEL,
@@ -153,8 +190,11 @@ impl<T: PagemapOps> Pagemap<T> {
             // SAFETY: Nothing else refers to the object; it is freed without its destructor,
             // which is for a mapping that exists.
             let leaked = unsafe { KBox::into_raw(Pin::into_inner_unchecked(map)) };
-            // SAFETY: `data` is initialised and not used again.
-            unsafe { core::ptr::drop_in_place(&raw mut (*leaked).data) };
+            // SAFETY: Both are initialised and not used again.
+            unsafe {
+                core::ptr::drop_in_place(&raw mut (*leaked).data);
+                core::ptr::drop_in_place(&raw mut (*leaked).window);
+            }
             // SAFETY: `MaybeUninit` has the layout of the object and no destructor.
             drop(unsafe { KBox::<core::mem::MaybeUninit<Self>>::from_raw(leaked.cast()) });
             return Err(error);
@@ -174,6 +214,7 @@ impl<T: PagemapOps> Pagemap<T> {
                 kind: Kind::Node,
                 first_pfn: memory.start() / 4096,
                 memory,
+                window: None,
                 data <- data,
             }),
             GFP_KERNEL,
@@ -231,6 +272,33 @@ impl<T: PagemapOps> Pagemap<T> {
         match self.index_of(page) {
             Some(index) => self.address_at(index),
             None => page.pfn() * 4096,
+        }
+    }
+
+    /// Copies `bytes` from physical address `from` to `to`, or clears them, with the CPU; either may be in
+    /// this memory or in the system's.
+    ///
+    /// # Safety
+    ///
+    /// The ranges exist and end where they began to be memory of one kind; nobody else uses them.
+    pub(super) unsafe fn copy_by_cpu(&self, to: u64, from: Option<u64>, bytes: u64) {
+        let to = self.virt(to);
+        // SAFETY: Both ranges are mapped, by the contract for so many bytes, and the caller's alone.
+        match from {
+            Some(from) => unsafe { to.copy_from_nonoverlapping(self.virt(from), bytes as usize) },
+            None => unsafe { to.write_bytes(0, bytes as usize) },
+        }
+    }
+
+    /// Where the kernel accesses physical address `addr`, of this memory or of the system's.
+    fn virt(&self, addr: u64) -> *mut u8 {
+        let offset = addr.wrapping_sub(self.memory.start());
+        match &self.window {
+            Some(window) if offset < self.memory.len() => {
+                window.0.as_ptr().wrapping_add(offset as usize)
+            }
+            // SAFETY: An address is computed; the direct map has system memory and coherent memory.
+            _ => unsafe { sys::coax_phys_to_virt(addr) }.cast(),
         }
     }
 

@@ -72,7 +72,7 @@ fn bring_back(
         folio
     })
     .map_err(|_| FaultError::Lost)?;
-    let moved = window.return_home(memory).map_err(|_| FaultError::Lost)?;
+    let moved = window.put_in_place(memory);
     if moved > 0 {
         memory.data().link.stats.to_system_fault.add(moved);
         trace::to_system(start as u64, moved, CAUSE_FAULT);

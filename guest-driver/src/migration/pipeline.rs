@@ -154,10 +154,7 @@ impl Job<'_> {
             let slot = turn % DEPTH;
             turn += 1;
             if let Some(window) = on_way[slot].take() {
-                match self.land(window, &mut spare[slot]) {
-                    Ok(pages) => moved += pages,
-                    Err(error) => turns.fail(error),
-                }
+                moved += self.land(window, &mut spare[slot]);
             }
             let window = if self.is_full() {
                 None
@@ -204,11 +201,11 @@ impl Job<'_> {
         }
     }
 
-    fn land(&self, mut window: InFlight<'_>, spare: &mut PageArrays) -> Result<u64> {
+    fn land(&self, mut window: InFlight<'_>, spare: &mut PageArrays) -> u64 {
         let (start, stats) = (window.start as u64, &self.memory.data().link.stats);
-        let moved = match self.direction {
+        match self.direction {
             Direction::ToDevice { .. } => {
-                let (moved, arrays) = window.arrive(self.memory)?;
+                let (moved, arrays) = window.arrive(self.memory);
                 *spare = arrays;
                 if moved > 0 {
                     stats.to_device_request.add(moved);
@@ -217,7 +214,7 @@ impl Job<'_> {
                 moved
             }
             Direction::ToSystem => {
-                let moved = window.return_home(self.memory)?;
+                let moved = window.put_in_place(self.memory);
                 *spare = window.migration.finish();
                 if moved > 0 {
                     stats.to_system_request.add(moved);
@@ -225,7 +222,6 @@ impl Job<'_> {
                 }
                 moved
             }
-        };
-        Ok(moved)
+        }
     }
 }

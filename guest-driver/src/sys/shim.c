@@ -337,38 +337,19 @@ int coax_notifier_from_errno(int err)
 	return notifier_from_errno(err);
 }
 
-/* System memory and coherent device memory are in the direct map, the private BAR is not. */
-static void *coax_map(u64 addr, u64 len)
+void *coax_map_bar(u64 addr, u64 len)
 {
-	if (pfn_valid(PHYS_PFN(addr)))
-		return phys_to_virt(addr);
 	return memremap(addr, len, MEMREMAP_WB);
 }
 
-static void coax_unmap(void *mapped, u64 addr)
+void coax_unmap_bar(void *mapped)
 {
-	if (!pfn_valid(PHYS_PFN(addr)))
-		memunmap(mapped);
+	memunmap(mapped);
 }
 
-int coax_copy_by_cpu(u64 dst, u64 src, bool zero, u64 len)
+void *coax_phys_to_virt(u64 addr)
 {
-	void *to, *from = NULL;
-
-	to = coax_map(dst, len);
-	if (!to)
-		return -ENOMEM;
-	if (zero) {
-		memset(to, 0, len);
-	} else {
-		from = coax_map(src, len);
-		if (from) {
-			memcpy(to, from, len);
-			coax_unmap(from, src);
-		}
-	}
-	coax_unmap(to, dst);
-	return zero || from ? 0 : -ENOMEM;
+	return phys_to_virt(addr);
 }
 
 struct page *coax_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner)

@@ -80,7 +80,9 @@ u64 coax_node_free_movable_pages(int nid);
 bool coax_pfn_is_movable(unsigned long pfn);
 int coax_notifier_from_errno(int err);
 
-int coax_copy_by_cpu(u64 dst, u64 src, bool zero, u64 len);
+void *coax_map_bar(u64 addr, u64 len);
+void coax_unmap_bar(void *mapped);
+void *coax_phys_to_virt(u64 addr);
 
 /* Memory management. */
 struct page *coax_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner);
