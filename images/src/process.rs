@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{killpg, Signal};
+use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use nix::unistd::Pid;
 
 /// Process groups alive with what ends them, for [`end_children_on_signals`].
@@ -62,6 +63,21 @@ impl Group {
         let status = self.child.wait()?;
         self.ended = Some(status);
         Ok(status)
+    }
+
+    /// Waits until the child has ended, and kills what it has left behind in its group.
+    ///
+    /// # Errors
+    ///
+    /// Those of `waitid(2)`.
+    pub fn wait_and_clear(&mut self) -> io::Result<ExitStatus> {
+        // Until the child is collected nobody else's group can have its number.
+        waitid(
+            Id::Pid(self.pid),
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
+        )?;
+        self.signal(Signal::SIGKILL);
+        self.wait()
     }
 
     /// Waits until the child has ended, at most `limit`; `None` when it has not.

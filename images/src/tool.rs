@@ -4,7 +4,8 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 
 use anyhow::{bail, Context, Result};
 use nix::sys::signal::Signal;
@@ -45,14 +46,19 @@ pub fn run_logged(
         .stderr(Stdio::null());
 
     let mut reader = BufReader::new(fs::File::from(reader));
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line)? > 0 {
-        file.write_all(&line)
-            .with_context(|| format!("Cannot write {}", log.display()))?;
-        watch(String::from_utf8_lossy(&line).trim_end());
-        line.clear();
-    }
-    let status = child.wait()?;
+    let status = thread::scope(|scope| -> Result<ExitStatus> {
+        // A program that the command leaves behind would hold the pipe for ever.
+        let waiter = scope.spawn(|| child.wait_and_clear());
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            file.write_all(&line)
+                .with_context(|| format!("Cannot write {}", log.display()))?;
+            watch(String::from_utf8_lossy(&line).trim_end());
+            line.clear();
+        }
+        let status = waiter.join();
+        Ok(status.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
+    })?;
     if !status.success() {
         bail!(
             "{title} failed: {program} ended with {status}\nlog: {}\n{}",
@@ -150,6 +156,22 @@ pub fn jobs() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_command_leaves_behind_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = folder.path().join("log");
+        let mut lines = Vec::new();
+        let begin = std::time::Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo done"]);
+        run_logged(&mut command, "Leaving", &log, |line| {
+            lines.push(line.to_owned())
+        })
+        .expect("it succeeds");
+        assert_eq!(lines, ["done"]);
+        assert!(begin.elapsed() < std::time::Duration::from_secs(100));
+    }
 
     #[test]
     fn failure_names_the_log_and_shows_its_end() {
