@@ -22,6 +22,7 @@ mod channel;
 mod config;
 mod console;
 mod evidence;
+mod monitor;
 mod qemu_args;
 mod record;
 mod terminal;

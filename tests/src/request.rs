@@ -14,15 +14,29 @@ const MARK: &str = "host, please: ";
 pub enum Request {
     /// Kill the back end, as a crash would.
     KillDevice,
+    /// Unplug it.
+    UnplugDevice,
+    /// Plug it in again.
+    PlugDevice,
+    /// Stop device and guest for longer than the driver waits for an answer.
+    Stop,
 }
 
 impl Request {
-    const ALL: [Request; 1] = [Request::KillDevice];
+    const ALL: [Request; 4] = [
+        Request::KillDevice,
+        Request::UnplugDevice,
+        Request::PlugDevice,
+        Request::Stop,
+    ];
 
     /// Name on the line.
     const fn name(self) -> &'static str {
         match self {
             Request::KillDevice => "kill the device",
+            Request::UnplugDevice => "unplug the device",
+            Request::PlugDevice => "plug the device in",
+            Request::Stop => "stop everything for a while",
         }
     }
 

@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use super::config::{Tree, VmConfig};
 use super::evidence::{BackEndEvidence, LaunchError};
 use super::qemu_args;
+use super::record::PEER_END_LIMIT;
 use super::vm::{prepare, start};
 use crate::images::Images;
 use crate::process::Group;
@@ -24,10 +25,11 @@ use crate::process::Group;
 #[derive(Debug)]
 pub struct BackEnd {
     name: String,
+    program: PathBuf,
+    args: Vec<OsString>,
     group: Group,
     socket: PathBuf,
     log: PathBuf,
-    command_line: String,
 }
 
 impl BackEnd {
@@ -60,7 +62,6 @@ impl BackEnd {
         Self::start(name, &tree.daemon, &qemu_args::tree(tree), folder)
     }
 
-    /// Starts `program`, which gets its listening socket as standard input.
     fn start(
         name: String,
         program: &Path,
@@ -69,23 +70,57 @@ impl BackEnd {
     ) -> Result<Self, LaunchError> {
         let file = |extension: &str| folder.join(format!("{name}.{extension}").replace(' ', "-"));
         let (socket, log) = (file("sock"), file("log"));
-        let listener = prepare("a back end's socket", || UnixListener::bind(&socket))?;
-        let log_file = prepare("a back end's log", || File::create(&log))?;
-        let group = start(
+        Ok(BackEnd {
+            name,
+            program: program.to_owned(),
+            args: args.to_owned(),
+            group: Self::listen(program, args, &socket, &log)?,
+            socket,
+            log,
+        })
+    }
+
+    /// Starts `program`, which gets its listening socket as standard input.
+    fn listen(
+        program: &Path,
+        args: &[OsString],
+        socket: &Path,
+        log: &Path,
+    ) -> Result<Group, LaunchError> {
+        let listener = prepare("a back end's socket", || UnixListener::bind(socket))?;
+        let log = prepare("a back end's log", || {
+            File::options().create(true).append(true).open(log)
+        })?;
+        start(
             program,
             Command::new(program)
                 .args(args)
                 .stdin(OwnedFd::from(listener))
                 .stdout(Stdio::null())
-                .stderr(log_file),
-        )?;
-        Ok(BackEnd {
-            command_line: qemu_args::shell_line(program, args),
-            name,
-            group,
-            socket,
-            log,
-        })
+                .stderr(log),
+        )
+    }
+
+    /// Starts it again, once its front end has left it and it has ended.
+    ///
+    /// # Errors
+    ///
+    /// It does not end, or not well, or cannot be started.
+    pub fn start_again(&mut self) -> io::Result<()> {
+        match self.wait_at_most(PEER_END_LIMIT)? {
+            Some(status) if status.success() => {}
+            Some(status) => {
+                return Err(io::Error::other(format!(
+                    "{} ended with {status}",
+                    self.name
+                )))
+            }
+            None => return Err(io::Error::other(format!("{} does not end", self.name))),
+        }
+        fs::remove_file(&self.socket)?;
+        let group = Self::listen(&self.program, &self.args, &self.socket, &self.log);
+        self.group = group.map_err(io::Error::other)?;
+        Ok(())
     }
 
     /// What it serves.
@@ -103,9 +138,9 @@ impl BackEnd {
         self.group.child().id()
     }
 
-    /// Kills it, as a crash would.
-    pub fn kill(&self) {
-        self.group.signal(Signal::SIGKILL);
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.group.signal(signal);
     }
 
     /// How it ended, if it does within `limit`.
@@ -123,7 +158,7 @@ impl BackEnd {
         BackEndEvidence {
             name: self.name.clone(),
             log: String::from_utf8_lossy(&log).into_owned(),
-            command_line: self.command_line.clone(),
+            command_line: qemu_args::shell_line(&self.program, &self.args),
         }
     }
 }

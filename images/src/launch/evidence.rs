@@ -126,6 +126,8 @@ pub enum Failure {
     BackEndStayed(String, Duration),
     /// The channel to the guest broke.
     Channel(io::Error),
+    /// QEMU did not do what its monitor was asked for.
+    Monitor(io::Error),
 }
 
 impl fmt::Display for Failure {
@@ -148,6 +150,7 @@ impl fmt::Display for Failure {
                 "the back end of {name} was still running {limit:?} after QEMU had ended"
             ),
             Failure::Channel(error) => write!(f, "the channel to the guest broke: {error}"),
+            Failure::Monitor(error) => write!(f, "QEMU's monitor refused: {error}"),
         }
     }
 }

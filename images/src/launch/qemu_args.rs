@@ -39,6 +39,8 @@ pub struct Sockets<'a> {
     pub tree: Option<&'a Path>,
     /// Frames.
     pub job: &'a Path,
+    /// QEMU's monitor.
+    pub monitor: &'a Path,
     /// The whole initramfs, job included.
     pub initramfs: &'a Path,
 }
@@ -109,6 +111,10 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         &format!("virtserialport,chardev=job,name={PORT_NAME}"),
     ]);
 
+    let monitor = socket_chardev("monitor", paths.monitor) + ",server=on,wait=off";
+    args.add(&["-chardev", &monitor]);
+    args.add(&["-object", "monitor-qmp,id=qmp,chardev=monitor"]);
+
     if let Some(socket) = paths.tree {
         args.add(&["-chardev", &socket_chardev("tree", socket)]);
         let device = format!("vhost-user-fs-pci,chardev=tree,tag={TREE_TAG},queue-size=1024");
@@ -138,22 +144,17 @@ impl Words {
         self.add(&["-object", &memory]);
         self.add(&[
             "-chardev",
-            &socket_chardev(&format!("coax{number}"), socket),
+            &socket_chardev(&connection_id(number, 0), socket),
         ]);
         // A PCI Express function needs a port to have ATS and its relatives.
         let mut port = format!("pcie-root-port,id=rp{number},chassis={}", number + 1);
-        let mut device = format!(
-            "vhost-user-coax-pci,chardev=coax{number},memdev=devmem{number},bus=rp{number},\
-             command-queues={}",
-            config.engines
-        );
         if config.mode == Mode::Numa {
             self.node(number);
             port.push_str(&format!(",bus=host{number}"));
-            device.push_str(&format!(",id=accelerator{number}"));
         }
         self.add(&["-device", &port]);
-        self.add(&["-device", &device]);
+        let connection = connection_id(number, 0);
+        self.add(&["-device", &device_properties(config, number, &connection)]);
     }
 
     /// The memory node of a device, as firmware describes that of a GH200: empty, known by the device
@@ -164,14 +165,39 @@ impl Words {
         let bus = node * BUSES_PER_BRIDGE;
         let bridge = format!("pxb-pcie,id=host{number},bus=pcie.0,bus_nr={bus},numa_node={node}");
         self.add(&["-device", &bridge]);
+        let device = device_id(number);
         let initiator =
-            format!("acpi-generic-initiator,id=gi{number},pci-dev=accelerator{number},node={node}");
+            format!("acpi-generic-initiator,id=gi{number},pci-dev={device},node={node}");
         self.add(&["-object", &initiator]);
     }
 
     fn pair(&mut self, option: &str, path: &Path) {
         self.0.extend([option.into(), path.into()]);
     }
+}
+
+/// What QEMU knows a device by.
+pub fn device_id(number: usize) -> String {
+    format!("accelerator{number}")
+}
+
+/// What QEMU knows a device's connection to its back end by, when the device was plugged in so many
+/// times.
+pub fn connection_id(number: usize, plugged: u32) -> String {
+    match plugged {
+        0 => format!("coax{number}"),
+        plugged => format!("coax{number}-{plugged}"),
+    }
+}
+
+/// A device with its properties, as an option or a command of the monitor names it.
+pub fn device_properties(config: &VmConfig, number: usize, connection: &str) -> String {
+    format!(
+        "vhost-user-coax-pci,id={},chardev={connection},memdev=devmem{number},bus=rp{number},\
+         command-queues={}",
+        device_id(number),
+        config.engines
+    )
 }
 
 /// A back end's arguments; its listening socket is its standard input.
@@ -199,7 +225,7 @@ pub fn tree(tree: &Tree) -> Vec<OsString> {
 }
 
 /// A socket to which QEMU connects. A comma in a value is written twice.
-fn socket_chardev(id: &str, path: &Path) -> String {
+pub fn socket_chardev(id: &str, path: &Path) -> String {
     let path = path.to_string_lossy().replace(',', ",,");
     format!("socket,id={id},path={path}")
 }
@@ -279,7 +305,7 @@ mod tests {
             "pxb-pcie,id=host1,bus=pcie.0,bus_nr=16,numa_node=2 ",
             "pcie-root-port,id=rp1,chassis=2,bus=host1 ",
             "acpi-generic-initiator,id=gi1,pci-dev=accelerator1,node=2 ",
-            ",id=accelerator1",
+            "vhost-user-coax-pci,id=accelerator1,",
         ] {
             assert!(line.contains(text), "no {text} in {line}");
         }

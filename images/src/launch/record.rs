@@ -33,6 +33,8 @@ pub struct Record {
     pub complaint: Option<String>,
     /// What was wrong with the frames.
     pub channel_error: Option<io::Error>,
+    /// What QEMU's monitor refused.
+    pub monitor_error: Option<io::Error>,
     /// QEMU has closed the console.
     pub console_ended: bool,
     /// No more frames will come.
@@ -84,6 +86,9 @@ pub fn judge(
     }
     if record.escaped {
         return None;
+    }
+    if let Some(error) = record.monitor_error.take() {
+        return Some(Failure::Monitor(error));
     }
     let failed = |status: &ExitStatus| !status.success();
     for (name, status) in back_ends {

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -16,6 +17,7 @@ use super::channel::{self, Event};
 use super::config::{Output, VmConfig};
 use super::console::{complaint, fatal};
 use super::evidence::{Evidence, Failure, LaunchError, Outcome};
+use super::monitor::Monitor;
 use super::qemu_args::{self, Sockets};
 use super::record::{judge, Record, PEER_END_LIMIT, POWER_OFF_LIMIT};
 use super::terminal::RawMode;
@@ -29,6 +31,8 @@ use crate::temporary::TemporaryFolder;
 
 /// From a fatal console line to the end of the VM: time for the trace that follows it.
 const FATAL_LIMIT: Duration = Duration::from_secs(5);
+/// From the stop of the devices to that of the guest.
+const STOP_LAG: Duration = Duration::from_millis(200);
 /// How often a back end that ended too early is looked for.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -49,6 +53,9 @@ pub struct Vm {
     started: Instant,
     deadline: Option<Instant>,
     timeout: Option<Duration>,
+    config: VmConfig,
+    /// Times that the first device was plugged in.
+    plugged: u32,
     record: Record,
 }
 
@@ -57,6 +64,12 @@ pub struct Vm {
 pub enum Action {
     /// Kill the back ends, as a crash would. Their end is then no failure.
     KillDevice,
+    /// Ask the guest to let the first device go.
+    UnplugDevice,
+    /// Plug in another in its place, with a back end started anew.
+    PlugDevice,
+    /// Stop devices and guest for so long, as a host that suspends does.
+    Stop(Duration),
 }
 
 impl Vm {
@@ -95,6 +108,7 @@ impl Vm {
             devices: devices.iter().map(BackEnd::socket).collect(),
             tree: tree.as_ref().map(BackEnd::socket),
             job: &job_socket,
+            monitor: &path("monitor.sock"),
             initramfs: &initramfs_path,
         };
         let args = qemu_args::qemu(images, config, accel, &sockets);
@@ -141,6 +155,8 @@ impl Vm {
             started,
             deadline: config.timeout.map(|limit| started + limit),
             timeout: config.timeout,
+            config: config.clone(),
+            plugged: 0,
             record: Record::new(evidence),
         })
     }
@@ -256,10 +272,69 @@ impl Vm {
     }
 
     fn act(&mut self, action: Option<Action>) {
-        if action == Some(Action::KillDevice) {
-            self.record.devices_killed = true;
-            self.devices.iter().for_each(BackEnd::kill);
+        match action {
+            Some(Action::KillDevice) => {
+                self.record.devices_killed = true;
+                self.signal_devices(Signal::SIGKILL);
+            }
+            Some(Action::UnplugDevice) => self.try_hard(Self::unplug),
+            Some(Action::PlugDevice) => self.try_hard(Self::plug),
+            Some(Action::Stop(time)) => {
+                // First the devices: what the guest asks of them now has no answer when it stops.
+                self.signal_devices(Signal::SIGSTOP);
+                thread::sleep(STOP_LAG);
+                self.qemu.signal(Signal::SIGSTOP);
+                thread::sleep(time);
+                self.signal_devices(Signal::SIGCONT);
+                self.qemu.signal(Signal::SIGCONT);
+            }
+            None => {}
         }
+    }
+
+    fn signal_devices(&self, signal: Signal) {
+        self.devices.iter().for_each(|device| device.signal(signal));
+    }
+
+    /// Does something to the VM's hardware; ends the VM if that fails.
+    fn try_hard(&mut self, what: impl FnOnce(&mut Self) -> io::Result<()>) {
+        if let Err(error) = what(self) {
+            self.record.monitor_error = Some(error);
+            self.end_within(Duration::ZERO);
+        }
+    }
+
+    fn monitor(&self) -> io::Result<Monitor> {
+        Monitor::connect(&self.folder.path().join("monitor.sock"))
+    }
+
+    fn unplug(&mut self) -> io::Result<()> {
+        let device = qemu_args::device_id(0);
+        self.monitor()?.run(&format!("device_del {device}"))
+    }
+
+    /// A connection serves one life of a device: a back end ends with it.
+    fn plug(&mut self) -> io::Result<()> {
+        let mut monitor = self.monitor()?;
+        let begin = Instant::now();
+        let left = qemu_args::connection_id(0, self.plugged);
+        // The guest sees the device go before QEMU has let go of it.
+        while let Err(error) = monitor.run(&format!("chardev-remove {left}")) {
+            if begin.elapsed() > PEER_END_LIMIT {
+                return Err(error);
+            }
+            thread::sleep(CHECK_INTERVAL);
+        }
+        let device = self.devices.first_mut();
+        let device = device.ok_or_else(|| io::Error::other("the VM has no device"))?;
+        device.start_again()?;
+        // QEMU remembers the name of a connection of its command line beyond its end.
+        self.plugged += 1;
+        let connection = qemu_args::connection_id(0, self.plugged);
+        let options = qemu_args::socket_chardev(&connection, device.socket());
+        monitor.run(&format!("chardev-add {options}"))?;
+        let device = qemu_args::device_properties(&self.config, 0, &connection);
+        monitor.run(&format!("device_add {device}"))
     }
 
     /// Connects standard input, or closes the job's.

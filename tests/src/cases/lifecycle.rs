@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Command, Error};
@@ -12,12 +13,13 @@ use nix::unistd::pipe;
 
 use crate::case;
 use crate::case::{CaseResult, Subject, Vm};
-use crate::guest::device::{refused, Device};
+use crate::guest::device::{range_of, refused, Device};
 use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::module;
 use crate::guest::pattern::{self, same};
 use crate::guest::wait;
+use crate::request::Request;
 
 /// The cases of this file.
 pub const SUBJECT: Subject = Subject {
@@ -69,6 +71,16 @@ pub const SUBJECT: Subject = Subject {
         )
         .in_vm(Vm::Lifecycle),
         case!(
+            an_unplugged_device_gives_its_pages_back,
+            "device_del under a command, pages on the device; device_add"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            a_device_stopped_with_its_guest_is_not_given_up,
+            "for longer than an answer is waited for, pages under way"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
             an_open_file_outlives_the_device,
             "calls and close after the device went"
         )
@@ -82,6 +94,8 @@ pub const SUBJECT: Subject = Subject {
 };
 
 const LEN: usize = 512 * PAGE;
+/// What no two moves take that were not stopped.
+const STOPPED: Duration = Duration::from_secs(10);
 
 /// Demands that the device works.
 fn works() -> CaseResult {
@@ -228,13 +242,55 @@ fn removing_the_pci_function_brings_pages_back() -> CaseResult {
     works()
 }
 
+fn an_unplugged_device_gives_its_pages_back() -> CaseResult {
+    let device = Device::open()?;
+    let memory = Mapping::anonymous(LEN)?;
+    let content = pattern::bytes(136, LEN);
+    memory.write(0, &content);
+    device.take(&memory)?;
+    let ring = Mapping::anonymous(LEN)?;
+    let walk = list::start_endless(&device, &ring)?;
+    println!("{}", Request::UnplugDevice);
+    wait::until("The device being gone", || Ok(!module::has_device()))?;
+    refused("a walk without end", device.finish(walk), libc::ENODEV)?;
+    same("memory without the device", &memory.to_vec(), &content)?;
+    drop(device);
+    println!("{}", Request::PlugDevice);
+    wait::until("The device plugged in", || Ok(module::has_device()))?;
+    let again = Device::open()?;
+    ensure!(
+        again.digest(&memory)? == pattern::sha256(&content),
+        "Wrong digest"
+    );
+    drop(again);
+    works()
+}
+
+fn a_device_stopped_with_its_guest_is_not_given_up() -> CaseResult {
+    let device = Device::open()?;
+    let memory = Mapping::anonymous(LEN)?;
+    let content = pattern::bytes(137, LEN);
+    memory.write(0, &content);
+    println!("{}", Request::Stop);
+    // Back and forth until the clock has jumped: every call waits for the device.
+    wait::until("The stop", || {
+        let begin = Instant::now();
+        device.take(&memory)?;
+        device.evict(range_of(&memory)).context("Evict")?;
+        Ok(begin.elapsed() > STOPPED)
+    })?;
+    same("memory", &memory.to_vec(), &content)?;
+    drop(device);
+    works()
+}
+
 fn an_open_file_outlives_the_device() -> CaseResult {
     let name = module::bound_device()?;
     let device = Device::open()?;
     let done = device.start(Command::nop())?;
     let memory = Mapping::anonymous(LEN)?;
     module::unbind(&name)?;
-    let range = crate::guest::device::range_of(&memory);
+    let range = range_of(&memory);
     refused("submit", device.start(Command::nop()), libc::ENODEV)?;
     refused("wait", device.finish(done), libc::ENODEV)?;
     refused("prefetch", device.prefetch(range), libc::ENODEV)?;

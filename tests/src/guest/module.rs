@@ -107,6 +107,11 @@ pub fn remove_function(device: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether the device's file is there.
+pub fn has_device() -> bool {
+    Path::new(DEVICE_PATH).exists()
+}
+
 /// Looks for PCI functions that were removed, and waits for the device's file.
 pub fn find_functions() -> Result<()> {
     std::fs::write("/sys/bus/pci/rescan", "1").context("rescan")?;

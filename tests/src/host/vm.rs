@@ -24,6 +24,9 @@ const GUEST_PROGRAM: &str = "coax-guest-tests";
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// Of a node's memory: pages stay where a case puts them, until it asks for balancing.
 const NUMA_KERNEL_ARGS: &str = "numa_balancing=disable";
+/// What a case that asks for a stop gets: more than the driver waits for an answer, 10 s, and less than
+/// makes the guest's kernel take a CPU for stuck, 20 s.
+const STOP_TIME: Duration = Duration::from_secs(13);
 /// Longest life of a VM: the cases' own limits end one that hangs long before.
 const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -148,6 +151,9 @@ impl<'a> Output<'a> {
     fn take(&mut self, line: &str) -> Option<Action> {
         match Request::find(line) {
             Some(Request::KillDevice) => return Some(Action::KillDevice),
+            Some(Request::UnplugDevice) => return Some(Action::UnplugDevice),
+            Some(Request::PlugDevice) => return Some(Action::PlugDevice),
+            Some(Request::Stop) => return Some(Action::Stop(STOP_TIME)),
             None => self.parser.line(line),
         }
         for result in &self.parser.results()[self.shown..] {
