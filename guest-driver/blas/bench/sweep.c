@@ -2,14 +2,15 @@
 /*
  * Times calls of the BLAS that this program was linked with and of another one, in turn.
  *
- *   blas_sweep OTHER-BLAS ROUNDS CALL:M:N:K[:LD | :keep]...
+ *   blas_sweep OTHER-BLAS ROUNDS CALL:M:N:K[:LD | :there]...
  *
  * CALL is dgemm, dsyrk, dsymm, dtrsm, dgemv or ddot, or the same with s. M and N are the destination's
  * size, K the depth of a product; LD is the leading dimension of all matrices, which lie as parts of
  * larger ones if it is larger than they are. Each round writes all matrices anew, untimed, and then
  * times the call and a look of the CPU at every page of every matrix: what the call has left
- * elsewhere has to come back. Each of the two libraries has matrices of its own. With "keep" all
- * matrices are written once, and only the destination is looked at.
+ * elsewhere has to come back. Each of the two libraries has matrices of its own. With "there"
+ * all are brought to the device before each call, untimed, as if a call before had left them there, and
+ * the CPU looks at the destination alone.
  *
  * A line of JSON a call: seconds of both and of the linked library's call alone (medians), the median of
  * the quotients of the rounds, in how many of them the device was at work, and the largest difference of
@@ -33,7 +34,7 @@
 #define SETTLE_CALLS 3
 
 struct shape {
-	int m, n, k, ld, keep;
+	int m, n, k, ld, there;
 };
 
 static int device = -1;
@@ -60,6 +61,20 @@ static unsigned long long commands(void)
 	if (device < 0 || ioctl(device, COAX_IOC_STATS, &stats) != 0)
 		return 0;
 	return stats.device[0];
+}
+
+/* Brings memory to the device; what does not move the device uses where it is. */
+static void bring(const void *from, size_t bytes)
+{
+	size_t page = 4096, start = (size_t)from & ~(page - 1);
+	struct coax_ioc_migrate migrate = {
+		.addr = start,
+		.len = (((size_t)from + bytes + page - 1) & ~(page - 1)) - start,
+		.direction = COAX_MIGRATE_TO_DEVICE,
+	};
+
+	if (device >= 0)
+		ioctl(device, COAX_IOC_MIGRATE, &migrate);
 }
 
 static int ascending(const void *a, const void *b)
@@ -91,7 +106,7 @@ int main(int argc, char **argv)
 	int rounds;
 
 	if (argc < 4 || !(other = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL))) {
-		fprintf(stderr, "usage: blas_sweep OTHER-BLAS ROUNDS CALL:M:N:K[:LD | :keep]... (%s)\n", dlerror());
+		fprintf(stderr, "usage: blas_sweep OTHER-BLAS ROUNDS CALL:M:N:K[:LD | :there]... (%s)\n", dlerror());
 		return 2;
 	}
 	rounds = atoi(argv[2]);
@@ -106,7 +121,7 @@ int main(int argc, char **argv)
 
 		if (sscanf(argv[n], "%7[a-z]:%d:%d:%d:%d", call, &shape.m, &shape.n, &shape.k, &shape.ld) < 4)
 			die(argv[n]);
-		shape.keep = strstr(argv[n], ":keep") != NULL;
+		shape.there = strstr(argv[n], ":there") != NULL;
 		if (call[0] == 'd')
 			dtime(other, call, shape, rounds);
 		else

@@ -129,7 +129,8 @@ static void P(time)(void *other, const char *call, struct shape shape, int round
 		{ P(gemm_), P(syrk_), P(symm_), P(trsm_), P(gemv_), P(dot_), { 0 }, { 0 }, { 0 } },
 		{ P(symbol)(other, STRING(P(gemm_))), P(symbol)(other, STRING(P(syrk_))),
 		  P(symbol)(other, STRING(P(symm_))), P(symbol)(other, STRING(P(trsm_))),
-		  P(symbol)(other, STRING(P(gemv_))), P(symbol)(other, STRING(P(dot_))), { 0 }, { 0 }, { 0 } },
+		  P(symbol)(other, STRING(P(gemv_))),
+		  P(symbol)(other, STRING(P(dot_))), { 0 }, { 0 }, { 0 } },
 	};
 	int least = shape.m > shape.k ? shape.m : shape.k;
 	size_t cols[3];
@@ -150,13 +151,16 @@ static void P(time)(void *other, const char *call, struct shape shape, int round
 			unsigned long long before;
 			double begin;
 
-			for (int n = 0; n < 3 && !(shape.keep && round > 0); n++)
+			for (int n = 0; n < 3; n++) {
 				P(write)(side->matrix[n], shape.ld, cols[n]);
+				if (shape.there)
+					bring(side->matrix[n], shape.ld * cols[n] * sizeof(T));
+			}
 			before = commands();
 			begin = now();
 			P(call)(side, call, &shape);
 			side->calls[round] = now() - begin;
-			for (int n = shape.keep ? 2 : 0; n < 3; n++)
+			for (int n = shape.there ? 2 : 0; n < 3; n++)
 				seen += P(look)(side->matrix[n], shape.ld * cols[n]);
 			side->times[round] = now() - begin;
 			offloaded += commands() != before;
@@ -171,10 +175,10 @@ static void P(time)(void *other, const char *call, struct shape shape, int round
 	}
 	for (int n = 0; n < 6; n++)
 		free(sides[n / 3].matrix[n % 3]);
-	printf("{\"call\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"ld\":%d,\"keep\":%s,\"rounds\":%d,"
+	printf("{\"call\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"ld\":%d,\"there\":%s,\"rounds\":%d,"
 	       "\"offloaded\":%llu,\"coax_seconds\":%.9f,\"call_seconds\":%.9f,\"cpu_seconds\":%.9f,"
 	       "\"quotient\":%.4f,\"difference\":%.3e,\"seen\":%d}\n",
-	       call, shape.m, shape.n, shape.k, shape.ld, shape.keep ? "true" : "false", rounds, offloaded,
+	       call, shape.m, shape.n, shape.k, shape.ld, shape.there ? "true" : "false", rounds, offloaded,
 	       median(sides[0].times, rounds), median(sides[0].calls, rounds),
 	       median(sides[1].times, rounds), median(quotients, rounds),
 	       largest > 0 ? difference / largest : 0, seen == seen);

@@ -7,16 +7,17 @@ use std::time::Instant;
 
 use crate::cpu::{Cpu, Int, OnCpu};
 use crate::device::{Device, Product};
+use crate::footprint::Footprint;
 use crate::level3::symm::Symm;
 use crate::level3::syrk::Syrk;
 use crate::level3::trsm::Trsm;
 use crate::level3::{Offload, Side, Triangle};
 use crate::matrix::{Matrix, Operand};
-use crate::model::LEAST_FLOPS;
+use crate::model::{Cost, LEAST_FLOPS};
 use crate::outcome::{Outcome, Reason};
 use crate::rates;
 use crate::real::Real;
-use crate::session;
+use crate::session::{self, Session};
 use crate::settings::settings;
 use crate::stats::{self, Routine};
 
@@ -64,8 +65,8 @@ pub fn order(side: Side, m: Int, n: Int) -> Int {
 }
 
 impl<T: OnCpu> Call<T> {
-    /// Lets the device or the CPU do a call, and counts it. `None` is a call with wrong arguments, which
-    /// `hand_on` gives to the CPU's BLAS as it came.
+    /// Lets the device or the CPU do a call, and counts it. `hand_on` gives it to the CPU's BLAS as it came;
+    /// `None` is a call with wrong arguments.
     ///
     /// # Safety
     ///
@@ -83,9 +84,8 @@ impl<T: OnCpu> Call<T> {
         };
         stats::on_cpu(routine, reason);
         let begin = Instant::now();
-        // SAFETY: As the caller promises; nothing was done yet.
-        unsafe { call.on_cpu(T::cpu()) }
-        let flops = call.cost().flops;
+        hand_on();
+        let flops = call.flops();
         if flops >= LEAST_FLOPS {
             rates::observe(routine, flops, begin.elapsed().as_secs_f64());
         }
@@ -97,42 +97,61 @@ impl<T: OnCpu> Call<T> {
     ///
     /// As [`run`](Self::run).
     unsafe fn try_offload(&self, routine: Routine) -> Result<(Outcome, f64), Reason> {
-        let cost = self.cost();
+        let flops = self.flops();
         let least = settings().least_flops;
         // A call of no operations is the CPU's in any case.
-        if cost.flops <= 0.0 || cost.flops < least.unwrap_or(LEAST_FLOPS) {
+        if flops <= 0.0 || flops < least.unwrap_or(LEAST_FLOPS) {
             return Err(Reason::Small);
         }
         if !self.is_ordinary() {
             return Err(Reason::Arguments);
         }
         session::with(|session| {
-            let mut expected = None;
-            if least.is_none() {
-                let known = session.times::<T>(routine, cost.flops);
-                let (model, cpu_flop) = known.ok_or(Reason::Small)?;
-                if !model.is_worth(&cost, cpu_flop) {
-                    return Err(Reason::Slower);
-                }
-                let delayed = model.slower(session.delay.factor());
-                if !delayed.is_worth(&cost, cpu_flop) {
-                    session.delay.forget();
-                    return Err(Reason::Slower);
-                }
-                expected = Some(model.seconds(&cost, cpu_flop));
-            }
+            let expected = match least {
+                None => Some(self.expected(session, routine)?),
+                Some(_) => None,
+            };
             let begin = Instant::now();
-            session.fetch(&self.fetched());
+            if expected.is_none_or(|(cost, _)| cost.pages > 0.0) {
+                session.fetch(&Footprint::of(&self.fetched()).ranges);
+            }
             let mut offload = Offload::new(session, T::cpu(), &session.pool);
             // SAFETY: As the caller promises; matrices that overlap were sorted out above.
             unsafe { self.offload(&mut offload) };
             let seconds = begin.elapsed().as_secs_f64();
-            if let Some(expected) = expected {
+            if let Some((_, expected)) = expected {
                 session.delay.learn(expected, seconds);
             }
             Ok((offload.outcome, seconds))
         })
         .unwrap_or(Err(Reason::Absent))
+    }
+
+    /// What the call costs and how many seconds it is expected to take the device, if those are well below
+    /// the CPU's.
+    fn expected(&self, session: &Session, routine: Routine) -> Result<(Cost, f64), Reason> {
+        let known = session.times::<T>(routine, self.flops());
+        let (model, cpu_flop) = known.ok_or(Reason::Small)?;
+        let footprint = self.footprint();
+        let pages = footprint.pages();
+        let mut cost = self.cost(pages, pages);
+        if !model.is_worth(&cost, cpu_flop) {
+            // Not if all pages have to move, but they may be where the device has them already.
+            let in_place = self.cost(pages, footprint.spread);
+            if !model.is_worth(&in_place, cpu_flop) || !model.may_look(pages, &cost, cpu_flop) {
+                return Err(Reason::Slower);
+            }
+            cost = self.cost(pages, pages - session.in_place(&footprint.ranges));
+            if !model.is_worth(&cost, cpu_flop) {
+                return Err(Reason::Slower);
+            }
+        }
+        let delayed = model.slower(session.delay.factor());
+        if !delayed.is_worth(&cost, cpu_flop) {
+            session.delay.forget();
+            return Err(Reason::Slower);
+        }
+        Ok((cost, model.seconds(&cost, cpu_flop)))
     }
 }
 
@@ -327,6 +346,6 @@ mod tests {
     fn call_of_nothing_costs_nothing() {
         let shape = Shape { m: 3, n: 4, k: 0 };
         let call = product(shape, [3, 4, 3], 0x30000).expect("the sizes are right");
-        assert_eq!(call.cost().flops, 0.0);
+        assert_eq!(call.flops(), 0.0);
     }
 }

@@ -5,11 +5,13 @@
 #![expect(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
 
 use crate::call::{Call, Shape};
-use crate::cpu::symbol;
+use crate::cpu::{symbol, OnCpu};
 use crate::level3::{Side, Triangle};
 use crate::stats::Routine;
+use crate::vectors::is_small;
 
 // The interface's enumerations; values outside of them are wrong arguments.
 const TRANS: &[(c_int, bool)] = &[(111, false), (112, true), (113, true)];
@@ -25,8 +27,8 @@ fn one_of<V: Copy>(number: c_int, values: &[(c_int, V)]) -> Option<V> {
 }
 
 macro_rules! cblas {
-    ($type:ty: $gemm:ident $syrk:ident $symm:ident $trsm:ident
-     $GEMM:ident $SYRK:ident $SYMM:ident $TRSM:ident) => {
+    ($type:ty: $gemm:ident $syrk:ident $symm:ident $trsm:ident $gemv:ident $dot:ident
+     $GEMM:ident $SYRK:ident $SYMM:ident $TRSM:ident $GEMV:ident $DOT:ident) => {
         cblas!(@ $gemm $GEMM "C = alpha·op(A)·op(B) + beta·C.";
             (layout: c_int, transa: c_int, transb: c_int, m: c_int, n: c_int, k: c_int,
              alpha: $type, a: *const $type, lda: c_int, b: *const $type, ldb: c_int,
@@ -78,8 +80,47 @@ macro_rules! cblas {
                 };
                 Call::trsm(form, shape, alpha, (a, lda), (b, ldb))
             });
+        cblas!(@ $gemv $GEMV if is_small(m, n), "y = alpha·op(A)·x + beta·y.";
+            (layout: c_int, trans: c_int, m: c_int, n: c_int,
+             alpha: $type, a: *const $type, lda: c_int, x: *const $type, incx: c_int,
+             beta: $type, y: *mut $type, incy: c_int) {
+                let trans = one_of(trans, TRANS)?;
+                let (form, shape) = if one_of(layout, LAYOUT)? {
+                    (!trans, (n, m))
+                } else {
+                    (trans, (m, n))
+                };
+                Call::gemv(form, shape, alpha, (a, lda), (x, incx), beta, (y, incy))
+            });
+        /// The sum of the products of the elements of x and y.
+        ///
+        /// # Safety
+        ///
+        /// The contract of the BLAS.
+        #[no_mangle]
+        pub unsafe extern "C" fn $dot(
+            n: c_int,
+            x: *const $type,
+            incx: c_int,
+            y: *const $type,
+            incy: c_int,
+        ) -> $type {
+            let mut sum = 0.0;
+            let result = &raw mut sum;
+            // SAFETY: The contract of the BLAS; the sum is this call's.
+            unsafe {
+                let cpu = || (<$type>::cpu_vectors().dot)(&n, x, &incx, y, &incy);
+                if is_small(n, 1) {
+                    return cpu();
+                }
+                let call = Call::dot(n, (x, incx), (y, incy), result);
+                Call::run(call, Routine::$DOT, || *result = cpu());
+                // The device has written it behind the compiler's back.
+                result.read_volatile()
+            }
+        }
     };
-    (@ $name:ident $routine:ident $doc:literal; ($($arg:ident: $kind:ty),*) $parse:block) => {
+    (@ $name:ident $routine:ident $(if $small:expr,)? $doc:literal; ($($arg:ident: $kind:ty),*) $parse:block) => {
         #[doc = $doc]
         ///
         /// # Safety
@@ -88,26 +129,35 @@ macro_rules! cblas {
         #[no_mangle]
         pub unsafe extern "C" fn $name($($arg: $kind),*) {
             type Function = unsafe extern "C" fn($($kind),*);
+            static CPU: OnceLock<Function> = OnceLock::new();
             let parse = || $parse;
             // SAFETY: The contract of the BLAS; what is wrong goes to the CPU's BLAS as it came, to the
             // function of the same name and so of the same type.
             unsafe {
-                Call::run(parse(), Routine::$routine, || {
-                    let name = const {
-                        match std::ffi::CStr::from_bytes_with_nul(
-                            concat!(stringify!($name), "\0").as_bytes(),
-                        ) {
-                            Ok(name) => name,
-                            Err(_) => panic!("names hold no zero bytes"),
-                        }
-                    };
-                    let function = std::mem::transmute::<*mut c_void, Function>(symbol(name));
+                let cpu = || {
+                    let function = CPU.get_or_init(|| {
+                        let name = const {
+                            match std::ffi::CStr::from_bytes_with_nul(
+                                concat!(stringify!($name), "\0").as_bytes(),
+                            ) {
+                                Ok(name) => name,
+                                Err(_) => panic!("names hold no zero bytes"),
+                            }
+                        };
+                        std::mem::transmute::<*mut c_void, Function>(symbol(name))
+                    });
                     function($($arg),*);
-                });
+                };
+                $(if $small {
+                    return cpu();
+                })?
+                Call::run(parse(), Routine::$routine, cpu);
             }
         }
     };
 }
 
-cblas!(f32: cblas_sgemm cblas_ssyrk cblas_ssymm cblas_strsm Sgemm Ssyrk Ssymm Strsm);
-cblas!(f64: cblas_dgemm cblas_dsyrk cblas_dsymm cblas_dtrsm Dgemm Dsyrk Dsymm Dtrsm);
+cblas!(f32: cblas_sgemm cblas_ssyrk cblas_ssymm cblas_strsm cblas_sgemv cblas_sdot
+    Sgemm Ssyrk Ssymm Strsm Sgemv Sdot);
+cblas!(f64: cblas_dgemm cblas_dsyrk cblas_dsymm cblas_dtrsm cblas_dgemv cblas_ddot
+    Dgemm Dsyrk Dsymm Dtrsm Dgemv Ddot);

@@ -5,6 +5,7 @@
 use coax::abi::wire::PAGE_SIZE;
 
 use crate::call::Call;
+use crate::footprint::Footprint;
 use crate::matrix::Matrix;
 use crate::model::Cost;
 use crate::real::Real;
@@ -27,56 +28,84 @@ fn pages_of<T>(elements: f64) -> f64 {
 }
 
 impl<T: Real> Call<T> {
-    /// What the call costs.
-    pub fn cost(&self) -> Cost {
+    /// Operations of the CPU.
+    pub fn flops(&self) -> f64 {
         match self {
             Call::Gemm(call) => {
-                let (m, n) = (number(call.c.rows), number(call.c.cols));
-                let flops = 2.0 * m * n * number(call.depth());
-                Cost {
-                    flops,
-                    device_flops: flops,
-                    rest_flops: 0.0,
-                    pages: call.a.stored.pages() + call.b.stored.pages() + call.c.pages(),
-                    commands: if call.beta == T::ZERO { 1.0 } else { 2.0 },
-                }
+                2.0 * number(call.c.rows) * number(call.c.cols) * number(call.depth())
             }
+            Call::Syrk(call) => number(call.c.rows) * number(call.c.rows) * number(call.a.cols()),
+            Call::Symm(call) => {
+                2.0 * number(call.c.rows) * number(call.c.cols) * number(call.a.rows)
+            }
+            Call::Trsm(call) => {
+                number(call.b.rows) * number(call.b.cols) * number(call.a.stored.rows)
+            }
+        }
+    }
+
+    /// The program's memory that the device uses.
+    pub fn footprint(&self) -> Footprint {
+        match self {
+            Call::Gemm(call) => Footprint::of(&[call.a.stored, call.b.stored, call.c]),
+            Call::Syrk(call) if number(call.c.rows) > BLOCK => {
+                Footprint::of(&[call.a.stored, call.c])
+            }
+            Call::Syrk(call) => Footprint::of(&[call.a.stored]),
+            Call::Symm(call) if number(call.a.rows) > BLOCK => {
+                Footprint::of(&[call.a, call.b, call.c])
+            }
+            Call::Symm(call) => Footprint::of(&[call.b, call.c]),
+            Call::Trsm(call) => Footprint::of(&[call.a.stored, call.b]),
+        }
+    }
+
+    /// What the call costs, if so many pages of its footprint of `touched` have to move.
+    pub fn cost(&self, touched: f64, moving: f64) -> Cost {
+        let flops = self.flops();
+        match self {
+            Call::Gemm(call) => Cost {
+                flops,
+                device_flops: flops,
+                rest_flops: 0.0,
+                touched,
+                pages: moving,
+                commands: if call.beta == T::ZERO { 1.0 } else { 2.0 },
+            },
             Call::Syrk(call) => {
                 let (n, k) = (number(call.c.rows), number(call.a.cols()));
                 let diagonal = n * n.min(BLOCK);
-                let beside = if n > BLOCK { call.c.pages() } else { 0.0 };
                 Cost {
-                    flops: n * n * k,
+                    flops,
                     device_flops: (n * n + diagonal) * k,
                     rest_flops: TOUCH_FLOPS * diagonal,
-                    pages: call.a.stored.pages() + beside + pages_of::<T>(diagonal),
+                    touched: touched + pages_of::<T>(diagonal),
+                    pages: moving + pages_of::<T>(diagonal),
                     commands: 3.0 * (n / BLOCK).ceil(),
                 }
             }
             Call::Symm(call) => {
-                let (m, n) = (number(call.c.rows), number(call.c.cols));
                 let order = number(call.a.rows);
-                let flops = 2.0 * m * n * order;
                 let diagonal = order * order.min(BLOCK);
-                let beside = if order > BLOCK { call.a.pages() } else { 0.0 };
                 Cost {
                     flops,
                     device_flops: flops,
                     rest_flops: TOUCH_FLOPS * diagonal,
-                    pages: call.b.pages() + call.c.pages() + beside + pages_of::<T>(diagonal),
+                    touched: touched + pages_of::<T>(diagonal),
+                    pages: moving + pages_of::<T>(diagonal),
                     commands: 6.0 * (order / BLOCK).ceil(),
                 }
             }
             Call::Trsm(call) => {
                 let (m, n) = (number(call.b.rows), number(call.b.cols));
                 let order = number(call.a.stored.rows);
-                let flops = m * n * order;
                 Cost {
                     flops,
                     device_flops: flops,
                     rest_flops: m * n * order.min(SMALL),
                     // What the CPU solves comes back to it, with the diagonal of A.
-                    pages: 2.0 * (call.a.stored.pages() + call.b.pages()),
+                    touched,
+                    pages: 2.0 * moving,
                     commands: 4.0 * (order / SMALL).ceil(),
                 }
             }

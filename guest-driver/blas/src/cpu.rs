@@ -78,6 +78,24 @@ pub type TrsmFn<T> = unsafe extern "C" fn(
     usize,
     usize,
 );
+/// `GEMV`, likewise.
+pub type GemvFn<T> = unsafe extern "C" fn(
+    *const c_char,
+    *const Int,
+    *const Int,
+    *const T,
+    *const T,
+    *const Int,
+    *const T,
+    *const Int,
+    *const T,
+    *mut T,
+    *const Int,
+    usize,
+);
+/// `DOT`.
+pub type DotFn<T> =
+    unsafe extern "C" fn(*const Int, *const T, *const Int, *const T, *const Int) -> T;
 
 /// The CPU's functions of one precision.
 #[derive(Clone, Copy, Debug)]
@@ -92,14 +110,26 @@ pub struct Cpu<T> {
     pub trsm: TrsmFn<T>,
 }
 
+/// Those of levels 1 and 2.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuVectors<T> {
+    /// Product of a matrix and a vector.
+    pub gemv: GemvFn<T>,
+    /// Product of two vectors.
+    pub dot: DotFn<T>,
+}
+
 /// A precision that the CPU's BLAS has functions of.
 pub trait OnCpu: Real {
     /// The CPU's functions.
     fn cpu() -> &'static Cpu<Self>;
+    /// Those of levels 1 and 2.
+    fn cpu_vectors() -> &'static CpuVectors<Self>;
 }
 
 macro_rules! on_cpu {
-    ($type:ty: $gemm:literal $syrk:literal $symm:literal $trsm:literal) => {
+    ($type:ty: $gemm:literal $syrk:literal $symm:literal $trsm:literal
+     $gemv:literal $dot:literal) => {
         impl OnCpu for $type {
             fn cpu() -> &'static Cpu<Self> {
                 static CPU: OnceLock<Cpu<$type>> = OnceLock::new();
@@ -117,12 +147,25 @@ macro_rules! on_cpu {
                     }
                 })
             }
+
+            fn cpu_vectors() -> &'static CpuVectors<Self> {
+                static CPU: OnceLock<CpuVectors<$type>> = OnceLock::new();
+                CPU.get_or_init(|| {
+                    // SAFETY: As above.
+                    unsafe {
+                        CpuVectors {
+                            gemv: std::mem::transmute::<*mut c_void, GemvFn<$type>>(symbol($gemv)),
+                            dot: std::mem::transmute::<*mut c_void, DotFn<$type>>(symbol($dot)),
+                        }
+                    }
+                })
+            }
         }
     };
 }
 
-on_cpu!(f32: c"sgemm_" c"ssyrk_" c"ssymm_" c"strsm_");
-on_cpu!(f64: c"dgemm_" c"dsyrk_" c"dsymm_" c"dtrsm_");
+on_cpu!(f32: c"sgemm_" c"ssyrk_" c"ssymm_" c"strsm_" c"sgemv_" c"sdot_");
+on_cpu!(f64: c"dgemm_" c"dsyrk_" c"dsymm_" c"dtrsm_" c"dgemv_" c"ddot_");
 
 /// Name that this library needs the CPU's BLAS by.
 const LIBRARY: &str = concat!(env!("COAX_CPU_BLAS"), "\0");

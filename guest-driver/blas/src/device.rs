@@ -3,7 +3,7 @@
 // UNSAFETY: commands name memory by bare addresses; `Device::run` says what that demands.
 #![expect(unsafe_code)]
 
-use coax::Command;
+use coax::{Command, PageRange};
 
 use crate::matrix::{Matrix, Operand};
 use crate::outcome::Reason;
@@ -14,9 +14,12 @@ pub trait Device {
     /// Commands that run at the same time.
     fn engines(&self) -> usize;
 
-    /// Moves what is mapped of matrices to the device at once, where it has memory that pages move to
+    /// Moves what is mapped of ranges to the device at once, where it has memory that pages move to
     /// when it touches them. What does not move is used where it is.
-    fn fetch<T>(&self, matrices: &[Matrix<T>]);
+    fn fetch(&self, ranges: &[PageRange]);
+
+    /// Pages of ranges that the device uses where they are: in its memory, or of files and shared.
+    fn in_place(&self, ranges: &[PageRange]) -> f64;
 
     /// Runs commands that do not depend on each other, and tells of each whether it was done. When this
     /// returns the device has let go of the memory. A command that failed may have written a part of

@@ -12,6 +12,7 @@ use crate::call::{Call, Shape};
 use crate::cpu::{Int, OnCpu};
 use crate::level3::{Side, Triangle};
 use crate::stats::Routine;
+use crate::vectors::is_small;
 
 /// The value of a letter, if it is one of the given.
 ///
@@ -33,8 +34,8 @@ const SIDE: &[(u8, Side)] = &[(b'L', Side::Left), (b'R', Side::Right)];
 const UNIT: &[(u8, bool)] = &[(b'N', false), (b'U', true)];
 
 macro_rules! fortran {
-    ($type:ty: $gemm:ident $syrk:ident $symm:ident $trsm:ident
-     $GEMM:ident $SYRK:ident $SYMM:ident $TRSM:ident) => {
+    ($type:ty: $gemm:ident $syrk:ident $symm:ident $trsm:ident $gemv:ident $dot:ident
+     $GEMM:ident $SYRK:ident $SYMM:ident $TRSM:ident $GEMV:ident $DOT:ident) => {
         /// C = alpha·op(A)·op(B) + beta·C.
         ///
         /// # Safety
@@ -203,8 +204,81 @@ macro_rules! fortran {
                 });
             }
         }
+
+        /// y = alpha·op(A)·x + beta·y.
+        ///
+        /// # Safety
+        ///
+        /// The contract of the BLAS.
+        #[no_mangle]
+        pub unsafe extern "C" fn $gemv(
+            trans: *const c_char,
+            m: *const Int,
+            n: *const Int,
+            alpha: *const $type,
+            a: *const $type,
+            lda: *const Int,
+            x: *const $type,
+            incx: *const Int,
+            beta: *const $type,
+            y: *mut $type,
+            incy: *const Int,
+        ) {
+            // SAFETY: As above.
+            unsafe {
+                let cpu = || {
+                    let function = <$type>::cpu_vectors().gemv;
+                    function(trans, m, n, alpha, a, lda, x, incx, beta, y, incy, 1);
+                };
+                if is_small(*m, *n) {
+                    return cpu();
+                }
+                let parse = || {
+                    Call::gemv(
+                        one_of(trans, TRANS)?,
+                        (*m, *n),
+                        *alpha,
+                        (a, *lda),
+                        (x, *incx),
+                        *beta,
+                        (y, *incy),
+                    )
+                };
+                Call::run(parse(), Routine::$GEMV, cpu);
+            }
+        }
+
+        /// The sum of the products of the elements of x and y.
+        ///
+        /// # Safety
+        ///
+        /// The contract of the BLAS.
+        #[no_mangle]
+        pub unsafe extern "C" fn $dot(
+            n: *const Int,
+            x: *const $type,
+            incx: *const Int,
+            y: *const $type,
+            incy: *const Int,
+        ) -> $type {
+            let mut sum = 0.0;
+            let result = &raw mut sum;
+            // SAFETY: As above; the sum is this call's.
+            unsafe {
+                let cpu = || (<$type>::cpu_vectors().dot)(n, x, incx, y, incy);
+                if is_small(*n, 1) {
+                    return cpu();
+                }
+                let call = Call::dot(*n, (x, *incx), (y, *incy), result);
+                Call::run(call, Routine::$DOT, || *result = cpu());
+                // The device has written it behind the compiler's back.
+                result.read_volatile()
+            }
+        }
     };
 }
 
-fortran!(f32: sgemm_ ssyrk_ ssymm_ strsm_ Sgemm Ssyrk Ssymm Strsm);
-fortran!(f64: dgemm_ dsyrk_ dsymm_ dtrsm_ Dgemm Dsyrk Dsymm Dtrsm);
+fortran!(f32: sgemm_ ssyrk_ ssymm_ strsm_ sgemv_ sdot_
+    Sgemm Ssyrk Ssymm Strsm Sgemv Sdot);
+fortran!(f64: dgemm_ dsyrk_ dsymm_ dtrsm_ dgemv_ ddot_
+    Dgemm Dsyrk Dsymm Dtrsm Dgemv Ddot);

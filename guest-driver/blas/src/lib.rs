@@ -2,7 +2,7 @@
 //! A BLAS that sends large matrix operations to the coax accelerator and hands on the rest.
 //!
 //! It is loaded in the place of `libblas.so.3` by programs that were never made for it; `README.md` says
-//! how. This library has the functions of level 3 that are worth it, [`fortran`] and [`cblas`]; all
+//! how. This library has the functions that are worth it, [`fortran`] and [`cblas`]; all
 //! other symbols come from the CPU's BLAS, which it needs under a name of its own.
 
 mod call;
@@ -10,6 +10,7 @@ pub mod cblas;
 mod cost;
 mod cpu;
 mod device;
+mod footprint;
 pub mod fortran;
 mod level3;
 mod load;
@@ -23,3 +24,4 @@ mod scratch;
 mod session;
 mod settings;
 mod stats;
+mod vectors;

@@ -19,7 +19,9 @@ static ON_LOAD: extern "C" fn() = on_load;
 #[cfg_attr(test, expect(dead_code, reason = "it is for the loader"))]
 extern "C" fn on_load() {
     f32::cpu();
+    f32::cpu_vectors();
     f64::cpu();
+    f64::cpu_vectors();
     let report = settings().report != Report::None;
     // SAFETY: The handlers are functions of this library, which the C library forgets when it is
     // unloaded. Without room for them a child cannot use the device, and there is no report.

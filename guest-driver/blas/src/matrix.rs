@@ -71,7 +71,7 @@ impl<T> Matrix<T> {
     }
 
     /// Whether each column moves by itself.
-    fn is_spread(&self) -> bool {
+    pub fn is_spread(&self) -> bool {
         self.cols > 1 && self.stride() > AROUND_BYTES
     }
 

@@ -11,6 +11,7 @@ use coax::Command;
 use crate::call::Call;
 use crate::cpu::Cpu;
 use crate::device::{Device, Product};
+use crate::footprint::Footprint;
 use crate::level3::gemm::put_back;
 use crate::level3::symm::Symm;
 use crate::level3::syrk::Syrk;
@@ -35,7 +36,7 @@ pub fn cpu<T: Real>(kind: Kind, cpu: &Cpu<T>) -> Option<f64> {
     // SAFETY: All matrices lie in memory that only this function uses; the destination is none of the
     // others.
     let seconds = best(2, || unsafe { call.on_cpu(cpu) });
-    Some(seconds / call.cost().flops)
+    Some(seconds / call.flops())
 }
 
 /// Measures the device. One that fails is not worth anything.
@@ -48,8 +49,10 @@ fn try_device<T: Real, D: Device>(device: &D, pool: &Pool) -> Option<Model> {
     let first = Matrices::<T>::new(pool, CPU_SIZE)?;
     let second = Matrices::<T>::new(pool, DEVICE_SIZE)?;
     let mut fine = true;
-    let mut run = |matrices: &Matrices<T>, command| {
-        device.fetch(&[matrices.a, matrices.b, matrices.c]);
+    let fetch = |matrices: &Matrices<T>| {
+        device.fetch(&Footprint::of(&[matrices.a, matrices.b, matrices.c]).ranges);
+    };
+    let mut run = |command| {
         // SAFETY: The command's matrices lie in memory that only this function uses.
         fine &= unsafe { device.run(&[command]) }
             .into_iter()
@@ -62,21 +65,36 @@ fn try_device<T: Real, D: Device>(device: &D, pool: &Pool) -> Option<Model> {
         }
     };
     // The first pages to move take the kernel and an emulator through much for the first time.
-    run(&first, first.product().command());
+    fetch(&first);
+    run(first.product().command());
     back(&first);
-    run(&first, Command::nop());
-    let command = best(3, || run(&first, Command::nop()));
-    let cold = best(1, || run(&second, second.product().command()));
-    let warm = best(2, || run(&second, second.product().command()));
+    run(Command::nop());
+    let command = best(5, || run(Command::nop()));
+    let cold = best(1, || {
+        fetch(&second);
+        run(second.product().command());
+    });
+    let warm = best(2, || run(second.product().command()));
+    let vector = best(5, || run(second.vector().command()));
     let home = best(1, || back(&second));
     let stay = best(1, || back(&second));
 
-    let pages = 3.0 * second.c.pages();
-    let flops = Call::Gemm(second.product()).cost().flops;
+    let call = Call::Gemm(second.product());
+    let footprint = call.footprint();
+    let pages = footprint.pages();
+    let looked = best(2, || {
+        device.in_place(&footprint.ranges);
+    });
+    let flops = call.flops();
+    let column = Call::Gemm(second.vector()).footprint().pages();
+    let touch = (vector - command).max(0.0) / column;
     fine.then(|| Model {
-        device_flop: (warm - command).max(0.0) / flops,
+        // Never nothing, however the two fell out.
+        device_flop: (warm - command - pages * touch).max(0.5 * (warm - command)) / flops,
+        touch,
         page: ((cold - warm).max(0.0) + (home - stay).max(0.0)) / pages,
         command,
+        look: looked / pages,
     })
 }
 
@@ -115,6 +133,15 @@ impl<T: Real> Matrices<T> {
             b: Operand::plain(self.b),
             beta: T::ZERO,
             c: self.c,
+        }
+    }
+
+    /// A times a column of B.
+    fn vector(&self) -> Product<T> {
+        Product {
+            b: Operand::plain(self.b.block(0, 0, self.b.rows, 1)),
+            c: self.c.block(0, 0, self.c.rows, 1),
+            ..self.product()
         }
     }
 

@@ -15,6 +15,8 @@ pub const MEASURED_FLOPS: f64 = 128e6;
 pub const LEAST_FLOPS: f64 = 2e6;
 /// What the device must take at most, of the CPU's time: neither is the same twice.
 const MARGIN: f64 = 0.6;
+/// What finding out where pages are may take, of the CPU's time.
+const LOOK_SHARE: f64 = 0.05;
 
 /// What a call costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,7 +27,9 @@ pub struct Cost {
     pub device_flops: f64,
     /// Operations that are left to the CPU.
     pub rest_flops: f64,
-    /// Pages that go to the device and come back.
+    /// Pages that the device goes over.
+    pub touched: f64,
+    /// Pages that go to the device and come back, as often as they do.
     pub pages: f64,
     /// Commands.
     pub commands: f64,
@@ -36,25 +40,31 @@ pub struct Cost {
 pub struct Model {
     /// An operation of the device, on memory that it has.
     pub device_flop: f64,
+    /// Going over a page that the device has, with next to nothing to do on it.
+    pub touch: f64,
     /// Moving a page to the device and back.
     pub page: f64,
     /// A command that does nothing.
     pub command: f64,
+    /// Finding out where a page is.
+    pub look: f64,
 }
 
 impl Model {
     /// A device that is worth nothing.
     pub const USELESS: Self = Self {
         device_flop: f64::INFINITY,
+        touch: f64::INFINITY,
         page: f64::INFINITY,
         command: f64::INFINITY,
+        look: f64::INFINITY,
     };
 
-    /// Seconds of a call with the device, beside a CPU that takes `cpu_flop` seconds for an operation, if
-    /// all matrices have to move.
+    /// Seconds of a call with the device, beside a CPU that takes `cpu_flop` seconds for an operation.
     pub fn seconds(&self, cost: &Cost, cpu_flop: f64) -> f64 {
         cost.device_flops * self.device_flop
             + cost.rest_flops * cpu_flop
+            + cost.touched * self.touch
             + cost.pages * self.page
             + cost.commands * self.command
     }
@@ -64,12 +74,19 @@ impl Model {
         self.seconds(cost, cpu_flop) < MARGIN * cost.flops * cpu_flop
     }
 
+    /// Whether it costs next to nothing, beside the call on the CPU, to find out where so many pages are.
+    pub fn may_look(&self, pages: f64, cost: &Cost, cpu_flop: f64) -> bool {
+        pages * self.look < LOOK_SHARE * cost.flops * cpu_flop
+    }
+
     /// The same device when all takes `times` as long.
     pub fn slower(&self, times: f64) -> Self {
         Self {
             device_flop: self.device_flop * times,
+            touch: self.touch * times,
             page: self.page * times,
             command: self.command * times,
+            look: self.look,
         }
     }
 }
@@ -124,16 +141,20 @@ mod tests {
     const CPU: f64 = 1e-8;
     const DEVICE: Model = Model {
         device_flop: 5e-11,
+        touch: 3e-6,
         page: 200e-6,
         command: 100e-6,
+        look: 0.5e-6,
     };
 
     fn product(n: f64) -> Cost {
+        let pages = 3.0 * 8.0 * n * n / 4096.0;
         Cost {
             flops: 2.0 * n * n * n,
             device_flops: 2.0 * n * n * n,
             rest_flops: 0.0,
-            pages: 3.0 * 8.0 * n * n / 4096.0,
+            touched: pages,
+            pages,
             commands: 2.0,
         }
     }
@@ -152,6 +173,32 @@ mod tests {
             ..product(512.0)
         };
         assert!(!DEVICE.is_worth(&flat, CPU));
+    }
+
+    #[test]
+    fn pages_that_are_there_cost_what_going_over_them_does() {
+        // A matrix times a vector: two operations for each of 512 numbers of a page.
+        let vector = |pages: f64| Cost {
+            flops: 1024.0 * pages,
+            device_flops: 1024.0 * pages,
+            touched: pages,
+            commands: 1.0,
+            ..Cost::default()
+        };
+        assert!(DEVICE.is_worth(&vector(8192.0), CPU));
+        assert!(!DEVICE.is_worth(&vector(8192.0), CPU / 4.0));
+    }
+
+    #[test]
+    fn pages_are_looked_for_where_that_is_little_beside_the_work_on_them() {
+        // Two operations on each number.
+        let on_vectors = Cost {
+            flops: 8e6,
+            pages: 8192.0,
+            ..Cost::default()
+        };
+        assert!(DEVICE.may_look(on_vectors.pages, &on_vectors, 2e-8));
+        assert!(!DEVICE.may_look(on_vectors.pages, &on_vectors, 1e-9));
     }
 
     #[test]

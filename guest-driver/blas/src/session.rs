@@ -19,7 +19,6 @@ use coax::{Command, CommandId, Context, Error, PageRange};
 
 use crate::cpu::OnCpu;
 use crate::device::Device;
-use crate::matrix::Matrix;
 use crate::measure;
 use crate::model::{Delay, Model, MEASURED_FLOPS};
 use crate::outcome::Reason;
@@ -215,8 +214,8 @@ impl Session {
             }
         }
         let cpu_flop = rates::fastest(routine).or_else(|| {
-            let large = flops >= MEASURED_FLOPS;
-            let flop = large.then(|| measure::cpu(routine.kind(), T::cpu()))??;
+            let kind = routine.kind().filter(|_| flops >= MEASURED_FLOPS)?;
+            let flop = measure::cpu(kind, T::cpu())?;
             rates::observe(routine, 1.0, flop);
             Some(flop)
         })?;
@@ -267,17 +266,23 @@ impl Device for Session {
         self.contexts.len()
     }
 
-    fn fetch<T>(&self, matrices: &[Matrix<T>]) {
+    fn fetch(&self, ranges: &[PageRange]) {
         let Some(context) = self.contexts.first().filter(|_| self.moving) else {
             return;
         };
-        for range in matrices.iter().filter_map(Matrix::range) {
-            for start in (0..range.len).step_by(MAX_RANGE_BYTES as usize) {
-                let len = (range.len - start).min(MAX_RANGE_BYTES);
-                // What cannot move, or is not there, the command finds out about.
-                let _ = context.prefetch(PageRange::new(range.addr + start, len));
-            }
+        for part in parts(ranges) {
+            // What cannot move, or is not there, the command finds out about.
+            let _ = context.prefetch(part);
         }
+    }
+
+    fn in_place(&self, ranges: &[PageRange]) -> f64 {
+        let Some(context) = self.contexts.first() else {
+            return 0.0;
+        };
+        // What is not known has to move.
+        let found = parts(ranges).filter_map(|part| context.residency(part).ok());
+        found.map(|pages| (pages.device + pages.file) as f64).sum()
     }
 
     unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>> {
@@ -297,6 +302,16 @@ impl Device for Session {
             .map(|command| command.and_then(|(context, id)| self.collect(context, id)))
             .collect()
     }
+}
+
+/// Ranges in parts as long as the driver takes at once.
+fn parts(ranges: &[PageRange]) -> impl Iterator<Item = PageRange> + '_ {
+    ranges.iter().flat_map(|range| {
+        let starts = (0..range.len).step_by(MAX_RANGE_BYTES as usize);
+        starts.map(move |start| {
+            PageRange::new(range.addr + start, (range.len - start).min(MAX_RANGE_BYTES))
+        })
+    })
 }
 
 #[cfg(test)]

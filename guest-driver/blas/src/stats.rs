@@ -20,13 +20,17 @@ pub enum Routine {
     Ssyrk,
     Ssymm,
     Strsm,
+    Sgemv,
+    Sdot,
     Dgemm,
     Dsyrk,
     Dsymm,
     Dtrsm,
+    Dgemv,
+    Ddot,
 }
 
-/// An operation, of either precision.
+/// An operation of level 3, of either precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Gemm,
@@ -46,13 +50,14 @@ impl Routine {
     /// Routines that there are.
     pub const COUNT: usize = ROUTINES.len();
 
-    /// What it does.
-    pub fn kind(self) -> Kind {
+    /// What it does, if that is of level 3.
+    pub fn kind(self) -> Option<Kind> {
         match self {
-            Routine::Sgemm | Routine::Dgemm => Kind::Gemm,
-            Routine::Ssyrk | Routine::Dsyrk => Kind::Syrk,
-            Routine::Ssymm | Routine::Dsymm => Kind::Symm,
-            Routine::Strsm | Routine::Dtrsm => Kind::Trsm,
+            Routine::Sgemm | Routine::Dgemm => Some(Kind::Gemm),
+            Routine::Ssyrk | Routine::Dsyrk => Some(Kind::Syrk),
+            Routine::Ssymm | Routine::Dsymm => Some(Kind::Symm),
+            Routine::Strsm | Routine::Dtrsm => Some(Kind::Trsm),
+            _ => None,
         }
     }
 
@@ -60,6 +65,7 @@ impl Routine {
     pub fn precision(self) -> Precision {
         match self {
             Routine::Sgemm | Routine::Ssyrk | Routine::Ssymm | Routine::Strsm => Precision::Single,
+            Routine::Sgemv | Routine::Sdot => Precision::Single,
             _ => Precision::Double,
         }
     }
@@ -71,15 +77,20 @@ const ALL: [Routine; ROUTINES.len()] = [
     Routine::Ssyrk,
     Routine::Ssymm,
     Routine::Strsm,
+    Routine::Sgemv,
+    Routine::Sdot,
     Routine::Dgemm,
     Routine::Dsyrk,
     Routine::Dsymm,
     Routine::Dtrsm,
+    Routine::Dgemv,
+    Routine::Ddot,
 ];
 
 /// Names in the order of [`Routine`].
-const ROUTINES: [&str; 8] = [
-    "sgemm", "ssyrk", "ssymm", "strsm", "dgemm", "dsyrk", "dsymm", "dtrsm",
+const ROUTINES: [&str; 12] = [
+    "sgemm", "ssyrk", "ssymm", "strsm", "sgemv", "sdot", "dgemm", "dsyrk", "dsymm", "dtrsm",
+    "dgemv", "ddot",
 ];
 const REASONS: usize = Reason::ALL.len();
 
@@ -229,13 +240,15 @@ fn json() -> String {
         if let Some(model) = model {
             let Model {
                 device_flop,
+                touch,
                 page,
                 command,
+                look,
             } = model;
             let _ = write!(
                 json,
-                ",\"measured_{name}\":{{\"device_flop_s\":{device_flop:e},\"page_s\":{page:e},\
-                 \"command_s\":{command:e}}}"
+                ",\"measured_{name}\":{{\"device_flop_s\":{device_flop:e},\"touch_s\":{touch:e},\"page_s\":{page:e},\
+                 \"command_s\":{command:e},\"look_s\":{look:e}}}"
             );
         }
     }

@@ -10,10 +10,16 @@ typedef void P(symm_t)(const char *, const char *, const int *, const int *, con
 typedef void P(trsm_t)(const char *, const char *, const char *, const char *, const int *,
 		       const int *, const T *, const T *, const int *, T *, const int *);
 
+typedef void P(gemv_t)(const char *, const int *, const int *, const T *, const T *, const int *,
+		       const T *, const int *, const T *, T *, const int *);
+typedef T P(dot_t)(const int *, const T *, const int *, const T *, const int *);
+
 extern P(gemm_t) P(gemm_);
 extern P(syrk_t) P(syrk_);
 extern P(symm_t) P(symm_);
 extern P(trsm_t) P(trsm_);
+extern P(gemv_t) P(gemv_);
+extern P(dot_t) P(dot_);
 
 #define PASTE2(a, b) a##b
 #define PASTE(a, b) PASTE2(a, b)
@@ -25,7 +31,9 @@ extern void CBLAS(gemm)(int, int, int, int, int, int, T, const T *, int, const T
 extern void CBLAS(syrk)(int, int, int, int, int, T, const T *, int, T, T *, int);
 extern void CBLAS(symm)(int, int, int, int, int, T, const T *, int, const T *, int, T, T *, int);
 extern void CBLAS(trsm)(int, int, int, int, int, int, int, T, const T *, int, T *, int);
-extern T PASTE(P(dot), _)(const int *, const T *, const int *, const T *, const int *);
+extern void CBLAS(gemv)(int, int, int, int, T, const T *, int, const T *, int, T, T *, int);
+extern T CBLAS(dot)(int, const T *, int, const T *, int);
+extern T PASTE(P(asum), _)(const int *, const T *, const int *);
 
 /* Two copies of a destination with room between its columns, and beyond it. */
 struct P(pair) {
@@ -207,6 +215,83 @@ static void P(level3)(void)
 			}
 }
 
+static void P(check_gemv)(char trans, int m, int n, int gap, T alpha, int incx, T beta, int incy,
+			  int c_interface)
+{
+	int lda = m + gap + 1, from = trans == 'N' ? n : m, to = trans == 'N' ? m : n;
+	T *a = P(numbers)((size_t)lda * n + 1), *x = P(numbers)((size_t)from * abs(incx) + 1);
+	struct P(pair) y = P(pair)((size_t)to * abs(incy) + 1);
+	char what[100];
+
+	((P(gemv_t) *)cpu(STRING(P(gemv_))))(&trans, &m, &n, &alpha, a, &lda, x, &incx, &beta, y.cpus, &incy);
+	if (c_interface)
+		/* The same memory, row by row. */
+		CBLAS(gemv)(101, trans == 'N' ? 112 : 111, n, m, alpha, a, lda, x, incx, beta, y.ours, incy);
+	else
+		P(gemv_)(&trans, &m, &n, &alpha, a, &lda, x, &incx, &beta, y.ours, &incy);
+	snprintf(what, sizeof what, STRING(P(gemv)) " %c %d %d + %d, %g %g, steps %d %d, C %d", trans, m, n,
+		 gap, (double)alpha, (double)beta, incx, incy, c_interface);
+	P(same)(y, from, what);
+	free(a);
+	free(x);
+}
+
+static void P(check_dot)(int n, int incx, int incy, int c_interface)
+{
+	T *x = P(numbers)((size_t)n * abs(incx) + 1), *y = P(numbers)((size_t)n * abs(incy) + 1);
+	T theirs = ((P(dot_t) *)cpu(STRING(P(dot_))))(&n, x, &incx, y, &incy);
+	T ours = c_interface ? CBLAS(dot)(n, x, incx, y, incy) : P(dot_)(&n, x, &incx, y, &incy);
+
+	if (fabs((double)(ours - theirs)) > 8 * EPSILON * (n + 10.0))
+		complain(STRING(P(dot)) " %d, steps %d %d, C %d: %g, not %g", n, incx, incy, c_interface,
+			 (double)ours, (double)theirs);
+	free(x);
+	free(y);
+}
+
+/* Levels 1 and 2: small and large, steps of all kinds, columns apart and together. */
+static void P(vectors)(void)
+{
+	static const int sizes[][2] = { { 270, 300 }, { 40, 35 }, { 1, 40000 }, { 40000, 1 }, { 0, 5 } };
+	static const int steps[][2] = { { 1, 1 }, { 3, 1 }, { 1, 2 }, { 2, 3 }, { -1, 1 }, { 1, -2 } };
+
+	for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+		for (size_t f = 0; f < FACTORS; f++)
+			for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+				T alpha = P(factors)[f][0], beta = P(factors)[f][1];
+				int m = sizes[s][0], n = sizes[s][1], c = (f + i) & 1, gap = i & 1 ? 7 : 0;
+				int incx = steps[i][0], incy = steps[i][1];
+
+				P(check_gemv)('N', m, n, gap, alpha, incx, beta, incy, c);
+				P(check_gemv)('T', m, n, gap, alpha, incx, beta, incy, !c);
+				P(check_dot)(m * n / 2, incx, incy, c);
+			}
+}
+
+/* A matrix that a product has left with the device, and vectors by which it is multiplied then. */
+static void P(resident)(void)
+{
+	int n = 1024, few = 64, one = 1;
+	size_t count = (size_t)n * n;
+	T alpha = 1, zero = 0, *a = P(numbers)(count), *b = P(numbers)((size_t)n * few);
+	T *c = P(numbers)((size_t)n * few);
+
+	for (int call = 0; call < 3; call++) {
+		P(gemm_)("N", "N", &n, &few, &n, &alpha, a, &n, b, &n, &zero, c, &n);
+		for (int vector = 0; vector < few; vector += 16) {
+			struct P(pair) y = P(pair)(n);
+			const T *x = b + (size_t)vector * n;
+
+			P(gemv_)("N", &n, &n, &alpha, a, &n, x, &one, &zero, y.ours, &one);
+			memcpy(y.cpus, c + (size_t)vector * n, n * sizeof(T));
+			P(same)(y, n, "a column of the product");
+		}
+	}
+	free(a);
+	free(b);
+	free(c);
+}
+
 /* What is no number stays none; odd memory ends as the CPU's BLAS has it. */
 static void P(special)(void)
 {
@@ -262,12 +347,12 @@ static void P(special)(void)
 	a = P(numbers)(100);
 	n = 100;
 	{
-		T got = PASTE(P(dot), _)(&n, a, &one, a, &one), sum = 0;
+		T got = PASTE(P(asum), _)(&n, a, &one), sum = 0;
 
 		for (int i = 0; i < n; i++)
-			sum += a[i] * a[i];
+			sum += a[i] < 0 ? -a[i] : a[i];
 		if (fabs((double)(got - sum)) > 1e-4)
-			complain("dot: %g, not %g", (double)got, (double)sum);
+			complain("asum: %g, not %g", (double)got, (double)sum);
 	}
 	free(a);
 }
@@ -296,7 +381,7 @@ static void P(bad_arguments)(void)
 	};
 	T one = 1, *a = P(numbers)(100), *before = P(numbers)(100);
 	struct P(pair) c = P(pair)(100);
-	int nine = 9, eight = 8, minus = -1, info;
+	int nine = 9, eight = 8, minus = -1, zero = 0, info;
 
 	memcpy(before, c.ours, 100 * sizeof(T));
 	for (size_t w = 0; w < sizeof wrong / sizeof *wrong; w++) {
@@ -336,6 +421,11 @@ static void P(bad_arguments)(void)
 	REFUSED(trsm, "L", "U", "N", "N", &minus, &nine, &one, a, &nine, C, &nine);
 	REFUSED(trsm, "R", "U", "N", "N", &nine, &nine, &one, a, &eight, C, &nine);
 	REFUSED(trsm, "R", "U", "N", "N", &nine, &nine, &one, a, &nine, C, &eight);
+	REFUSED(gemv, "X", &nine, &nine, &one, a, &nine, a, &nine, &one, C, &nine);
+	REFUSED(gemv, "N", &minus, &nine, &one, a, &nine, a, &nine, &one, C, &nine);
+	REFUSED(gemv, "N", &nine, &nine, &one, a, &eight, a, &nine, &one, C, &nine);
+	REFUSED(gemv, "N", &nine, &nine, &one, a, &nine, a, &zero, &one, C, &nine);
+	REFUSED(gemv, "N", &nine, &nine, &one, a, &nine, a, &nine, &one, C, &zero);
 #undef REFUSED
 	free(a);
 	free(before);

@@ -97,6 +97,18 @@ static void level3(void)
 	slevel3();
 }
 
+static void vectors(void)
+{
+	dvectors();
+	svectors();
+}
+
+static void resident(void)
+{
+	dresident();
+	sresident();
+}
+
 static void special(void)
 {
 	dspecial();
@@ -289,6 +301,7 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } cases[] = {
+	{ "vectors", vectors },	{ "resident", resident },
 	{ "level3", level3 },	{ "special", special },	{ "bad_arguments", bad_arguments },
 	{ "large", large },	{ "threads", threads },	{ "forks", forks },
 	{ "exits", exits },	{ "execs", execs },	{ "resets", resets },

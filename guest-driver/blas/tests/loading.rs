@@ -91,13 +91,13 @@ fn program_gets_the_cpus_results_by_either_way_of_loading() {
     let Some(installed) = Installed::new() else {
         return;
     };
-    let cases = ["level3", "special", "forks"];
+    let cases = ["level3", "vectors", "special", "forks"];
     for (variable, value) in [
         ("LD_LIBRARY_PATH", installed.folder()),
         ("LD_PRELOAD", installed.folder().join("libblas.so.3")),
     ] {
         let (printed, reports) = installed.check(&cases, variable, &value);
-        assert_eq!(printed, "ok level3\nok special\nok forks\n");
+        assert_eq!(printed, "ok level3\nok vectors\nok special\nok forks\n");
         assert!(reports.contains("\"offloaded\":0,"), "{reports}");
         assert!(reports.contains("\"absent\":"), "{reports}");
     }

@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
+use serde_json::Value;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
@@ -26,6 +27,18 @@ pub const SUBJECT: Subject = Subject {
             an_unchanged_program_gets_the_cpus_results,
             "every letter, factor and edge of gemm, syrk, symm and trsm"
         )
+        .limit(LONG),
+        case!(
+            levels_1_and_2_get_the_cpus_results,
+            "gemv and dot with steps of all kinds"
+        )
+        .limit(LONG),
+        case!(
+            vectors_go_where_the_matrix_is,
+            "gemv by measurement, on a matrix that a product has left with the device"
+        )
+        // Where device memory is a node a product leaves its matrix where it was.
+        .modes(&Mode::MOVING)
         .limit(LONG),
         case!(
             the_library_is_found_by_preload_and_by_path,
@@ -140,6 +153,35 @@ fn an_unchanged_program_gets_the_cpus_results() -> CaseResult {
     ensure!(reports.sum("offloaded") > 1000, "The device was not used");
     for reason in ["fault", "busy", "lost", "absent"] {
         ensure!(reports.sum(reason) == 0, "Calls failed: {reason}");
+    }
+    Ok(())
+}
+
+fn levels_1_and_2_get_the_cpus_results() -> CaseResult {
+    let reports = checked(program(&["vectors"]))?;
+    for routine in ["dgemv", "ddot", "sgemv", "sdot"] {
+        ensure!(reports.sum(routine) > 0, "No {routine} was offloaded");
+    }
+    for reason in ["fault", "busy", "lost", "absent"] {
+        ensure!(reports.sum(reason) == 0, "Calls failed: {reason}");
+    }
+    Ok(())
+}
+
+fn vectors_go_where_the_matrix_is() -> CaseResult {
+    let mut command = program(&["resident"]);
+    command.env_remove("COAX_BLAS_MIN_FLOPS");
+    let reports = checked(command)?;
+    let report: Value = serde_json::from_str(&reports.0[0]).context("The report")?;
+    let offloaded = report["routines"]["dgemv"].as_u64().unwrap_or(0);
+    let number = |value: &Value| value.as_f64().context("Not measured");
+    let on_cpu = number(&report["cpu_flop_s"]["dgemv"])?;
+    let on_device = number(&report["measured_double"]["device_flop_s"])?;
+    // On a machine whose CPU is as fast as the device there is nothing to gain.
+    if on_device < 0.2 * on_cpu {
+        ensure!(offloaded > 0, "No vector went to the matrix");
+    } else if on_device > on_cpu {
+        ensure!(offloaded == 0, "Vectors went where they are slower");
     }
     Ok(())
 }

@@ -38,6 +38,15 @@ struct TileSize {
     k: u64,
 }
 
+impl TileSize {
+    /// Largest depth of tiles of `m` rows and `n` columns of C: deeper where these are few, in the same
+    /// room, since each step has its own cost.
+    fn depth(self, m: u64, n: u64) -> u64 {
+        let room = self.k * self.m.min(self.n);
+        self.k.max(room / m.max(n).max(1))
+    }
+}
+
 /// Rows and columns of C and depth of large tiles. A multiplication of two of them takes some
 /// milliseconds, which is also how long others wait for it.
 const LARGE: TileSize = TileSize {
@@ -219,10 +228,11 @@ impl<T: Element> Gemm<T> {
         let small = args.m <= SMALL.m && args.n <= SMALL.n && k <= SMALL.k;
         let permit = if nothing || small { None } else { pool.take() };
         let most = if permit.is_some() { LARGE } else { SMALL };
+        let (m, n) = (balanced(args.m, most.m), balanced(args.n, most.n));
         let tile = TileSize {
-            m: balanced(args.m, most.m),
-            n: balanced(args.n, most.n),
-            k: balanced(k, most.k),
+            m,
+            n,
+            k: balanced(k, most.depth(m, n)),
         };
         let buffer = |elements: u64| vec![T::ZERO; if nothing { 0 } else { elements as usize }];
         let mut gemm = Self {
@@ -477,6 +487,17 @@ mod tests {
         assert_eq!(balanced(1024, 384), 352);
         assert_eq!(balanced(385, 384), 208);
         assert_eq!(balanced(u64::MAX, 384), 384);
+    }
+
+    #[test]
+    fn tiles_of_few_rows_and_columns_are_deep_and_no_larger() {
+        assert_eq!(LARGE.depth(384, 384), 256);
+        assert_eq!(LARGE.depth(352, 1), 279);
+        assert_eq!(LARGE.depth(1, 1), 384 * 256);
+        assert_eq!(LARGE.depth(0, 0), 384 * 256);
+        for (m, n) in [(1, 1), (5, 100), (384, 3)] {
+            assert!(LARGE.depth(m, n) * m.max(n) <= 384 * 256);
+        }
     }
 
     #[test]

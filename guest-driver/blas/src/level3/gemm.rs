@@ -20,7 +20,7 @@ const SAVED_BYTES: usize = 32 << 20;
 /// Operations (multiplications) below which a product is not cut up for the engines: a tile or two.
 const PIECE_VOLUME: usize = 256 * 256 * 256;
 /// Operations below which a part of a larger call is not worth a command.
-const LEAST_VOLUME: usize = 32 * 32 * 32;
+pub const LEAST_VOLUME: usize = 32 * 32 * 32;
 /// Pieces are cut at multiples of this, which suits the device's tiles.
 const ALIGN: usize = 16;
 

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::ffi::c_char;
 
 use coax::abi::wire::{self, GEMM_TRANS_A, GEMM_TRANS_B};
-use coax::Command;
+use coax::{Command, PageRange};
 
 use crate::cpu::{Cpu, Int};
 use crate::device::{Device, Product};
@@ -71,7 +71,11 @@ impl Device for TestDevice {
         2
     }
 
-    fn fetch<T>(&self, _matrices: &[Matrix<T>]) {}
+    fn fetch(&self, _ranges: &[PageRange]) {}
+
+    fn in_place(&self, _ranges: &[PageRange]) -> f64 {
+        0.0
+    }
 
     unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>> {
         let one = |command: &Command| {

@@ -107,9 +107,14 @@ impl Matrix {
     }
 
     /// Address of byte `done` of a block whose columns are put one behind the other, and the
-    /// bytes from there to the end of its column.
+    /// bytes from there to the next gap.
     fn place(&self, block: &Block, done: u64) -> (u64, u64) {
         let column_bytes = block.rows * self.element;
+        if column_bytes == self.stride {
+            // Whole columns without gaps, as a row of single elements is.
+            let va = self.va + block.col * self.stride + done;
+            return (va, block.cols * self.stride - done);
+        }
         let (col, offset) = (done / column_bytes, done % column_bytes);
         let va = self.va + (block.col + col) * self.stride + block.row * self.element + offset;
         (va, column_bytes - offset)
@@ -210,6 +215,32 @@ mod tests {
         assert!(left.overlaps(&left));
         // Columns that run over the end of the other's columns into the next ones.
         assert!(at(8, 0, 6, 2).overlaps(&at(0, 0, 2, 3)));
+    }
+
+    #[test]
+    fn columns_without_gaps_are_one_piece() {
+        let whole = |rows| Block {
+            row: 0,
+            rows,
+            col: 2,
+            cols: 3,
+        };
+        assert_eq!(
+            matrix(0x1000, 4, 8, 4).place(&whole(4), 40),
+            (0x1000 + 64 + 40, 56)
+        );
+        assert_eq!(
+            matrix(0x1000, 1, 8, 1).place(&whole(1), 8),
+            (0x1000 + 24, 16)
+        );
+        assert_eq!(
+            matrix(0x1000, 4, 8, 5).place(&whole(4), 40),
+            (0x1000 + 120 + 8, 24)
+        );
+        assert_eq!(
+            matrix(0x1000, 4, 8, 4).place(&whole(2), 24),
+            (0x1000 + 96 + 8, 8)
+        );
     }
 
     #[test]

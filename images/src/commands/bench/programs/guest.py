@@ -31,11 +31,12 @@ SWEEP = [
         "trsm:128:256:0:1024",
     ]
 ]
-# Level 2 and 1 as products on the device, cold and with the matrix there already, and on the CPU.
+# Levels 2 and 1, with the matrices in system memory and with the device.
 LEVELS = [
-    "dgemm:2048:1:2048", "dgemm:2048:1:2048:keep", "dgemv:2048:2048:0:keep",
-    "dgemm:1:1:1048576", "dgemm:1:1:1048576:keep", "ddot:1048576:1:1:keep",
-]  # fmt: skip
+    f"{call}{there}"
+    for call in ["dgemv:2048:2048:0", "sgemv:2048:2048:0", "ddot:2097152:1:1", "sdot:2097152:1:1"]
+    for there in ["", ":there"]
+]
 
 
 def say(kind, line):
@@ -137,12 +138,12 @@ def hashed(title, file):
     say("program", row | {"coax_seconds": seconds, "cpu_seconds": cpu_seconds})
 
 
-def sweep(kind, calls, rounds, environment):
+def sweep(kind, calls, rounds):
     """Times calls by the drop-in and by the library behind it, in turn, in one process."""
     choices = [f"{LIBRARIES}/{name}/libblas.so.3" for name in ("openblas-pthread", "blas")]
     other = next(choice for choice in choices if os.path.exists(choice))
     program = [f"{OWN}/bin/blas_sweep", other, str(rounds)]
-    environment = {"LD_PRELOAD": f"{DROP_IN}/libblas.so.3"} | environment
+    environment = {"LD_PRELOAD": f"{DROP_IN}/libblas.so.3"}
     with subprocess.Popen(program + calls, env=os.environ | environment, stdout=subprocess.PIPE) as child:
         for line in child.stdout:
             say(kind, json.loads(line))
@@ -161,8 +162,8 @@ def main():
     linked(1024, 512, 256)
     hashed("coaxctl sha256 vmlinux", f"{OWN}/vmlinux")
     hashed("coaxctl sha256 libopenblas", os.path.realpath(f"{LIBRARIES}/libopenblas.so.0"))
-    sweep("call", SWEEP, rounds, {})
-    sweep("level", LEVELS, rounds, {"COAX_BLAS_MIN_FLOPS": "1"})
+    sweep("call", SWEEP, rounds)
+    sweep("level", LEVELS, rounds)
 
 
 main()

@@ -52,8 +52,8 @@ pub struct Call {
     n: u64,
     k: u64,
     ld: u64,
-    /// The matrices were where the last call had left them.
-    keep: bool,
+    /// The drop-in's matrices were with the device.
+    there: bool,
     rounds: u32,
     /// Rounds in which the device was at work.
     offloaded: u32,
@@ -152,7 +152,8 @@ impl Report {
 
     /// The call that offloading has made slowest, of those that it was done for.
     fn worst(&self) -> Option<&Call> {
-        let offloaded = self.calls.iter().filter(|call| call.offloaded > 0);
+        let all = self.calls.iter().chain(&self.levels);
+        let offloaded = all.filter(|call| call.offloaded > 0);
         offloaded.max_by(|a, b| a.quotient.total_cmp(&b.quotient))
     }
 
@@ -213,10 +214,10 @@ impl fmt::Display for Program {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shape = format!("{}×{}×{}", self.m, self.n, self.k);
-        let keep = if self.keep { " kept" } else { "" };
+        let there = if self.there { " there" } else { "" };
         write!(
             f,
-            "{:<6}{shape:>14} in {:<8}{:>3}/{:<3}{:>10.3} {:>10.3} {:>10.3} {:>7.2}{keep}",
+            "{:<6}{shape:>14} in {:<8}{:>3}/{:<3}{:>10.3} {:>10.3} {:>10.3} {:>7.2}{there}",
             self.call,
             self.ld,
             self.offloaded,
@@ -266,7 +267,7 @@ impl fmt::Display for Report {
         for (title, calls) in [
             ("Calls around the threshold", &self.calls),
             (
-                "Levels 1 and 2 as products, all offloaded, and on the CPU",
+                "Levels 1 and 2, with the matrices in system memory and with the device (there)",
                 &self.levels,
             ),
         ] {
@@ -310,7 +311,7 @@ mod tests {
         }
         for (offloaded, quotient) in [(0, 1.4), (7, 1.05), (7, 0.3)] {
             let line = format!(
-                r#"{{"call":{{"call":"dgemm","m":128,"n":128,"k":128,"ld":128,"keep":false,"rounds":7,
+                r#"{{"call":{{"call":"dgemm","m":128,"n":128,"k":128,"ld":128,"there":false,"rounds":7,
                 "offloaded":{offloaded},"coax_seconds":0.01,"call_seconds":0.005,"cpu_seconds":0.02,
                 "quotient":{quotient},"difference":0,"seen":1}}}}"#
             );

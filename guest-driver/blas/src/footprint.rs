@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The pages that the matrices of a call lie in, each counted once: blocks of one larger matrix, as
+//! LAPACK's calls have them, share pages.
+#![forbid(unsafe_code)]
+
+use coax::PageRange;
+
+use crate::matrix::Matrix;
+
+/// Pages of the program.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Footprint {
+    /// Ranges without a page in common, in order.
+    pub ranges: Vec<PageRange>,
+    /// Pages of matrices whose columns are far from each other, which are not looked for one by one.
+    pub spread: f64,
+}
+
+impl Footprint {
+    /// The pages of some matrices, those between columns that are near each other included.
+    pub fn of<T>(matrices: &[Matrix<T>]) -> Self {
+        let spread = matrices.iter().filter(|matrix| matrix.is_spread());
+        let spread = spread.map(Matrix::pages).sum();
+        let mut all: Vec<PageRange> = matrices.iter().filter_map(Matrix::range).collect();
+        all.sort_by_key(|range| range.addr);
+        let mut ranges: Vec<PageRange> = Vec::with_capacity(all.len());
+        for range in all {
+            match ranges.last_mut() {
+                Some(last) if range.addr <= last.addr + last.len => {
+                    let end = (range.addr + range.len).max(last.addr + last.len);
+                    last.len = end - last.addr;
+                }
+                _ => ranges.push(range),
+            }
+        }
+        Self { ranges, spread }
+    }
+
+    /// All of them.
+    pub fn pages(&self) -> f64 {
+        let near: u64 = self.ranges.iter().map(|range| range.pages()).sum();
+        near as f64 + self.spread
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix(address: usize, rows: usize, cols: usize, ld: usize) -> Matrix<f64> {
+        Matrix {
+            at: std::ptr::without_provenance_mut(address),
+            rows,
+            cols,
+            ld,
+        }
+    }
+
+    #[test]
+    fn blocks_of_one_matrix_share_their_pages() {
+        // Columns of two pages: an upper and a lower block, whose pages lie between each other.
+        let whole = matrix(0x10000, 1024, 64, 1024);
+        let (upper, lower) = (whole.block(0, 8, 64, 56), whole.block(64, 8, 960, 56));
+        let alone = Footprint::of(&[lower]).pages();
+        assert_eq!(Footprint::of(&[upper, lower]).pages(), alone);
+        assert_eq!(Footprint::of(&[lower, upper]).ranges.len(), 1);
+    }
+
+    #[test]
+    fn matrices_apart_are_ranges_of_their_own() {
+        let (low, high) = (matrix(0x10000, 512, 2, 512), matrix(0x40000, 512, 3, 512));
+        let footprint = Footprint::of(&[high, low]);
+        assert_eq!(footprint.ranges.len(), 2);
+        assert_eq!(footprint.pages(), 5.0);
+    }
+
+    #[test]
+    fn columns_far_from_each_other_are_counted_and_not_listed() {
+        let spread = matrix(0x10000, 512, 8, 1 << 20);
+        let footprint = Footprint::of(&[spread]);
+        assert!(footprint.ranges.is_empty());
+        assert_eq!(footprint.pages(), spread.pages());
+    }
+}
