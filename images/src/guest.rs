@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ const RECIPE: u32 = 3;
 const NEEDED_MIB: u64 = 1500;
 /// Builds kept: going back and forth between versions of the sources builds nothing.
 const KEPT_BUILDS: usize = 6;
+/// Longest use of a build: VMs are started from it as long as a suite runs.
+const LONGEST_USE: Duration = Duration::from_secs(12 * 3600);
 /// Folders and files of this checkout that the builds depend on.
 const INPUTS: &[&str] = &[
     "Cargo.toml",
@@ -286,7 +288,7 @@ fn applets() -> Result<Vec<String>> {
         .collect())
 }
 
-/// Keeps the newest [`KEPT_BUILDS`].
+/// Keeps the newest [`KEPT_BUILDS`], and all that somebody may still be running.
 fn remove_old_builds() -> Result<()> {
     let folder = cache::root()?.join("guest");
     let context = || format!("Cannot tidy {}", folder.display());
@@ -297,7 +299,9 @@ fn remove_old_builds() -> Result<()> {
     }
     builds.sort();
     let surplus = builds.len().saturating_sub(KEPT_BUILDS);
-    for (_, build) in builds.into_iter().take(surplus) {
+    let is_old = |time: &SystemTime| time.elapsed().is_ok_and(|age| age > LONGEST_USE);
+    let old = builds.into_iter().take(surplus);
+    for (_, build) in old.filter(|(time, _)| is_old(time)) {
         fs::remove_dir_all(&build).with_context(|| format!("Cannot remove {}", build.display()))?;
     }
     Ok(())

@@ -219,8 +219,12 @@ fn unbinding_brings_pages_back() -> CaseResult {
     same("memory", &memory.to_vec(), &content)
 }
 
-fn removing_the_pci_function_brings_pages_back() -> CaseResult {
-    let name = module::bound_device()?;
+/// Takes the device away while pages are in its memory and a command is under way, brings one back, and
+/// demands that nobody loses anything and that the new one works.
+fn pages_come_back(
+    away: impl FnOnce() -> Result<()>,
+    back: impl FnOnce() -> Result<()>,
+) -> CaseResult {
     let device = Device::open()?;
     let memory = Mapping::anonymous(LEN)?;
     let content = pattern::bytes(135, LEN);
@@ -228,11 +232,11 @@ fn removing_the_pci_function_brings_pages_back() -> CaseResult {
     device.take(&memory)?;
     let ring = Mapping::anonymous(LEN)?;
     let walk = list::start_endless(&device, &ring)?;
-    module::remove_function(&name)?;
+    away()?;
     refused("a walk without end", device.finish(walk), libc::ENODEV)?;
     same("memory without the device", &memory.to_vec(), &content)?;
     drop(device);
-    module::find_functions()?;
+    back()?;
     let again = Device::open()?;
     ensure!(
         again.digest(&memory)? == pattern::sha256(&content),
@@ -242,28 +246,22 @@ fn removing_the_pci_function_brings_pages_back() -> CaseResult {
     works()
 }
 
+fn removing_the_pci_function_brings_pages_back() -> CaseResult {
+    let name = module::bound_device()?;
+    pages_come_back(|| module::remove_function(&name), module::find_functions)
+}
+
 fn an_unplugged_device_gives_its_pages_back() -> CaseResult {
-    let device = Device::open()?;
-    let memory = Mapping::anonymous(LEN)?;
-    let content = pattern::bytes(136, LEN);
-    memory.write(0, &content);
-    device.take(&memory)?;
-    let ring = Mapping::anonymous(LEN)?;
-    let walk = list::start_endless(&device, &ring)?;
-    println!("{}", Request::UnplugDevice);
-    wait::until("The device being gone", || Ok(!module::has_device()))?;
-    refused("a walk without end", device.finish(walk), libc::ENODEV)?;
-    same("memory without the device", &memory.to_vec(), &content)?;
-    drop(device);
-    println!("{}", Request::PlugDevice);
-    wait::until("The device plugged in", || Ok(module::has_device()))?;
-    let again = Device::open()?;
-    ensure!(
-        again.digest(&memory)? == pattern::sha256(&content),
-        "Wrong digest"
-    );
-    drop(again);
-    works()
+    pages_come_back(
+        || {
+            println!("{}", Request::UnplugDevice);
+            wait::until("The device being gone", || Ok(!module::has_device()))
+        },
+        || {
+            println!("{}", Request::PlugDevice);
+            wait::until("The device plugged in", || Ok(module::has_device()))
+        },
+    )
 }
 
 fn a_device_stopped_with_its_guest_is_not_given_up() -> CaseResult {
