@@ -134,20 +134,25 @@ impl<T: OnCpu> Call<T> {
         let (model, cpu_flop) = known.ok_or(Reason::Small)?;
         let footprint = self.footprint();
         let pages = footprint.pages();
-        let mut cost = self.cost(pages, pages);
+        let (mut cost, mut there) = (self.cost(pages, pages), 0.0);
         if !model.is_worth(&cost, cpu_flop) {
             // Not if all pages have to move, but they may be where the device has them already.
+            let near = pages - footprint.spread;
             let in_place = self.cost(pages, footprint.spread);
-            if !model.is_worth(&in_place, cpu_flop) || !model.may_look(pages, &cost, cpu_flop) {
+            if !model.is_worth_there(&in_place, cpu_flop, near) {
                 return Err(Reason::Slower);
             }
-            cost = self.cost(pages, pages - session.in_place(&footprint.ranges));
-            if !model.is_worth(&cost, cpu_flop) {
+            let spots = footprint.spots();
+            let found = session.find(&spots);
+            let all = near / spots.len().max(1) as f64;
+            there = all * found.to_come_back;
+            cost = self.cost(pages, pages - all * found.in_place);
+            if !model.is_worth_there(&cost, cpu_flop, there) {
                 return Err(Reason::Slower);
             }
         }
         let delayed = model.slower(session.delay.factor());
-        if !delayed.is_worth(&cost, cpu_flop) {
+        if !delayed.is_worth_there(&cost, cpu_flop, there) {
             session.delay.forget();
             return Err(Reason::Slower);
         }

@@ -18,8 +18,8 @@ pub trait Device {
     /// when it touches them. What does not move is used where it is.
     fn fetch(&self, ranges: &[PageRange]);
 
-    /// Pages of ranges that the device uses where they are: in its memory, or of files and shared.
-    fn in_place(&self, ranges: &[PageRange]) -> f64;
+    /// Where the pages of ranges are.
+    fn find(&self, ranges: &[PageRange]) -> Found;
 
     /// Runs commands that do not depend on each other, and tells of each whether it was done. When this
     /// returns the device has let go of the memory. A command that failed may have written a part of
@@ -30,6 +30,15 @@ pub trait Device {
     /// Memory that the commands read is not written during the call, and memory that they write is not
     /// accessed; either may be any mapped or unmapped address.
     unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>>;
+}
+
+/// Pages, counted by where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Those that the device uses where they are: in its memory, or of files and shared.
+    pub in_place: f64,
+    /// Those of them that come to the CPU when it touches them.
+    pub to_come_back: f64,
 }
 
 /// alpha·op(A)·op(B) + beta·C.

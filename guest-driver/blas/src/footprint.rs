@@ -3,9 +3,13 @@
 //! LAPACK's calls have them, share pages.
 #![forbid(unsafe_code)]
 
+use coax::abi::wire::PAGE_SIZE;
 use coax::PageRange;
 
 use crate::matrix::Matrix;
+
+/// Pages that are asked for to know where all are.
+const SPOTS: u64 = 16;
 
 /// Pages of the program.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +38,26 @@ impl Footprint {
             }
         }
         Self { ranges, spread }
+    }
+
+    /// A few pages from all over the ranges, or all if there are few: where those are the others will be.
+    pub fn spots(&self) -> Vec<PageRange> {
+        let pages: u64 = self.ranges.iter().map(|range| range.pages()).sum();
+        let count = pages.min(SPOTS);
+        let mut wanted = (0..count)
+            .map(|n| (2 * n + 1) * pages / (2 * count))
+            .peekable();
+        let (mut spots, mut before) = (Vec::with_capacity(count as usize), 0);
+        for range in &self.ranges {
+            while let Some(page) = wanted.next_if(|&page| page < before + range.pages()) {
+                spots.push(PageRange::new(
+                    range.addr + (page - before) * PAGE_SIZE,
+                    PAGE_SIZE,
+                ));
+            }
+            before += range.pages();
+        }
+        spots
     }
 
     /// All of them.
@@ -72,6 +96,21 @@ mod tests {
         let footprint = Footprint::of(&[high, low]);
         assert_eq!(footprint.ranges.len(), 2);
         assert_eq!(footprint.pages(), 5.0);
+    }
+
+    #[test]
+    fn spots_are_pages_of_all_ranges_by_their_size() {
+        let (low, high) = (matrix(0x10000, 512, 8, 512), matrix(0x40000, 512, 24, 512));
+        let spots = Footprint::of(&[low, high]).spots();
+        assert_eq!(spots.len(), 16);
+        assert_eq!(spots.iter().filter(|spot| spot.addr < 0x40000).count(), 4);
+        assert!(spots
+            .iter()
+            .all(|spot| spot.len == PAGE_SIZE && spot.addr < 0x40000 + 24 * 4096));
+        let few = Footprint::of(&[matrix(0x10000, 512, 3, 512)]);
+        let addresses: Vec<_> = few.spots().iter().map(|spot| spot.addr).collect();
+        assert_eq!(addresses, [0x10000, 0x11000, 0x12000]);
+        assert!(Footprint::default().spots().is_empty());
     }
 
     #[test]

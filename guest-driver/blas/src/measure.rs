@@ -82,9 +82,6 @@ fn try_device<T: Real, D: Device>(device: &D, pool: &Pool) -> Option<Model> {
     let call = Call::Gemm(second.product());
     let footprint = call.footprint();
     let pages = footprint.pages();
-    let looked = best(2, || {
-        device.in_place(&footprint.ranges);
-    });
     let flops = call.flops();
     let column = Call::Gemm(second.vector()).footprint().pages();
     let touch = (vector - command).max(0.0) / column;
@@ -93,8 +90,8 @@ fn try_device<T: Real, D: Device>(device: &D, pool: &Pool) -> Option<Model> {
         device_flop: (warm - command - pages * touch).max(0.5 * (warm - command)) / flops,
         touch,
         page: ((cold - warm).max(0.0) + (home - stay).max(0.0)) / pages,
+        back: (home - stay).max(0.0) / pages,
         command,
-        look: looked / pages,
     })
 }
 

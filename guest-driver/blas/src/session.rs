@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use coax::abi::uapi::{MAX_RANGE_BYTES, NO_NODE};
-use coax::{Command, CommandId, Context, Error, PageRange};
+use coax::abi::uapi::MAX_RANGE_BYTES;
+use coax::{Command, CommandId, Context, Error, Info, PageRange, MODE_PRIVATE, NO_NODE};
 
 use crate::cpu::OnCpu;
-use crate::device::Device;
+use crate::device::{Device, Found};
 use crate::measure;
 use crate::model::{Delay, Model, MEASURED_FLOPS};
 use crate::outcome::Reason;
@@ -43,6 +43,8 @@ pub struct Session {
     contexts: ManuallyDrop<Vec<Context>>,
     /// Pages move to the device when it touches them: its memory is no memory node.
     moving: bool,
+    /// A CPU's access brings a page back: device memory is private.
+    faulting: bool,
     /// Memory beside the program's.
     pub pool: Pool,
     /// How much longer than measured calls of both precisions take.
@@ -88,13 +90,14 @@ fn current() -> Option<&'static Session> {
     if now < RETRY_AT.load(SeqCst) {
         return None;
     }
-    let Ok((contexts, moving)) = open() else {
+    let Ok((contexts, info)) = open() else {
         RETRY_AT.store(now + RETRY_MS, SeqCst);
         return None;
     };
     let session = Box::into_raw(Box::new(Session {
         contexts: ManuallyDrop::new(contexts),
-        moving,
+        moving: info.node == NO_NODE,
+        faulting: info.mode == MODE_PRIVATE,
         pool: Pool::new(),
         delay: Delay::new(),
         single: OnceLock::new(),
@@ -118,8 +121,8 @@ fn current() -> Option<&'static Session> {
     }
 }
 
-/// A context for each engine, or as many as there are to be had, and whether pages move.
-fn open() -> Result<(Vec<Context>, bool), Error> {
+/// A context for each engine, or as many as there are to be had, and what the device is.
+fn open() -> Result<(Vec<Context>, Info), Error> {
     let device = &settings().device;
     let first = Context::open_path(device)?;
     let info = first.info()?;
@@ -127,7 +130,7 @@ fn open() -> Result<(Vec<Context>, bool), Error> {
     // The driver deals engines out to contexts in turn.
     let others = (1..engines).map_while(|_| Context::open_path(device).ok());
     let contexts = std::iter::once(first).chain(others).collect();
-    Ok((contexts, info.node == NO_NODE))
+    Ok((contexts, info))
 }
 
 /// What a child of `fork` does before anything else.
@@ -276,13 +279,21 @@ impl Device for Session {
         }
     }
 
-    fn in_place(&self, ranges: &[PageRange]) -> f64 {
+    fn find(&self, ranges: &[PageRange]) -> Found {
         let Some(context) = self.contexts.first() else {
-            return 0.0;
+            return Found::default();
         };
         // What is not known has to move.
-        let found = parts(ranges).filter_map(|part| context.residency(part).ok());
-        found.map(|pages| (pages.device + pages.file) as f64).sum()
+        let known = parts(ranges).filter_map(|part| context.residency(part).ok());
+        known.fold(Found::default(), |found, pages| Found {
+            in_place: found.in_place + (pages.device + pages.file) as f64,
+            to_come_back: found.to_come_back
+                + if self.faulting {
+                    pages.device as f64
+                } else {
+                    0.0
+                },
+        })
     }
 
     unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>> {
@@ -322,6 +333,7 @@ mod tests {
         Box::leak(Box::new(Session {
             contexts: ManuallyDrop::new(Vec::new()),
             moving: false,
+            faulting: false,
             pool: Pool::new(),
             delay: Delay::new(),
             single: OnceLock::new(),

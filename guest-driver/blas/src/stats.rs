@@ -242,13 +242,13 @@ fn json() -> String {
                 device_flop,
                 touch,
                 page,
+                back,
                 command,
-                look,
             } = model;
             let _ = write!(
                 json,
-                ",\"measured_{name}\":{{\"device_flop_s\":{device_flop:e},\"touch_s\":{touch:e},\"page_s\":{page:e},\
-                 \"command_s\":{command:e},\"look_s\":{look:e}}}"
+                ",\"measured_{name}\":{{\"device_flop_s\":{device_flop:e},\"touch_s\":{touch:e},\"page_s\":{page:e},\"back_s\":{back:e},\
+                 \"command_s\":{command:e}}}"
             );
         }
     }

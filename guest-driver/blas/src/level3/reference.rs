@@ -11,7 +11,7 @@ use coax::abi::wire::{self, GEMM_TRANS_A, GEMM_TRANS_B};
 use coax::{Command, PageRange};
 
 use crate::cpu::{Cpu, Int};
-use crate::device::{Device, Product};
+use crate::device::{Device, Found, Product};
 use crate::level3::symm::Symm;
 use crate::level3::syrk::Syrk;
 use crate::level3::trsm::Trsm;
@@ -73,8 +73,8 @@ impl Device for TestDevice {
 
     fn fetch(&self, _ranges: &[PageRange]) {}
 
-    fn in_place(&self, _ranges: &[PageRange]) -> f64 {
-        0.0
+    fn find(&self, _ranges: &[PageRange]) -> Found {
+        Found::default()
     }
 
     unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>> {
