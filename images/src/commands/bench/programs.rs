@@ -40,7 +40,7 @@ const PYTHON: &str = "/usr/bin/python3";
 const MEMORY: Bytes = Bytes::gib(3);
 /// All matrices of the largest product, several times.
 const DEVICE_MEMORY: Bytes = Bytes::gib(1);
-/// Some ten minutes under TCG, several times as many on a busy host and with `--full`.
+/// Minutes under TCG, many times as many on a busy host and with `--full`.
 const VM_LIMIT: Duration = Duration::from_secs(90 * 60);
 /// Lines of the guest, for the estimate.
 const EXPECTED_LINES: u64 = 73;
