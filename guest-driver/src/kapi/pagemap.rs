@@ -280,12 +280,13 @@ impl<T: PagemapOps> Pagemap<T> {
     ///
     /// # Safety
     ///
-    /// The ranges exist and end where they began to be memory of one kind; nobody else uses them.
+    /// Each range lies in this memory or in system memory as a whole; nobody else uses them.
     pub(super) unsafe fn copy_by_cpu(&self, to: u64, from: Option<u64>, bytes: u64) {
         let to = self.virt(to);
-        // SAFETY: Both ranges are mapped, by the contract for so many bytes, and the caller's alone.
         match from {
+            // SAFETY: Both ranges are mapped, by the contract for so many bytes, and the caller's alone.
             Some(from) => unsafe { to.copy_from_nonoverlapping(self.virt(from), bytes as usize) },
+            // SAFETY: As above.
             None => unsafe { to.write_bytes(0, bytes as usize) },
         }
     }
