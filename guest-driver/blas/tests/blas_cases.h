@@ -271,7 +271,7 @@ static void P(vectors)(void)
 /* A matrix that a product has left with the device, and vectors by which it is multiplied then. */
 static void P(resident)(void)
 {
-	int n = 1024, few = 64, one = 1;
+	int n = 1536, few = 64, one = 1;
 	size_t count = (size_t)n * n;
 	T alpha = 1, zero = 0, *a = P(numbers)(count), *b = P(numbers)((size_t)n * few);
 	T *c = P(numbers)((size_t)n * few);

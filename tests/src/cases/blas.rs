@@ -176,8 +176,8 @@ fn vectors_go_where_the_matrix_is() -> CaseResult {
     let offloaded = |routine: &str| report["routines"][routine].as_u64().unwrap_or(0);
     let number = |value: &Value| value.as_f64().context("Not measured");
     let on_device = |what: &str| number(&report["measured_double"][what]);
-    // A matrix of 1024² doubles.
-    let (flops, pages) = (2.0 * 1024.0 * 1024.0, 2048.0);
+    // A matrix of 1536² doubles.
+    let (flops, pages) = (2.0 * 1536.0 * 1536.0, 4608.0);
     let on_cpu = flops * number(&report["cpu_flop_s"]["dgemv"])?;
     let there = flops * on_device("device_flop_s")?
         + pages * on_device("touch_s")?

@@ -169,6 +169,9 @@ impl Guest {
             front_end.set_vring_kick(n, &queue.kick).unwrap();
             front_end.set_vring_enable(n, true).unwrap();
         }
+        // None of these messages is answered. When a later one is, they have had their effect: until
+        // then an engine finds its queue stopped, and a reset passes over what lies in it.
+        front_end.get_features().unwrap();
     }
 
     /// Stops all queues, as QEMU does when the VM is paused; tells where they stopped.
