@@ -175,6 +175,9 @@ pub struct Test {
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..=1440))]
     pub minutes: u32,
+    /// Step of a pass that the suite `soak` begins with; a run says where to go on
+    #[arg(long, value_name = "STEP", default_value_t = 0)]
+    pub from: u32,
     /// Guest kernel that the guests of all suites run on
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub kernel: Variant,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The soak: stock programs in a storm of moving pages, for a long time.
 //!
-//! The guest half ([`guest`]) has the workloads take turns under `coaxctl storm` at its highest
-//! rate, a part of each in a turn, until the time is over, and compares what each part comes to with
-//! what it came to without a storm. It tells the host what happens by [`event`]s. The host half
+//! The guest half ([`guest`]) runs parts of workloads under `coaxctl storm` at its highest rate, in the
+//! order of a [`pass`], until the time is over, and compares what each comes to with what it came to
+//! without a storm. It tells the host what happens by [`event`]s. The host half
 //! (`host`) boots a VM for each mode with this machine's files as its root, shows the events, and sums
 //! them up.
 //!
@@ -13,4 +13,5 @@ pub mod event;
 pub mod guest;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod pass;
 pub mod workload;

@@ -19,6 +19,7 @@ use coax_images::launch::end_children_on_signals;
 use coax_images::sqlite;
 use vm_tests::case::Mode;
 use vm_tests::soak::host::{self, Report, Settings};
+use vm_tests::soak::pass::pass;
 
 /// Run stock programs while their memory moves to the device and back, and compare.
 #[derive(Debug, Parser)]
@@ -30,6 +31,9 @@ struct Args {
     /// Least minutes of storm in each mode; what is running then is finished.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: u64,
+    /// Begin with this step of a pass, which has each part of each workload once; a run says where to go on.
+    #[arg(long, value_name = "STEP", default_value_t = 0, value_parser = step)]
+    from: usize,
     /// Also write the report as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -63,6 +67,7 @@ fn run(args: &Args) -> Result<bool> {
         sqlite: sqlite::built()?,
         time: Duration::from_secs(args.minutes * 60),
         accel: args.accel,
+        from: args.from,
     };
     let mut known = BTreeMap::new();
     let mut modes = Vec::new();
@@ -71,10 +76,21 @@ fn run(args: &Args) -> Result<bool> {
             modes.push(host::soak(&settings, mode, &mut known)?);
         }
     }
-    let report = Report::new(args.kernel.name(), args.minutes, modes);
+    let report = Report::new(args.kernel.name(), args.minutes, args.from, modes);
     print!("{report}{}", report.ktap());
     if let Some(file) = json {
         serde_json::to_writer_pretty(file, &report).context("Writing the JSON report")?;
     }
     Ok(report.passed())
+}
+
+/// Reads a step of a pass.
+fn step(text: &str) -> Result<usize, String> {
+    let steps = pass().len();
+    let step = text.parse().map_err(|error| format!("{error}"))?;
+    if step < steps {
+        Ok(step)
+    } else {
+        Err(format!("a pass has steps 0 to {}", steps - 1))
+    }
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Plan {
     /// Least time in storms.
     pub seconds: u64,
+    /// The step of a pass to begin with.
+    pub from: usize,
     /// The source of SQLite, with its tests.
     pub sqlite_source: PathBuf,
     /// Where SQLite was built.
@@ -48,6 +50,8 @@ pub enum Event {
     End {
         /// How many.
         rounds: usize,
+        /// The step of a pass that would have come next.
+        next: usize,
     },
 }
 
@@ -56,8 +60,8 @@ pub enum Event {
 pub struct Progress {
     /// Name of the part that runs.
     pub part: String,
-    /// Turns of all workloads before this one.
-    pub turn: usize,
+    /// The step of a pass that it is.
+    pub step: usize,
     /// Whether it runs in a storm.
     pub storm: bool,
     /// Seconds of storm left.

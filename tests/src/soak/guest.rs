@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The guest half: the turns.
+//! The guest half: one part after the other, until the time is over.
 #![forbid(unsafe_code)]
 
 mod compare;
@@ -7,16 +7,17 @@ mod data;
 mod moved;
 mod run;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use super::event::{Event, Plan, Progress, Reference, Round, Storm};
-use super::workload::{self, Workload};
+use super::pass::{pass, Step};
+use super::workload;
 use moved::Moved;
 use run::{Ended, Runner};
 
@@ -40,18 +41,30 @@ pub fn run(plan: &Path) -> Result<()> {
         total: Duration::from_secs(plan.seconds),
         spent: Duration::ZERO,
         rounds: 0,
+        ran: BTreeSet::new(),
     };
-    let mut turn = 0;
-    while turn == 0 || soak.spent < soak.total {
-        for workload in &workload::ALL {
-            if turn == 0 || soak.spent < soak.total {
-                soak.round(workload, turn)?;
-            }
+    let pass = pass();
+    ensure!(
+        plan.from < pass.len(),
+        "A pass has no step {}, only {}",
+        plan.from,
+        pass.len()
+    );
+    let mut next = plan.from;
+    for (number, step) in pass.iter().enumerate().cycle().skip(plan.from) {
+        if soak.spent < soak.total {
+            soak.round(step, number)?;
+            next = (number + 1) % pass.len();
+        } else if soak.ran.len() == workload::ALL.len() {
+            break;
+        } else if !soak.ran.contains(step.workload.name) {
+            // Whatever the time, there is a round of each workload.
+            soak.round(step, number)?;
         }
-        turn += 1;
     }
     tell(&Event::End {
         rounds: soak.rounds,
+        next,
     })
 }
 
@@ -63,17 +76,19 @@ struct Soak {
     total: Duration,
     spent: Duration,
     rounds: usize,
+    /// Names of workloads that had a round.
+    ran: BTreeSet<&'static str>,
 }
 
 impl Soak {
     /// A part of the workload in a storm, and before it without one if that has not been done.
-    fn round(&mut self, workload: &Workload, turn: usize) -> Result<()> {
-        let (part, args) = workload.parts[turn % workload.parts.len()];
-        let name = workload.part_name(part);
+    fn round(&mut self, step: &Step, number: usize) -> Result<()> {
+        let workload = step.workload;
+        let name = workload.part_name(step.part);
         let reference = match self.known.get(&name) {
             Some(known) => known.clone(),
             None => {
-                let (ended, _) = self.run(workload, &name, args, turn, false)?;
+                let (ended, _) = self.run(step, &name, number, false)?;
                 let reference = Reference {
                     result: ended.result,
                     seconds: ended.duration.as_secs_f64(),
@@ -86,7 +101,7 @@ impl Soak {
                 reference
             }
         };
-        let (ended, storm) = self.run(workload, &name, args, turn, true)?;
+        let (ended, storm) = self.run(step, &name, number, true)?;
         self.spent += ended.duration;
         let mut problems = compare::differences(&reference.result, &ended.result);
         if !problems.is_empty() {
@@ -98,6 +113,7 @@ impl Soak {
             problems.extend(run::kernel_log());
         }
         self.rounds += 1;
+        self.ran.insert(workload.name);
         tell(&Event::Round(Round {
             workload: workload.name.to_owned(),
             part: name,
@@ -110,10 +126,9 @@ impl Soak {
 
     fn run(
         &mut self,
-        workload: &Workload,
+        step: &Step,
         name: &str,
-        args: &str,
-        turn: usize,
+        number: usize,
         storm: bool,
     ) -> Result<(Ended, (Storm, Option<String>))> {
         let Soak {
@@ -124,11 +139,11 @@ impl Soak {
             ..
         } = self;
         let ended = runner
-            .run(workload.script, args, storm, |elapsed| {
+            .run(step.workload.script, step.args, storm, |elapsed| {
                 let in_storms = *spent + if storm { elapsed } else { Duration::ZERO };
                 tell(&Event::Progress(Progress {
                     part: name.to_owned(),
-                    turn,
+                    step: number,
                     storm,
                     left: total.saturating_sub(in_storms).as_secs(),
                     moved: moved.pages()?,

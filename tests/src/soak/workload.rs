@@ -34,7 +34,7 @@ pub struct Workload {
     pub name: &'static str,
     /// File name of its script in `scripts`.
     pub script: &'static str,
-    /// Its parts, each a name and the script's arguments, separated by blanks. They take turns.
+    /// Its parts, each a name and the script's arguments, separated by blanks. They run in this order.
     pub parts: &'static [(&'static str, &'static str)],
 }
 
@@ -45,7 +45,7 @@ impl Workload {
     }
 }
 
-/// All, in the order of their turns.
+/// All, in the order in which they begin.
 pub const ALL: [Workload; 4] = [
     Workload {
         name: "python",

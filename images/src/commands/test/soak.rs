@@ -33,6 +33,7 @@ pub fn run(
     sqlite::build(install)?;
     let mut soak = Command::new(suites::test_program("coax-soak")?);
     soak.args(["--minutes", &options.minutes.to_string()])
+        .args(["--from", &options.from.to_string()])
         .args(["--accel", &suites::accel_name(options)?])
         .args(["--kernel", options.kernel.name()]);
     if let Some(mode) = options.mode {

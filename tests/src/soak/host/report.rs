@@ -22,6 +22,8 @@ pub struct Soaked {
     rounds: Vec<Round>,
     /// Rounds that the guest says it has told of, once all have run.
     told: Option<usize>,
+    /// The step of a pass to go on with.
+    next: Option<usize>,
     /// Why the VM is not to be trusted, with the evidence.
     pub bad_end: Option<String>,
 }
@@ -48,6 +50,8 @@ struct Sums {
 pub struct Report {
     kernel: &'static str,
     minutes: u64,
+    /// The step of a pass that each mode began with.
+    from: usize,
     modes: Vec<Soaked>,
 }
 
@@ -64,6 +68,7 @@ impl Soaked {
             workloads: workload::ALL.iter().map(sums).collect(),
             rounds: Vec::new(),
             told: None,
+            next: None,
             bad_end: None,
         }
     }
@@ -76,7 +81,10 @@ impl Soaked {
             }
             Event::Progress(_) => {}
             Event::Round(round) => self.round(round),
-            Event::End { rounds } => self.told = Some(*rounds),
+            Event::End { rounds, next } => {
+                self.told = Some(*rounds);
+                self.next = Some(*next);
+            }
         }
     }
 
@@ -115,11 +123,12 @@ impl Soaked {
 }
 
 impl Report {
-    /// A report on storms of so many minutes each.
-    pub fn new(kernel: &'static str, minutes: u64, modes: Vec<Soaked>) -> Self {
+    /// A report on storms of so many minutes each, which began with the step `from`.
+    pub fn new(kernel: &'static str, minutes: u64, from: usize, modes: Vec<Soaked>) -> Self {
         Report {
             kernel,
             minutes,
+            from,
             modes,
         }
     }
@@ -238,17 +247,18 @@ mod tests {
         let mut events = each_once();
         events.push(Event::End {
             rounds: workload::ALL.len(),
+            next: 4,
         });
-        let report = Report::new("base", 20, vec![soaked(&events)]);
+        let report = Report::new("base", 20, 0, vec![soaked(&events)]);
         assert!(report.passed());
         assert!(report.ktap().contains("ok 5 numa.the_vm_ends_well"));
-        assert!(!Report::new("base", 20, Vec::new()).passed());
+        assert!(!Report::new("base", 20, 0, Vec::new()).passed());
     }
 
     #[test]
     fn it_has_failed_when_a_workload_differed_or_never_ran_or_the_end_is_missing() {
-        let passed = |events: &[Event]| Report::new("base", 20, vec![soaked(events)]).passed();
-        let end = |rounds| Event::End { rounds };
+        let passed = |events: &[Event]| Report::new("base", 20, 0, vec![soaked(events)]).passed();
+        let end = |rounds| Event::End { rounds, next: 0 };
         assert!(!passed(&each_once()));
         assert!(!passed(&[end(0)]));
         let mut events = each_once();
@@ -266,7 +276,7 @@ mod tests {
         let soaked = soaked(&events);
         let sums = &soaked.workloads[0];
         assert_eq!((sums.rounds, sums.parts, sums.pages_over), (2, 1, 60));
-        let text = Report::new("base", 20, vec![soaked]).to_string();
+        let text = Report::new("base", 20, 0, vec![soaked]).to_string();
         let row: Vec<&str> = text
             .lines()
             .nth(1)

@@ -38,13 +38,15 @@ impl Show {
                     println!("{mode}:   {problem}");
                 }
             }
-            Event::End { rounds } => println!("{mode}: done, {rounds} rounds"),
+            Event::End { rounds, next } => {
+                println!("{mode}: done, {rounds} rounds; `--from {next}` goes on from here");
+            }
         }
     }
 
     fn progress(&mut self, progress: &Progress) {
         let Progress {
-            part, storm, turn, ..
+            part, storm, step, ..
         } = progress;
         let recent = self.last.as_ref().is_some_and(|(last, in_storm, shown)| {
             last == part && in_storm == storm && shown.elapsed() < INTERVAL
@@ -59,9 +61,8 @@ impl Show {
             "without a storm"
         };
         eprintln!(
-            "{}: turn {}, {part} {place}; {} of storm left, {} pages moved so far",
+            "{}: step {step}, {part} {place}; {} of storm left, {} pages moved so far",
             self.mode,
-            turn + 1,
             seconds(Duration::from_secs(progress.left)),
             progress.moved,
         );

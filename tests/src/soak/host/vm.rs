@@ -37,6 +37,8 @@ pub struct Settings {
     pub sqlite: Sqlite,
     /// Least time in storms.
     pub time: Duration,
+    /// The step of a pass to begin with.
+    pub from: usize,
     /// How VMs are accelerated.
     pub accel: Choice,
 }
@@ -53,6 +55,7 @@ pub fn soak(
 ) -> Result<Soaked> {
     let plan = Plan {
         seconds: settings.time.as_secs(),
+        from: settings.from,
         sqlite_source: settings.sqlite.source.clone(),
         sqlite_build: settings.sqlite.build.clone(),
         known: known.clone(),
