@@ -20,13 +20,14 @@ use crate::{
     kapi::{
         chardev,
         misc::this_cpu,
+        node::MemoryNode,
         node_memory::{self, NodeMemory},
         pagemap::{Kind, Pagemap},
         virtio::{Driver, ShmRegion, VirtioDevice},
         work::{Work, Worker},
     },
     link::Link,
-    memory::{DeviceMemory, Memory},
+    memory::{DeviceMemory, Memory, Supply},
     migration, new_worker, show, uapi, wire,
 };
 use kernel::{
@@ -176,25 +177,21 @@ impl Device {
     }
 
     /// The memory node that the device memory is, with `MODE_NUMA`.
-    pub(crate) fn node(&self) -> Option<u32> {
+    pub(crate) fn node(&self) -> Option<MemoryNode> {
         self.node.as_ref().map(|node| node.node())
     }
 
-    /// Pages of the device memory not in use.
-    pub(crate) fn free_pages(&self, memory: &DeviceMemory) -> u64 {
-        match &self.node {
-            Some(node) => node.free_pages(),
-            None => memory.data().free_pages(),
+    /// `POLICY_*` of a new context. Memory of a node is used only when that is asked for.
+    pub(crate) fn first_policy(&self) -> u32 {
+        match self.node {
+            Some(_) => self.most_eager_policy().max(uapi::POLICY_ON_REQUEST),
+            None => self.most_eager_policy(),
         }
     }
 
-    /// `POLICY_*` of a new context, and the most eager one that it may have.
-    pub(crate) fn first_policy(&self) -> u32 {
-        let policy = *crate::module_parameters::policy.value();
-        match self.node {
-            Some(_) => policy.max(uapi::POLICY_ON_REQUEST),
-            None => policy,
-        }
+    /// The most eager `POLICY_*` that a context may have.
+    pub(crate) fn most_eager_policy(&self) -> u32 {
+        *crate::module_parameters::policy.value()
     }
 
     /// First command identifier for a new context.
@@ -401,12 +398,11 @@ impl Driver for Device {
             Kind::Node => Some(node_for(vdev, region)?),
             _ => None,
         };
-        // The pages of a node are not the driver's to give out.
-        let pages = match kind {
-            Kind::Node => 0,
-            _ => (region.len() / wire::PAGE_SIZE) as usize,
+        let supply = match &node {
+            Some(node) => Supply::Node(node.node()),
+            None => Supply::Own((region.len() / wire::PAGE_SIZE) as usize),
         };
-        let memory = Pagemap::new(kind, region, c"coax", Memory::new(link.clone(), pages)?)
+        let memory = Pagemap::new(kind, region, c"coax", Memory::new(link.clone(), supply)?)
             .inspect_err(|error| {
                 let (mib, at) = (region.len() >> 20, region.start());
                 dev_err!(
@@ -478,7 +474,7 @@ impl Driver for Device {
                     "coax: {} MiB at {:#x} cannot become memory of node {}: {:?}\n",
                     mib,
                     base,
-                    node.node(),
+                    node.node().number(),
                     error
                 );
             })?;

@@ -220,7 +220,11 @@ impl Faults {
         let found = self.mirror.policies.at(va);
         let pages = (found.range.end.min(vma.end() as u64) - va) / PAGE_SIZE;
         let npages = (request.npages.get() as usize).min(pages as usize);
-        Ok((va, npages, found.rule.policy))
+        let policy = match self.device.node() {
+            Some(node) if !node.is_for(vma) => found.rule.policy.max(uapi::POLICY_ON_REQUEST),
+            _ => found.rule.policy,
+        };
+        Ok((va, npages, policy))
     }
 
     /// Moves the pages wanted, and those around them that are present, to device memory: all of a
@@ -235,7 +239,7 @@ impl Faults {
         write: bool,
         scratch: &mut Scratch,
     ) -> bool {
-        if memory.data().free_pages() == 0 {
+        if !memory.data().has_room() {
             self.device.link.stats.device_full.add(npages as u64);
             return false;
         }
@@ -247,6 +251,7 @@ impl Faults {
         let Some(vma) = guard
             .vma_lookup(va as usize)
             .filter(|vma| mm::may_migrate(vma))
+            .filter(|vma| self.device.node().is_none_or(|node| node.is_for(vma)))
         else {
             return false;
         };
@@ -347,7 +352,7 @@ impl Faults {
     ) {
         self.device.link.stats.translation_requests.add(1);
         let head = head(wire::MSG_TRANSLATION_COMPLETION, request, 0);
-        let room = memory.data().is_accepting() && memory.data().free_pages() > 0;
+        let room = memory.data().has_room();
         let answered = self
             .notifier
             .mm()

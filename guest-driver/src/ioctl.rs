@@ -63,9 +63,11 @@ fn info(context: &Context, arg: usize) -> Result {
             max_contexts: device.max_contexts,
             command_queues: device.link.command_queues() as u32,
             device_pages: memory.pages() as u64,
-            free_pages: device.free_pages(&memory),
+            free_pages: memory.data().free_pages(),
             first_pfn: if is_admin() { memory.first_pfn() } else { 0 },
-            node: device.node().unwrap_or(uapi::NO_NODE),
+            node: device
+                .node()
+                .map_or(uapi::NO_NODE, |node| node.number() as u32),
             policy: device.first_policy(),
         },
     )

@@ -13,6 +13,7 @@ pub(crate) mod irqlock;
 pub(crate) mod migrate;
 pub(crate) mod misc;
 pub(crate) mod mm;
+pub(crate) mod node;
 pub(crate) mod node_memory;
 pub(crate) mod notifier;
 pub(crate) mod page;

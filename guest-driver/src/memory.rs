@@ -14,6 +14,7 @@ use crate::{
     kapi::{
         irqlock::IrqSpinLock,
         migrate::Fault,
+        node::MemoryNode,
         page::PMD_PAGES,
         pagemap::{FaultError, Pagemap, PagemapOps},
     },
@@ -55,23 +56,38 @@ impl Pages {
     }
 }
 
+/// Who gives device memory out.
+#[derive(Clone, Copy)]
+pub(crate) enum Supply {
+    /// The driver, so many pages.
+    Own(usize),
+    /// The kernel, as memory of this node.
+    Node(MemoryNode),
+}
+
 /// The allocator and what copying needs.
 #[pin_data]
 pub(crate) struct Memory {
     /// The device.
     pub(crate) link: Arc<Link>,
+    // None where the pages are the driver's to give out.
+    node: Option<MemoryNode>,
     #[pin]
     pages: IrqSpinLock<Pages>,
     accepting: Atomic<bool>,
 }
 
 impl Memory {
-    /// `pages` free pages.
+    /// Memory from `supply`.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new(link: Arc<Link>, pages: usize) -> Result<impl PinInit<Self>> {
+    pub(crate) fn new(link: Arc<Link>, supply: Supply) -> Result<impl PinInit<Self>> {
+        let (pages, node) = match supply {
+            Supply::Own(pages) => (pages, None),
+            Supply::Node(node) => (0, Some(node)),
+        };
         let mut words = KVVec::new();
         words.resize(words_for(pages), 0, GFP_KERNEL)?;
         let pages = Pages {
@@ -80,6 +96,7 @@ impl Memory {
         };
         Ok(pin_init!(Self {
             link,
+            node,
             pages <- new_irqlock!(pages, "coax_pages"),
             accepting: Atomic::new(true),
         }))
@@ -87,8 +104,25 @@ impl Memory {
 
     /// Pages not in use.
     pub(crate) fn free_pages(&self) -> u64 {
+        if let Some(node) = self.node {
+            return node.free_pages();
+        }
         let pages = self.pages.lock();
         (pages.map.free() + pages.cleared.len()) as u64
+    }
+
+    /// Whether anything can move here.
+    pub(crate) fn has_room(&self) -> bool {
+        self.is_accepting()
+            && match self.node {
+                Some(node) => node.has_room(),
+                None => self.free_pages() > 0,
+            }
+    }
+
+    /// The node of which the kernel gives this memory out.
+    pub(crate) fn node(&self) -> Option<MemoryNode> {
+        self.node
     }
 
     /// Whether pages are given out.

@@ -30,7 +30,7 @@ use crate::{
         migrate::{Migration, PageArrays, Select, Source},
         misc::boottime_ns,
         mm,
-        page::{LockedFolio, PMD_PAGES},
+        page::{LockedFolio, PagePtr, PMD_PAGES},
     },
     link::Pending,
     memory::{CopyBatch, DeviceMemory},
@@ -102,8 +102,11 @@ fn depart<'a>(
     let hugepage = vma.flags() & flags::HUGEPAGE != 0;
     // Of these mappings each page has to be looked at.
     let mixed = !mm::is_anonymous(vma) || vma.flags() & flags::MERGEABLE != 0;
+    // To the kernel pages of a node are system memory wherever they are, and may be in the swap cache.
+    let of_node = memory.data().node().is_some();
+    let moves = |page: PagePtr| memory.index_of(page).is_none() && !page.is_under_writeback();
     let is_wanted = |i: usize, source: Source| match source.page {
-        Some(page) => !mixed || page.is_plain_anon(),
+        Some(page) => (!mixed || page.is_plain_anon()) && (!of_node || moves(page)),
         None if source.order > 0 => covered || wish.fill_large && hugepage,
         None => wish.fill.contains(&(start + i * PAGE_SIZE)),
     };

@@ -27,7 +27,7 @@ pub enum Mode {
 impl Mode {
     /// All modes, in the order in which they are run.
     pub const ALL: [Mode; 3] = [Mode::Private, Mode::Coherent, Mode::Numa];
-    /// Those in which the driver moves pages, also because the device touches them.
+    /// Those in which the driver moves pages, and when the device touches them unless told otherwise.
     pub const MOVING: [Mode; 2] = [Mode::Private, Mode::Coherent];
 
     /// The mode's name in options and reports.

@@ -26,6 +26,7 @@ pub mod mapping_changes;
 pub mod migration;
 pub mod no_migration;
 pub mod numa;
+pub mod numa_faults;
 pub mod numa_files;
 pub mod numa_removal;
 pub mod numpy;
@@ -40,7 +41,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 35] = [
+const SUBJECTS: [Subject; 36] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -53,6 +54,7 @@ const SUBJECTS: [Subject; 35] = [
     large::SUBJECT,
     observability::SUBJECT,
     numa::SUBJECT,
+    numa_faults::SUBJECT,
     numa_files::SUBJECT,
     kernel_access::SUBJECT,
     ioctl::SUBJECT,

@@ -61,8 +61,8 @@ pub const MODE_PRIVATE: u32 = 0;
 /// Device memory is device-coherent: the CPU accesses it in place.
 pub const MODE_COHERENT: u32 = 1;
 /// Device memory is ordinary memory of a node of its own ([`Info::node`]): the system moves pages,
-/// those of files and shared memory too (`move_pages(2)`, `mbind(2)`), and the driver moves none.
-/// [`IOC_MIGRATE`] and [`POLICY_ON_FAULT`] give `EOPNOTSUPP`.
+/// those of files and shared memory too (`move_pages(2)`, `mbind(2)`), and [`IOC_MIGRATE`] gives
+/// `EOPNOTSUPP`. The driver moves anonymous pages by [`POLICY_ON_FAULT`] alone.
 pub const MODE_NUMA: u32 = 2;
 /// [`Info::node`] of a device whose memory is not that of a node.
 pub const NO_NODE: u32 = u32::MAX;
@@ -188,7 +188,7 @@ pub struct Residency {
 
 /// A device fault migrates the page, and present neighbours, to device memory. The first policy of a
 /// context, but in [`MODE_NUMA`], where that is [`POLICY_ON_REQUEST`], and where the driver was loaded
-/// with another ([`Info::policy`]).
+/// with another ([`Info::policy`]). In [`MODE_NUMA`] pages stay that are bound to other nodes (`mbind(2)`).
 pub const POLICY_ON_FAULT: u32 = 0;
 /// Pages move only by [`IOC_MIGRATE`]; the device uses the others in place.
 pub const POLICY_ON_REQUEST: u32 = 1;
@@ -199,7 +199,8 @@ pub const POLICY_NEVER: u32 = 2;
 pub const POLICY_CONTEXT: u32 = 3;
 
 /// Migration policy of the context. `EINVAL`: unknown, or no such `fault_around`; `EPERM`: more eager than
-/// the driver's ([`Info::policy`]); `EOPNOTSUPP`: [`POLICY_ON_FAULT`] in [`MODE_NUMA`].
+/// what the driver was loaded with; `EACCES`: [`POLICY_ON_FAULT`] in [`MODE_NUMA`], and the caller's
+/// `cpuset.mems` lacks the node.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Policy {
@@ -224,9 +225,8 @@ pub struct Policy {
 ///   If unmapping would cut a range in two in a full table, the advice stays with its addresses.
 ///
 /// On any error all advice is as it was. `EINVAL`: misaligned, empty, over [`MAX_RANGE_BYTES`], or not in
-/// user space, unknown policy, or no such `fault_around`; `EPERM`: more eager than the driver's policy
-/// ([`Info::policy`]); `EOPNOTSUPP`: [`POLICY_ON_FAULT`] in [`MODE_NUMA`]; `EFAULT`: part of the range is not
-/// mapped, unless advice is taken away; `ENOSPC`: more ranges than there may be; `ENOMEM`.
+/// user space, unknown policy, or no such `fault_around`; `EPERM`: more eager than what the driver was
+/// loaded with; `EACCES`: as for [`Policy`]; `EFAULT`: part of the range is not mapped, unless advice is taken away; `ENOSPC`: more ranges than there may be; `ENOMEM`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Advise {

@@ -88,7 +88,7 @@ extern "C" {
 /* What device memory is to the CPU. */
 #define COAX_MODE_PRIVATE 0	/* an access brings the page back */
 #define COAX_MODE_COHERENT 1	/* accessed in place */
-#define COAX_MODE_NUMA 2	/* ordinary memory of a node, which the system moves pages to */
+#define COAX_MODE_NUMA 2	/* ordinary memory of a node, which the system too moves pages to */
 
 #define COAX_NO_NODE UINT32_MAX /* no memory node is the device's memory */
 
@@ -99,8 +99,7 @@ extern "C" {
 #define COAX_RESIDENT_FILE 3	/* file-backed or shared, in system memory, used in place */
 
 /* When pages move to the device. */
-#define COAX_POLICY_ON_FAULT 0	 /* when it touches them, with present neighbours; in
-				  * COAX_MODE_NUMA -EOPNOTSUPP */
+#define COAX_POLICY_ON_FAULT 0	 /* when it touches them, with present neighbours */
 #define COAX_POLICY_ON_REQUEST 1 /* by coax_prefetch() only, or as the system moves them */
 #define COAX_POLICY_NEVER 2	 /* never */
 #define COAX_POLICY_CONTEXT 3	 /* coax_advise() only: as coax_set_policy() says */
@@ -357,7 +356,8 @@ int coax_set_policy(const struct coax *coax, uint32_t policy, uint32_t fault_aro
  * given before for any of them; COAX_POLICY_CONTEXT and 0 take advice back. Pages stay where they
  * are. Advice ends when the memory is unmapped, and does not go along where mremap() moves it.
  * -EFAULT: part of the range is not mapped; -EPERM: the driver was loaded with a less eager policy;
- * -EOPNOTSUPP: COAX_POLICY_ON_FAULT in COAX_MODE_NUMA; -ENOSPC: more than COAX_MAX_ADVISED ranges.
+ * -EACCES: COAX_POLICY_ON_FAULT in COAX_MODE_NUMA, where cpuset.mems lacks the node; -ENOSPC: more than
+ * COAX_MAX_ADVISED ranges.
  * On any error all advice is as it was.
  */
 int coax_advise(const struct coax *coax, const void *start, size_t bytes, uint32_t policy,

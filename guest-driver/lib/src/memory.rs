@@ -125,7 +125,7 @@ pub struct Residency {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// When the device touches them, with present neighbours. The default, but where device memory is a
-    /// memory node: there the driver moves nothing (`EOPNOTSUPP`).
+    /// memory node, which is used only when that is asked for.
     OnFault,
     /// By [`Context::prefetch`] only, or however the system moves pages; the device uses the others in
     /// place.
@@ -325,7 +325,8 @@ impl Context {
     /// # Errors
     ///
     /// [`Error::Call`] with `EINVAL` for another `fault_around`; `EPERM` if the driver was loaded with a
-    /// less eager policy; `EOPNOTSUPP` for [`Policy::OnFault`] where device memory is a memory node.
+    /// less eager policy; `EACCES` for [`Policy::OnFault`] where device memory is a memory node that
+    /// `cpuset.mems` lacks.
     pub fn set_policy(&self, policy: Policy, fault_around: Option<u32>) -> Result<(), Error> {
         // Zero would silently mean "leave it".
         if fault_around == Some(0) {
@@ -349,9 +350,9 @@ impl Context {
     ///
     /// [`Error::Call`], and all advice is as it was: `EINVAL` for a range that is misaligned, empty, too
     /// long or not user space, and for another `fault_around`; `EFAULT` if part of it is not mapped, unless
-    /// advice is taken back; `EPERM` if the driver was loaded with a less eager policy; `EOPNOTSUPP` for
-    /// [`Policy::OnFault`] where device memory is a memory node; `ENOSPC` for more than
-    /// [`uapi::MAX_ADVISED`] ranges.
+    /// advice is taken back; `EPERM` if the driver was loaded with a less eager policy; `EACCES` for
+    /// [`Policy::OnFault`] where device memory is a memory node that `cpuset.mems` lacks; `ENOSPC` for more
+    /// than [`uapi::MAX_ADVISED`] ranges.
     pub fn advise(&self, range: PageRange, advice: impl Into<Advice>) -> Result<(), Error> {
         let advice = advice.into();
         // Zero would silently mean that of the context.

@@ -5,7 +5,7 @@
 use super::check_range;
 use crate::{
     context::Context,
-    kapi::{misc::not_supported, mm, uaccess},
+    kapi::{mm, uaccess},
     migration::WINDOW_PAGES,
     policy::Advice,
     uapi,
@@ -32,12 +32,15 @@ fn check(context: &Context, policy: u32, fault_around: u32) -> Result {
     if policy > uapi::POLICY_NEVER || !around_fits {
         return Err(EINVAL);
     }
-    if context.device.node().is_some() && policy == uapi::POLICY_ON_FAULT {
-        return Err(not_supported());
-    }
     // The policies are numbered from the most eager one on.
-    if policy < context.device.first_policy() {
+    if policy < context.device.most_eager_policy() {
         return Err(EPERM);
+    }
+    if let (Some(node), uapi::POLICY_ON_FAULT) = (context.device.node(), policy) {
+        // As `move_pages` has it, by which the other pages get there.
+        if !node.is_for_caller() {
+            return Err(EACCES);
+        }
     }
     Ok(())
 }

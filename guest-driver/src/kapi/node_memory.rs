@@ -10,7 +10,7 @@
 //! [`include/linux/memory.h`](srctree/include/linux/memory.h)
 
 use crate::{
-    kapi::{completion::Completion, virtio::ShmRegion},
+    kapi::{completion::Completion, node::MemoryNode, virtio::ShmRegion},
     sys,
 };
 use kernel::{
@@ -48,7 +48,7 @@ pub(crate) fn block_bytes() -> u64 {
 pub(crate) struct NodeMemory {
     #[pin]
     notifier: Opaque<bindings::notifier_block>,
-    node: c_int,
+    node: MemoryNode,
     memory: ShmRegion,
     #[pin]
     added: Mutex<bool>,
@@ -67,15 +67,11 @@ impl NodeMemory {
     /// `EINVAL`: the memory is not made of whole blocks of [`block_bytes`]. `EBUSY`: the node has
     /// CPUs or memory of others. `ENOMEM`.
     pub(crate) fn new(node: u32, memory: ShmRegion) -> Result<Pin<KBox<Self>>> {
-        let node = c_int::try_from(node)?;
         let beyond = (memory.start() | memory.len()).checked_rem(block_bytes());
         if memory.len() == 0 || beyond != Some(0) {
             return Err(EINVAL);
         }
-        // SAFETY: No preconditions.
-        if !unsafe { sys::coax_node_is_vacant(node) } {
-            return Err(EBUSY);
-        }
+        let node = MemoryNode::vacant(node)?;
         let this = KBox::pin_init(
             pin_init!(Self {
                 notifier <- Opaque::ffi_init(|slot: *mut bindings::notifier_block| {
@@ -98,18 +94,9 @@ impl NodeMemory {
         Ok(this)
     }
 
-    /// Number of the node.
-    pub(crate) fn node(&self) -> u32 {
-        self.node as u32
-    }
-
-    /// Pages that are online and not in use.
-    pub(crate) fn free_pages(&self) -> u64 {
-        match *self.added.lock() {
-            // SAFETY: Memory was added to the node, which therefore exists.
-            true => unsafe { sys::coax_node_free_movable_pages(self.node) },
-            false => 0,
-        }
+    /// The node.
+    pub(crate) fn node(&self) -> MemoryNode {
+        self.node
     }
 
     /// Gives the memory to the system, which onlines it now or when an administrator says so.
@@ -126,7 +113,7 @@ impl NodeMemory {
         // lives at least as long.
         to_result(unsafe {
             bindings::add_memory_driver_managed(
-                self.node,
+                self.node.number(),
                 self.memory.start(),
                 self.memory.len(),
                 RESOURCE_NAME.as_ptr().cast(),
@@ -189,7 +176,7 @@ impl NodeMemory {
         while let Err(error) = self.remove(ATTEMPT_MS) {
             pr_warn!(
                 "the memory of node {} cannot be taken out of the system: {:?}; trying again\n",
-                self.node,
+                self.node.number(),
                 error
             );
             fsleep(PAUSE);

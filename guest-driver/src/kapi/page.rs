@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
-use crate::sys;
+use crate::{kapi::node::MemoryNode, sys};
 use core::ptr::NonNull;
 use kernel::{bindings, mm::virt::VmaRef};
 
@@ -62,6 +62,12 @@ impl PagePtr {
     pub(crate) fn is_plain_anon(self) -> bool {
         // SAFETY: The struct page is valid by the type's contract.
         unsafe { sys::coax_page_is_plain_anon(self.as_ptr()) }
+    }
+
+    /// Whether the page is being written to swap, which nothing may begin while it is locked.
+    pub(crate) fn is_under_writeback(self) -> bool {
+        // SAFETY: The struct page is valid by the type's contract.
+        unsafe { sys::coax_page_is_under_writeback(self.as_ptr()) }
     }
 
     /// Whether the page is charged to a memory cgroup, as every page of a process is.
@@ -132,6 +138,14 @@ impl LockedFolio {
     pub(crate) fn alloc_any(order: u32) -> Option<Self> {
         // SAFETY: No preconditions; the caller may sleep.
         let page = unsafe { sys::coax_alloc_folio(order) };
+        // SAFETY: The allocator returns null or the first page of a folio with one reference.
+        unsafe { Self::lock(page, order) }
+    }
+
+    /// A movable folio of `node`'s memory, of what is free there.
+    pub(crate) fn alloc_on(node: MemoryNode, order: u32) -> Option<Self> {
+        // SAFETY: The node is a possible one, by its type.
+        let page = unsafe { sys::coax_alloc_folio_node(node.number(), order) };
         // SAFETY: The allocator returns null or the first page of a folio with one reference.
         unsafe { Self::lock(page, order) }
     }

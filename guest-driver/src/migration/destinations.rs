@@ -5,7 +5,7 @@
 use crate::{
     kapi::{
         migrate::{Migration, Source},
-        page::PMD_PAGES,
+        page::{LockedFolio, PMD_PAGES},
     },
     link::Pending,
     memory::{CopyBatch, DeviceMemory},
@@ -82,12 +82,12 @@ impl<'a> Destinations<'a> {
         if source.order == 0 {
             return self.add_page(migration, i, source);
         }
-        let large = if whole && !self.fails() {
-            self.memory.data().take_large()
+        let large = if whole {
+            self.large(source.order)
         } else {
             None
         };
-        if let Some(folio) = large.and_then(|index| self.memory.init_folio(index, source.order)) {
+        if let Some(folio) = large {
             let from = source.page.map(|page| self.memory.address_of(page));
             let to = self.memory.address_of(folio.head());
             self.batch.push(from, to, 1 << source.order)?;
@@ -137,18 +137,47 @@ impl<'a> Destinations<'a> {
         i: usize,
         from: Option<u64>,
     ) -> Result<bool> {
-        if self.run.is_empty() && !self.refill() {
-            return Ok(false);
-        }
-        let index = self.run.start;
-        let Some(folio) = self.memory.init_folio(index, 0) else {
+        let Some(folio) = self.small() else {
             return Ok(false);
         };
-        self.run.start += 1;
         self.left = self.left.saturating_sub(1);
-        self.batch.push(from, self.memory.address_at(index), 1)?;
+        let to = self.memory.address_of(folio.head());
+        self.batch.push(from, to, 1)?;
         migration.set_destination(i, folio);
         Ok(true)
+    }
+
+    fn large(&mut self, order: u32) -> Option<LockedFolio> {
+        if self.fails() {
+            return None;
+        }
+        let data = self.memory.data();
+        match data.node() {
+            Some(node) => LockedFolio::alloc_on(node, order),
+            None => self.memory.init_folio(data.take_large()?, order),
+        }
+    }
+
+    fn small(&mut self) -> Option<LockedFolio> {
+        if let Some(node) = self.memory.data().node() {
+            let folio = LockedFolio::alloc_on(node, 0);
+            if folio.is_none() {
+                self.count_full();
+            }
+            return folio;
+        }
+        if self.run.is_empty() && !self.refill() {
+            return None;
+        }
+        let folio = self.memory.init_folio(self.run.start, 0)?;
+        self.run.start += 1;
+        Some(folio)
+    }
+
+    /// Records that there was no room for the pages left.
+    fn count_full(&self) {
+        let stats = &self.memory.data().link.stats;
+        stats.device_full.add(self.left as u64);
     }
 
     /// Takes a run of pages for those left.
@@ -165,8 +194,7 @@ impl<'a> Destinations<'a> {
                 true
             }
             None => {
-                let stats = &self.memory.data().link.stats;
-                stats.device_full.add(self.left as u64);
+                self.count_full();
                 false
             }
         }

@@ -176,7 +176,7 @@ impl Job<'_> {
 
     /// Whether pages would be unmapped, and 2 MiB folios split, for nothing.
     fn is_full(&self) -> bool {
-        self.direction != Direction::ToSystem && self.memory.data().free_pages() == 0
+        self.direction != Direction::ToSystem && !self.memory.data().has_room()
     }
 
     fn depart<'a>(

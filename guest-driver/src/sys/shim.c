@@ -8,7 +8,6 @@
 #include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/memcontrol.h>
-#include <linux/nodemask.h>
 #include <linux/notifier.h>
 #include <linux/pid.h>
 #include <linux/rmap.h>
@@ -16,7 +15,6 @@
 #include <linux/scatterlist.h>
 #include <linux/shmem_fs.h>
 #include <linux/timekeeping.h>
-#include <linux/vmstat.h>
 
 unsigned long coax_spin_lock_irqsave(spinlock_t *lock)
 {
@@ -74,11 +72,6 @@ unsigned int coax_this_cpu(void)
 unsigned int coax_online_cpus(void)
 {
 	return num_online_cpus();
-}
-
-unsigned int coax_online_nodes(void)
-{
-	return num_online_nodes();
 }
 
 int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
@@ -277,6 +270,11 @@ bool coax_page_is_plain_anon(struct page *page)
 	return folio_test_anon(folio) && !folio_test_ksm(folio);
 }
 
+bool coax_page_is_under_writeback(struct page *page)
+{
+	return folio_test_writeback(page_folio(page));
+}
+
 bool coax_page_is_zero(struct page *page)
 {
 	/* The huge zero folio is not exported; it has no mapping, as nothing else user-visible. */
@@ -308,28 +306,6 @@ struct resource *coax_request_region(u64 start, u64 len, const char *name)
 void coax_release_region(struct resource *res)
 {
 	release_mem_region(res->start, resource_size(res));
-}
-
-bool coax_node_is_vacant(int nid)
-{
-	return node_possible(nid) && !node_state(nid, N_CPU) && !node_state(nid, N_MEMORY);
-}
-
-u64 coax_node_free_movable_pages(int nid)
-{
-	struct zone *zone = &NODE_DATA(nid)->node_zones[ZONE_MOVABLE];
-	u64 pages = zone_page_state_snapshot(zone, NR_FREE_PAGES);
-	int cpu;
-
-	/* What CPUs keep at hand is free as well. */
-	for_each_online_cpu(cpu)
-		pages += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
-	return pages;
-}
-
-bool coax_pfn_is_movable(unsigned long pfn)
-{
-	return page_zonenum(pfn_to_page(pfn)) == ZONE_MOVABLE;
 }
 
 int coax_notifier_from_errno(int err)

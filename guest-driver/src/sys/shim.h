@@ -32,7 +32,6 @@ bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct wo
 bool coax_queue_work_anywhere(struct work_struct *work);
 unsigned int coax_this_cpu(void);
 unsigned int coax_online_cpus(void);
-unsigned int coax_online_nodes(void);
 
 /* Virtio. */
 int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
@@ -68,6 +67,7 @@ void coax_lock_page(struct page *page);
 void coax_unlock_put_page(struct page *page);
 bool coax_page_is_anon(struct page *page);
 bool coax_page_is_plain_anon(struct page *page);
+bool coax_page_is_under_writeback(struct page *page);
 bool coax_page_is_zero(struct page *page);
 void coax_mark_written(struct page *page);
 struct resource *coax_request_free_region(unsigned long size, const char *name);
@@ -75,8 +75,13 @@ struct resource *coax_request_region(u64 start, u64 len, const char *name);
 void coax_release_region(struct resource *res);
 
 /* Memory nodes. */
+unsigned int coax_online_nodes(void);
 bool coax_node_is_vacant(int nid);
 u64 coax_node_free_movable_pages(int nid);
+bool coax_node_has_room(int nid);
+struct page *coax_alloc_folio_node(int nid, unsigned int order);
+bool coax_vma_may_use_node(struct vm_area_struct *vma, int nid);
+bool coax_current_may_use_node(int nid);
 bool coax_pfn_is_movable(unsigned long pfn);
 int coax_notifier_from_errno(int err);
 

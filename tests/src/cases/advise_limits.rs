@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Advice, InForce, Policy};
 use coax_abi::uapi::{
-    Advise, PolicyAt, IOC_ADVISE, IOC_POLICY_AT, MAX_ADVISED, MODE_NUMA, POLICY_CONTEXT,
-    POLICY_NEVER, POLICY_ON_FAULT, POLICY_ON_REQUEST,
+    Advise, PolicyAt, IOC_ADVISE, IOC_POLICY_AT, MAX_ADVISED, POLICY_CONTEXT, POLICY_NEVER,
+    POLICY_ON_FAULT, POLICY_ON_REQUEST,
 };
 use nix::errno::Errno;
 
@@ -173,7 +173,6 @@ fn thousands_of_changes_agree_with_a_model() -> CaseResult {
     const MANY: usize = 512;
     let device = Device::open()?;
     let context = device.policy_at(0)?;
-    let numa = device.info()?.mode == MODE_NUMA;
     let memory = Mapping::small_pages(MANY * PAGE)?;
     let mut model = vec![(POLICY_CONTEXT, 0); MANY];
     let mut sequence = Sequence(312);
@@ -193,7 +192,6 @@ fn thousands_of_changes_agree_with_a_model() -> CaseResult {
         let skew = [0, 0, 0, 0, 8][sequence.below(5) as usize];
         let good = skew == 0
             && policy <= POLICY_CONTEXT
-            && !(numa && policy == POLICY_ON_FAULT)
             && (fault_around == 0
                 || fault_around as usize <= 512 && u32::is_power_of_two(fault_around));
         let mut advise = Advise {
@@ -263,7 +261,6 @@ fn agrees(
 fn two_threads_advise_while_the_device_faults() -> CaseResult {
     const ROUNDS: usize = 24;
     let device = Device::open()?;
-    let numa = device.info()?.mode == MODE_NUMA;
     let (memory, content) = filled(LEN, 313)?;
     let digest = pattern::sha256(&content);
     let stop = AtomicBool::new(false);
@@ -274,7 +271,7 @@ fn two_threads_advise_while_the_device_faults() -> CaseResult {
             let from = sequence.below(PAGES as u64) as usize;
             let count = (1 + sequence.below(16) as usize).min(PAGES - from);
             let advice: Advice = match sequence.below(4) {
-                0 if !numa => Policy::OnFault.into(),
+                0 => Policy::OnFault.into(),
                 1 => Policy::OnRequest.into(),
                 2 => Policy::Never.into(),
                 _ => Advice::default(),

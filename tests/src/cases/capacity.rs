@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{ensure, Result};
 
 use crate::case;
-use crate::case::{CaseResult, Mode, Subject, Vm};
+use crate::case::{CaseResult, Subject, Vm};
 use crate::guest::device::{range_of, Device};
 use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
@@ -20,7 +20,6 @@ pub const SUBJECT: Subject = Subject {
             a_list_larger_than_device_memory_is_walked,
             "reads of more than fits"
         )
-        .modes(&Mode::MOVING)
         .in_vm(Vm::SmallDevice)
         .limit(LIMIT),
         case!(
@@ -65,7 +64,7 @@ fn too_much(device: &Device) -> Result<usize> {
 }
 
 fn a_list_larger_than_device_memory_is_walked() -> CaseResult {
-    let device = Device::open()?;
+    let device = Device::open_moving()?;
     let memory = Mapping::anonymous(too_much(&device)?)?;
     list::lay(&memory, 0);
     let pages = memory.pages();

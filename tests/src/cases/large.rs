@@ -38,22 +38,21 @@ pub const SUBJECT: Subject = Subject {
             a_device_read_of_one_byte_moves_the_huge_page,
             "the device's fault, for reading"
         )
-        .modes(&[Mode::Private]),
+        .modes(&[Mode::Private, Mode::Numa]),
         case!(
             a_device_write_of_one_word_moves_the_huge_page,
             "the device's fault, for writing"
         )
-        .modes(&[Mode::Private]),
+        .modes(&[Mode::Private, Mode::Numa]),
         case!(
             a_device_write_to_untouched_memory_makes_a_huge_page,
             "2 MiB never touched, huge pages wanted"
         )
-        .modes(&[Mode::Private]),
+        .modes(&[Mode::Private, Mode::Numa]),
         case!(
             without_huge_pages_only_the_window_moves,
             "MADV_NOHUGEPAGE: fault-around as it is set"
-        )
-        .modes(&Mode::MOVING),
+        ),
         case!(
             without_huge_pages_small_ones_move_on_request,
             "MADV_NOHUGEPAGE, moved and brought back"
@@ -181,7 +180,7 @@ fn a_touch_moves_it(
     seed: u64,
     touch: fn(&Device, &Mapping, &mut [u8]) -> CaseResult,
 ) -> CaseResult {
-    let device = Device::open()?;
+    let device = Device::open_moving()?;
     let (memory, mut content) = filled(seed)?;
     let before = device.stats()?.to_device_fault;
     touch(&device, &memory, &mut content)?;
@@ -210,7 +209,7 @@ fn a_device_write_of_one_word_moves_the_huge_page() -> CaseResult {
 }
 
 fn a_device_write_to_untouched_memory_makes_a_huge_page() -> CaseResult {
-    let device = Device::open()?;
+    let device = Device::open_moving()?;
     let memory = Mapping::huge(HUGE)?;
     let word = 77 * PAGE..77 * PAGE + 8;
     device.fill(&memory, word.clone(), PATTERN)?;

@@ -16,12 +16,11 @@ use crate::guest::wait;
 pub const SUBJECT: Subject = Subject {
     name: "migration",
     cases: &[
-        case!(a_device_fault_moves_the_page, "policy on_fault").modes(&Mode::MOVING),
+        case!(a_device_fault_moves_the_page, "policy on_fault"),
         case!(
             fault_around_of_one_moves_one_page,
             "the fault-around setting"
-        )
-        .modes(&Mode::MOVING),
+        ),
         case!(prefetch_moves_and_reports, "moving on request, and again"),
         case!(evict_brings_everything_back, "moving back on request"),
         case!(a_cpu_access_brings_the_page_back, "device-private memory").modes(&[Mode::Private]),
@@ -67,7 +66,7 @@ fn filled(seed: u64) -> Result<(Mapping, Vec<u8>)> {
 }
 
 fn a_device_fault_moves_the_page() -> CaseResult {
-    let device = Device::open()?;
+    let device = Device::open_moving()?;
     let (memory, content) = filled(41)?;
     let expected = pattern::sha256(&content);
     let before = device.stats()?;

@@ -364,8 +364,6 @@ fn the_driver_leaves_moving_to_the_system() -> CaseResult {
     use std::os::fd::AsFd;
     let device = Device::open()?;
     let (memory, _) = filled(208, LEN)?;
-    let on_fault = device.set_policy(Policy::OnFault, None);
-    refused("policy on fault", on_fault, libc::EOPNOTSUPP)?;
     let mut migrate = coax_abi::uapi::Migrate {
         addr: memory.address(),
         len: LEN as u64,

@@ -8,7 +8,9 @@ use std::ops::{Deref, Range};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
-use coax::{Access, Command, CommandId, Completion, Context, Error, Failure, PageRange, Residency};
+use coax::{
+    Access, Command, CommandId, Completion, Context, Error, Failure, PageRange, Policy, Residency,
+};
 
 use super::memory::{Mapping, PAGE};
 use super::wait::on_this_kernel;
@@ -36,6 +38,13 @@ impl Device {
     /// Opens the first device.
     pub fn open() -> Result<Self, Error> {
         Context::open().map(Device)
+    }
+
+    /// Opens the first device, for a context whose pages move when the device touches them, in every mode.
+    pub fn open_moving() -> Result<Self, Error> {
+        let device = Device::open()?;
+        device.set_policy(Policy::OnFault, None)?;
+        Ok(device)
     }
 
     /// Opens the device of this number.
