@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::process::Command as Program;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::Command;
@@ -30,6 +31,10 @@ pub const SUBJECT: Subject = Subject {
         case!(
             page_out_of_device_pages_loses_nothing,
             "MADV_PAGEOUT with pages on the device"
+        ),
+        case!(
+            faults_while_pages_are_swapped_out_keep_every_byte,
+            "a thread that pages out what the device pulls over"
         ),
         case!(
             lazily_freed_pages_are_old_or_zero,
@@ -141,6 +146,55 @@ fn page_out_of_device_pages_loses_nothing() -> CaseResult {
         );
         same("memory", &memory.to_vec(), &content)?;
     }
+    Ok(())
+}
+
+fn faults_while_pages_are_swapped_out_keep_every_byte() -> CaseResult {
+    const ROUNDS: u64 = 6;
+    const APART: usize = 8;
+    with_swap()?;
+    let device = Device::open_moving()?;
+    let memory = Mapping::anonymous(LEN)?;
+    memory.fill(0..LEN, 0);
+    let before = device.stats()?.to_device_fault;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| -> Result<()> {
+        let paging = scope.spawn(|| -> Result<()> {
+            while !done.load(Ordering::Relaxed) {
+                memory
+                    .advise(0..LEN, libc::MADV_PAGEOUT)
+                    .context("MADV_PAGEOUT")?;
+            }
+            Ok(())
+        });
+        let work = || -> Result<()> {
+            for round in 1..=ROUNDS {
+                // A word of each page for the CPU, the next of some for the device.
+                for page in 0..PAGES {
+                    memory.store(page * PAGE, round);
+                }
+                for page in (0..PAGES).step_by(APART) {
+                    device.fill(&memory, page * PAGE + 8..page * PAGE + 16, round)?;
+                }
+                for page in 0..PAGES {
+                    let words = (memory.load(page * PAGE), memory.load(page * PAGE + 8));
+                    let by_device = if page % APART == 0 { round } else { 0 };
+                    ensure!(
+                        words == (round, by_device),
+                        "Page {page}, round {round}: {words:?}"
+                    );
+                }
+            }
+            Ok(())
+        };
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        let paged = paging.join().expect("the thread that pages out");
+        worked?;
+        paged
+    })?;
+    let moved = device.stats()?.to_device_fault - before;
+    ensure!(moved > 0, "No fault moved a page");
     Ok(())
 }
 
