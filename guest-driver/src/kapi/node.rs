@@ -7,7 +7,11 @@
 use crate::sys;
 use kernel::{ffi::c_int, mm::virt::VmaRef, prelude::*};
 
-/// A memory node that is possible, and so known to the kernel from boot on, whether it has memory or not.
+/// A memory node.
+///
+/// # Invariants
+///
+/// The node is possible, and so known to the kernel from boot on, whether it has memory or not.
 #[derive(Clone, Copy)]
 pub(crate) struct MemoryNode(c_int);
 
@@ -21,6 +25,7 @@ impl MemoryNode {
         let number = c_int::try_from(number)?;
         // SAFETY: No preconditions.
         match unsafe { sys::coax_node_is_vacant(number) } {
+            // INVARIANT: What is vacant is possible.
             true => Ok(MemoryNode(number)),
             false => Err(EBUSY),
         }

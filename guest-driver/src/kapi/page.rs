@@ -144,7 +144,7 @@ impl LockedFolio {
 
     /// A movable folio of `node`'s memory, of what is free there.
     pub(crate) fn alloc_on(node: MemoryNode, order: u32) -> Option<Self> {
-        // SAFETY: The node is a possible one, by its type.
+        // SAFETY: The node is a possible one, by the invariant of its type.
         let page = unsafe { sys::coax_alloc_folio_node(node.number(), order) };
         // SAFETY: The allocator returns null or the first page of a folio with one reference.
         unsafe { Self::lock(page, order) }

@@ -226,9 +226,10 @@ impl<T: PagemapOps> Pagemap<T> {
         &self.data
     }
 
-    /// Whether folios of 2 MiB may be made of the pages. Coherent ones may not: page tables that map a large coherent folio are taken for system memory
-    /// by `migrate_vma_collect_huge_pmd()`, and `migrate_device_coherent_folio()`, with which a
-    /// long-term pin moves a page out, warns of one (`mm/migrate_device.c`).
+    /// Whether folios of 2 MiB may be made of the pages. Of coherent ones not: page tables that map a
+    /// large coherent folio are taken for system memory by `migrate_vma_collect_huge_pmd()`, and
+    /// `migrate_device_coherent_folio()`, with which a long-term pin moves a page out, warns of one
+    /// (`mm/migrate_device.c`).
     pub(crate) fn has_large_folios(&self) -> bool {
         self.kind != Kind::Coherent
     }

@@ -459,24 +459,14 @@ fn memory_falls_back_to_the_node_unless_bound() -> CaseResult {
 }
 
 fn a_cpuset_keeps_off_the_node() -> CaseResult {
-    const ROOT: &str = "/sys/fs/cgroup";
-    let device = Device::open()?;
-    let node = node::of(&device)?;
-    let group = format!("{ROOT}/coax-test");
-    fs::write(format!("{ROOT}/cgroup.subtree_control"), "+cpuset").context("cpuset")?;
-    fs::create_dir_all(&group).context(group.clone())?;
-    fs::write(format!("{group}/cpuset.mems"), SYSTEM.to_string()).context("cpuset.mems")?;
-    let ended = fork(|| {
-        fs::write(format!("{group}/cgroup.procs"), "0").context("cgroup.procs")?;
+    let node = node::of(&Device::open()?)?;
+    node::confined_to(SYSTEM, || {
         let device = Device::open()?;
         let (memory, _) = filled(209, LEN)?;
         let bound = node::bind(&memory, Placement::Bind, node, MOVE);
         ensure!(bound.is_err(), "mbind to a node outside of the cpuset");
         refused("prefetch", device.prefetch(range_of(&memory)), libc::EACCES)
-    })?
-    .succeeds();
-    fs::remove_dir(&group).context(group)?;
-    ended
+    })
 }
 
 fn a_full_node_takes_what_fits() -> CaseResult {

@@ -2,7 +2,6 @@
 //! Device memory as a memory node, and a program that wants pages there which the device touches. What a
 //! fault moves in every mode is in `migration`, `large` and `advise`.
 
-use std::fs;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -204,13 +203,7 @@ fn faults_and_requests_at_once_keep_every_byte() -> CaseResult {
 }
 
 fn a_cpuset_forbids_it() -> CaseResult {
-    const ROOT: &str = "/sys/fs/cgroup";
-    let group = format!("{ROOT}/coax-faults");
-    fs::write(format!("{ROOT}/cgroup.subtree_control"), "+cpuset").context("cpuset")?;
-    fs::create_dir_all(&group).context(group.clone())?;
-    fs::write(format!("{group}/cpuset.mems"), SYSTEM.to_string()).context("cpuset.mems")?;
-    let ended = fork(|| {
-        fs::write(format!("{group}/cgroup.procs"), "0").context("cgroup.procs")?;
+    node::confined_to(SYSTEM, || {
         let device = Device::open()?;
         let (memory, content) = filled(408, LEN)?;
         let asked = device.set_policy(Policy::OnFault, None);
@@ -218,10 +211,7 @@ fn a_cpuset_forbids_it() -> CaseResult {
         let asked = device.advise(range_of(&memory), Policy::OnFault);
         refused("advice on fault", asked, libc::EACCES)?;
         read_leaves(&device, &memory, &content, 0)
-    })?
-    .succeeds();
-    fs::remove_dir(&group).context(group)?;
-    ended
+    })
 }
 
 fn beside_a_full_node_pages_are_used_in_place() -> CaseResult {

@@ -14,6 +14,8 @@ use anyhow::{ensure, Context, Result};
 
 use super::device::Device;
 use super::memory::{Mapping, PAGE};
+use super::process::fork;
+use crate::case::CaseResult;
 
 /// The node of the CPUs.
 pub const SYSTEM: u32 = 0;
@@ -155,6 +157,23 @@ pub fn set_policy(placement: Placement, node: u32) -> io::Result<()> {
         )
     };
     done(result)
+}
+
+/// Runs `body` in a child that may have memory of this node alone (`cpuset.mems`), and demands that it
+/// succeeds.
+pub fn confined_to(node: u32, body: impl FnOnce() -> CaseResult) -> Result<()> {
+    const ROOT: &str = "/sys/fs/cgroup";
+    let group = format!("{ROOT}/coax-test");
+    fs::write(format!("{ROOT}/cgroup.subtree_control"), "+cpuset").context("cpuset")?;
+    fs::create_dir_all(&group).context(group.clone())?;
+    fs::write(format!("{group}/cpuset.mems"), node.to_string()).context("cpuset.mems")?;
+    let ended = fork(|| {
+        fs::write(format!("{group}/cgroup.procs"), "0").context("cgroup.procs")?;
+        body()
+    })?
+    .succeeds();
+    fs::remove_dir(&group).context(group)?;
+    ended
 }
 
 /// `migrate_pages(2)`: moves what process `pid` has on one node to another.
