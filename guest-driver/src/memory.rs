@@ -222,6 +222,12 @@ impl PagemapOps for Memory {
     }
 }
 
+/// How far a batch was filled.
+pub(crate) struct Mark {
+    entries: usize,
+    last: wire::CopyEntry,
+}
+
 /// Copies that go to the device in one message.
 pub(crate) struct CopyBatch {
     message: KBox<CallRequest>,
@@ -282,6 +288,21 @@ impl CopyBatch {
         };
         self.entries += 1;
         Ok(())
+    }
+
+    /// What is in the batch so far.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            entries: self.entries,
+            last: self.last,
+        }
+    }
+
+    /// Takes out what was added after `mark`: the device must not write to pages that somebody else may get.
+    pub(crate) fn back_to(&mut self, mark: Mark) {
+        // Entries before the last one are not written to again, and the last one when it is no longer that.
+        self.entries = mark.entries;
+        self.last = mark.last;
     }
 
     /// Makes room for a whole window at once: small pages come by hundreds.

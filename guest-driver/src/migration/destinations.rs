@@ -100,10 +100,12 @@ impl<'a> Destinations<'a> {
             return Ok(false);
         }
         let from = source.page.map(|page| self.memory.address_of(page));
+        let mark = self.batch.mark();
         for part in 0..PMD_PAGES {
             let from = from.map(|from| from + part as u64 * PAGE_SIZE);
             if !self.add_from(migration, i + part, from)? {
                 if from.is_none() {
+                    self.batch.back_to(mark);
                     (i..i + part).for_each(|i| migration.clear_destination(i));
                 }
                 return Ok(false);
