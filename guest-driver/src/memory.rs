@@ -300,7 +300,8 @@ impl CopyBatch {
 
     /// Takes out what was added after `mark`: the device must not write to pages that somebody else may get.
     pub(crate) fn back_to(&mut self, mark: Mark) {
-        // Entries before the last one are not written to again, and the last one when it is no longer that.
+        // The entries before `last` are in the message as they were; `last` is put there when it is complete,
+        // over what more it may have been joined with.
         self.entries = mark.entries;
         self.last = mark.last;
     }

@@ -176,9 +176,9 @@ pub fn symbol(name: &CStr) -> *mut c_void {
     static HANDLE: OnceLock<usize> = OnceLock::new();
     let handle = *HANDLE.get_or_init(|| {
         // The loader has it by this name already: this library needs it.
+        let (name, flags) = (LIBRARY.as_ptr().cast(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
         // SAFETY: The name ends with a zero byte, and nothing is loaded that would run code.
-        let handle =
-            unsafe { libc::dlopen(LIBRARY.as_ptr().cast(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        let handle = unsafe { libc::dlopen(name, flags) };
         handle.expose_provenance()
     });
     let handle = match handle {

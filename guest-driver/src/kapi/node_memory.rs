@@ -231,9 +231,9 @@ impl Removal {
     unsafe extern "C" fn run(data: *mut c_void) -> c_int {
         // SAFETY: Who started the thread keeps the object until it has ended.
         let this = unsafe { &*data.cast::<Self>() };
+        let (start, bytes) = (this.memory.start(), this.memory.len());
         // SAFETY: The range was added as a whole, in whole memory blocks.
-        let result =
-            unsafe { bindings::offline_and_remove_memory(this.memory.start(), this.memory.len()) };
+        let result = unsafe { bindings::offline_and_remove_memory(start, bytes) };
         this.done.complete_all();
         result
     }
