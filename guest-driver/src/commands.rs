@@ -103,7 +103,7 @@ impl Commands {
     /// A command was answered; callable from interrupts.
     pub(crate) fn done(&self, tag: CommandTag, reply: Result<wire::CommandReply>) {
         let status = reply.as_ref().map_or(u32::MAX, |r| r.status.get());
-        trace::command_done(tag.context, tag.id, status);
+        trace::command_done(tag.context.number, tag.id, status);
         {
             let mut table = self.table.lock();
             table

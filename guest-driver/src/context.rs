@@ -13,7 +13,7 @@
 
 use crate::{
     commands::Commands,
-    context_table::Entry,
+    context_table::{ContextId, Entry},
     device::Device,
     faults::Faults,
     ioctl,
@@ -52,8 +52,8 @@ const FAULT_AROUND: u32 = 16;
 pub(crate) struct Context {
     /// The device opened.
     pub(crate) device: Arc<Device>,
-    /// Number on the device.
-    pub(crate) number: u32,
+    /// Which it is to the device.
+    pub(crate) id: ContextId,
     /// The process's memory.
     pub(crate) mm: ARef<Mm>,
     /// What the device may have cached.
@@ -97,7 +97,7 @@ impl Context {
 
     fn send(&self, opcode: u32, arg: &[u64; wire::COMMAND_ARGS], id: u64) -> Result {
         let tag = CommandTag {
-            context: self.number,
+            context: self.id,
             id,
         };
         let mut message = Request::new(
@@ -111,12 +111,14 @@ impl Context {
             0,
             &wire::Command {
                 opcode: opcode.into(),
-                context: self.number.into(),
+                context: self.id.number.into(),
+                generation: self.id.generation.into(),
+                reserved: 0.into(),
                 arg: arg.map(Into::into),
             },
         )?;
         self.faults.data().cpu.store(this_cpu(), Relaxed);
-        trace::command(self.number, opcode, id);
+        trace::command(self.id.number, opcode, id);
         self.mirror.stats.commands.add(1);
         self.device
             .link
@@ -137,7 +139,7 @@ impl Context {
     ) -> Result<wire::CommandReply> {
         let id = self.submit(opcode, arg)?;
         let link = &self.device.link;
-        link.poll_command(self.number, || self.commands.any_done());
+        link.poll_command(self.id.number, || self.commands.any_done());
         let reply = self.commands.collect(id, None);
         if reply.is_err() {
             self.commands.abandon(id);
@@ -151,9 +153,9 @@ impl Context {
             return;
         }
         let link = &self.device.link;
-        link.close_context(self.number, &self.commands);
-        drop(link.contexts.withdraw(self.number));
-        link.contexts.release(self.number);
+        link.close_context(self.id, &self.commands);
+        drop(link.contexts.withdraw(self.id));
+        link.contexts.release(self.id.number);
     }
 }
 
@@ -168,37 +170,41 @@ impl OpenFile for Context {
         let user = mm.mmget_not_zero().ok_or(ESRCH)?;
         let link = &device.link;
         let number = link.contexts.reserve()?;
+        let id = link
+            .open_context(number)
+            .inspect_err(|_| link.contexts.release(number))?;
         let opened = (|| {
             let rule = Rule {
                 policy: device.first_policy(),
                 fault_around: FAULT_AROUND,
             };
-            let mirror = Mirror::new(link.clone(), number, rule)?;
+            let mirror = Mirror::new(link.clone(), id, rule)?;
             let faults = Faults::new(device.clone(), &user, mirror.clone())?;
             let faults = Arc::pin_init(new_worker!(faults, "coax_faults"), GFP_KERNEL)?;
             let commands = Commands::new(device.next_command_base())?;
-            link.control(wire::CONTROL_CONTEXT_OPEN, number, 0, 0, &mut [])?;
+            let context = Context {
+                device: device.clone(),
+                id,
+                mm: mm.clone(),
+                mirror,
+                faults: faults.clone(),
+                commands: commands.clone(),
+                closed: Atomic::new(false),
+            };
+            let context = Arc::new(context, GFP_KERNEL)?;
             link.contexts.publish(
-                number,
+                id,
                 Entry {
-                    faults: faults.clone(),
-                    commands: commands.clone(),
+                    faults,
+                    commands,
                     process: process(),
                 },
             );
-            let context = Context {
-                device: device.clone(),
-                number,
-                mm: mm.clone(),
-                mirror,
-                faults,
-                commands,
-                closed: Atomic::new(false),
-            };
-            Ok(Arc::new(context, GFP_KERNEL)?)
+            Ok(context)
         })();
         if opened.is_err() {
-            drop(link.contexts.withdraw(number));
+            // The number of a context that stays open on a broken device is of no use either.
+            let _ = link.control(wire::CONTROL_CONTEXT_CLOSE, Some(id), 0, 0, &mut []);
             link.contexts.release(number);
         }
         opened

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Context numbers, and to whom the device's requests and answers for each number go.
+//! Context numbers, and to whom the device's requests and answers for each go.
+//!
+//! A number is given out again when its context is gone; the device tells its openings apart by a
+//! generation, and so does whoever handles a message that names a context.
 //!
 //! The table's lock is taken in interrupts; entries are dropped outside of it, in process context,
 //! because dropping one waits for its worker.
@@ -17,6 +20,15 @@ use kernel::{
     sync::{atomic::Relaxed, Arc},
 };
 
+/// One opening of a context, as messages name it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ContextId {
+    /// Number on the device.
+    pub(crate) number: u32,
+    /// Generation, which the device gave to the opening.
+    pub(crate) generation: u32,
+}
+
 /// What the device's messages for one context reach.
 #[derive(Clone)]
 pub(crate) struct Entry {
@@ -30,9 +42,11 @@ pub(crate) struct Entry {
 
 enum Slot {
     Free,
-    /// Number given out, context not reachable (being opened or closed).
-    Taken,
-    Open(Entry),
+    /// Number given out, the context not reachable yet.
+    Opening,
+    Open(ContextId, Entry),
+    /// The context not reachable any more; the number still taken.
+    Closing(ContextId),
 }
 
 /// The contexts of one device, by number.
@@ -67,26 +81,26 @@ impl ContextTable {
             .iter()
             .position(|slot| matches!(slot, Slot::Free))
             .ok_or(EMFILE)?;
-        slots[free] = Slot::Taken;
+        slots[free] = Slot::Opening;
         Ok(free as u32)
     }
 
     /// Makes the context reachable under a number that was reserved.
-    pub(crate) fn publish(&self, number: u32, entry: Entry) {
+    pub(crate) fn publish(&self, id: ContextId, entry: Entry) {
         let mut slots = self.slots.lock();
-        if let Some(slot) = slots.get_mut(number as usize) {
-            *slot = Slot::Open(entry);
+        if let Some(slot) = slots.get_mut(id.number as usize) {
+            *slot = Slot::Open(id, entry);
         }
     }
 
     /// Makes the context unreachable; the number stays taken.
-    pub(crate) fn withdraw(&self, number: u32) -> Option<Entry> {
+    pub(crate) fn withdraw(&self, id: ContextId) -> Option<Entry> {
         let mut slots = self.slots.lock();
-        match slots
-            .get_mut(number as usize)
-            .map(|slot| core::mem::replace(slot, Slot::Taken))
-        {
-            Some(Slot::Open(entry)) => Some(entry),
+        match slots.get_mut(id.number as usize) {
+            Some(slot @ Slot::Open(..)) => match core::mem::replace(slot, Slot::Closing(id)) {
+                Slot::Open(_, entry) => Some(entry),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -109,29 +123,33 @@ impl ContextTable {
     }
 
     /// Entry of an open context.
-    pub(crate) fn get(&self, number: u32) -> Option<Entry> {
+    fn get(&self, number: u32) -> Option<(ContextId, Entry)> {
         match self.slots.lock().get(number as usize) {
-            Some(Slot::Open(entry)) => Some(entry.clone()),
+            Some(Slot::Open(id, entry)) => Some((*id, entry.clone())),
             _ => None,
         }
     }
 
-    /// The open contexts with their numbers, each found when it is asked for; in process context.
-    pub(crate) fn open(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
+    /// The open contexts, each found when it is asked for; in process context.
+    pub(crate) fn open(&self) -> impl Iterator<Item = (ContextId, Entry)> + '_ {
         let numbers = 0..self.slots.lock().len() as u32;
-        numbers.filter_map(|number| Some((number, self.get(number)?)))
+        numbers.filter_map(|number| self.get(number))
     }
 
     /// Hands a request of the device to its context; callable from interrupts.
     pub(crate) fn dispatch(&self, request: &wire::DeviceRequest, link: &Link) {
+        let meant = ContextId {
+            number: request.context.get(),
+            generation: request.generation.get(),
+        };
         let slots = self.slots.lock();
-        match slots.get(request.context.get() as usize) {
-            Some(Slot::Open(entry)) if entry.faults.data().push(request) => {
+        match slots.get(meant.number as usize) {
+            Some(Slot::Open(id, entry)) if *id == meant && entry.faults.data().push(request) => {
                 let cpu = entry.faults.data().cpu.load(Relaxed);
                 entry.faults.queue(&link.workqueue, cpu);
             }
-            // Of a context being closed, whose commands the device has aborted.
-            Some(Slot::Taken) => {}
+            // The device has aborted its commands.
+            Some(Slot::Closing(id)) if *id == meant => {}
             _ => link.stats.device_errors.add(1),
         }
     }
@@ -139,15 +157,16 @@ impl ContextTable {
     /// Hands an answered command to its context; callable from interrupts.
     pub(crate) fn command_done(&self, tag: CommandTag, reply: Result<wire::CommandReply>) {
         let slots = self.slots.lock();
-        if let Some(Slot::Open(entry)) = slots.get(tag.context as usize) {
-            entry.commands.done(tag, reply);
+        match slots.get(tag.context.number as usize) {
+            Some(Slot::Open(id, entry)) if *id == tag.context => entry.commands.done(tag, reply),
+            _ => {}
         }
     }
 
     /// Ends all commands of all contexts with `error`.
     pub(crate) fn fail_commands(&self, error: Error) {
         for slot in self.slots.lock().iter() {
-            if let Slot::Open(entry) = slot {
+            if let Slot::Open(_, entry) = slot {
                 entry.commands.fail_all(error);
             }
         }

@@ -23,10 +23,10 @@ use crate::{
         node::MemoryNode,
         node_memory::{self, NodeMemory},
         pagemap::{Kind, Pagemap},
-        virtio::{Driver, ShmRegion, VirtioDevice},
+        virtio::{Driver, ShmRegion, VirtioDevice, ACCESS_PLATFORM},
         work::{Work, Worker},
     },
-    link::Link,
+    link::{Features, Link},
     memory::{DeviceMemory, Memory, Supply},
     migration, new_worker, show, uapi, wire,
 };
@@ -217,7 +217,11 @@ impl Device {
     ///
     /// `EBUSY`: something holds on to pages. `EIO`: the device is broken. `ENOMEM`.
     pub(crate) fn reset(&self) -> Result {
-        let reset = || self.link.control(wire::CONTROL_RESET, 0, 0, 0, &mut []);
+        let reset = || {
+            self.link
+                .control(wire::CONTROL_RESET, None, 0, 0, &mut [])
+                .map(|_| ())
+        };
         match self.bring_back(reset)? {
             0 => Ok(()),
             _ => Err(EBUSY),
@@ -278,24 +282,45 @@ impl Device {
     }
 }
 
-fn check(config: &wire::Config) -> Result<(), &'static str> {
+fn check(dev: &kernel::device::Device, config: &wire::Config) -> Result {
     let queues = config.command_queues.get();
     let contexts = config.max_contexts.get();
     let requests = config.page_request_capacity.get();
     if config.magic.get() != wire::MAGIC {
-        return Err("not a coax device: the configuration has another magic number");
+        dev_err!(
+            dev,
+            "coax: not a coax device: the configuration has another magic number\n"
+        );
+        return Err(EINVAL);
     }
     if config.abi_version.get() != wire::ABI_VERSION {
-        return Err("the device speaks another version of the device ABI");
+        dev_err!(
+            dev,
+            "coax: the device speaks version {} of the device ABI, this driver version {}; take both from one release\n",
+            config.abi_version.get(),
+            wire::ABI_VERSION
+        );
+        return Err(EINVAL);
     }
     if config.services.get() & wire::SERVICE_VIRTQUEUE == 0 {
-        return Err("the device does not offer translation by virtqueue");
+        dev_err!(
+            dev,
+            "coax: the device does not offer translation by virtqueue\n"
+        );
+        return Err(EINVAL);
     }
     if !(1..=MAX_COMMAND_QUEUES).contains(&queues)
         || !(1..=wire::MAX_CONTEXTS).contains(&contexts)
         || !(1..=wire::MAX_PAGE_REQUESTS).contains(&requests)
     {
-        return Err("a number in the configuration is out of range");
+        dev_err!(
+            dev,
+            "coax: a number in the configuration is out of range: {} command queues, {} contexts, {} page requests\n",
+            queues,
+            contexts,
+            requests
+        );
+        return Err(EINVAL);
     }
     Ok(())
 }
@@ -334,14 +359,23 @@ fn node_for(vdev: &VirtioDevice, region: ShmRegion) -> Result<Pin<KBox<NodeMemor
 impl Driver for Device {
     const NAME: &'static CStr = c_str!("coax");
     const ID: u32 = wire::VIRTIO_ID_COAX;
+    const FEATURES: &'static [u32] = &[wire::F_ATOMIC, wire::F_TRANSLATION_AHEAD];
+
+    fn validate(vdev: &VirtioDevice) -> Result {
+        if vdev.has_feature(ACCESS_PLATFORM) {
+            dev_err!(
+                vdev.parent(),
+                "coax: the device wants addresses that an IOMMU translates (iommu_platform=on), and messages name physical ones; leave it off\n"
+            );
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
 
     fn probe(vdev: &VirtioDevice) -> Result<Arc<Self>> {
         let dev = vdev.parent();
         let config: wire::Config = vdev.read_config();
-        if let Err(why) = check(&config) {
-            dev_err!(dev, "coax: {}\n", why);
-            return Err(EINVAL);
-        }
+        check(dev, &config)?;
         let Some(region) = vdev.shm_region(wire::SHM_DEVICE_MEMORY) else {
             dev_err!(dev, "coax: the device announces no device memory\n");
             return Err(ENODEV);
@@ -393,7 +427,11 @@ impl Driver for Device {
         }
         let queues = vdev.find_queues::<Self>(&names)?;
         let max_contexts = config.max_contexts.get();
-        let link = Link::new(queues, max_contexts)?;
+        let features = Features {
+            atomic: vdev.has_feature(wire::F_ATOMIC),
+            translation_ahead: vdev.has_feature(wire::F_TRANSLATION_AHEAD),
+        };
+        let link = Link::new(queues, features, max_contexts)?;
         let node = match kind {
             Kind::Node => Some(node_for(vdev, region)?),
             _ => None,
@@ -457,10 +495,10 @@ impl Driver for Device {
         this.link.post_request_buffers(wire::QUEUE_SIZE.into())?;
         let (base, bytes) = (this.region.start(), this.region.len());
         this.link
-            .control(wire::CONTROL_SET_DEVICE_MEMORY, 0, base, bytes, &mut [])?;
+            .control(wire::CONTROL_SET_DEVICE_MEMORY, None, base, bytes, &mut [])?;
         this.link.control(
             wire::CONTROL_SET_PAGE_REQUEST_ALLOCATION,
-            0,
+            None,
             this.page_requests.into(),
             0,
             &mut [],
@@ -506,11 +544,9 @@ impl Driver for Device {
         if let Some(memory) = &memory {
             memory.data().set_accepting(false);
         }
-        for number in 0..self.max_contexts {
-            if let Some(entry) = self.link.contexts.get(number) {
-                self.link.close_context(number, &entry.commands);
-                entry.faults.cancel();
-            }
+        for (id, entry) in self.link.contexts.open() {
+            self.link.close_context(id, &entry.commands);
+            entry.faults.cancel();
         }
         if let Some(node) = &self.node {
             node.remove_for_good();

@@ -55,8 +55,6 @@ const PAGE_SIZE: u64 = wire::PAGE_SIZE;
 struct Scratch {
     pfns: KVec<HmmPfn>,
     arrays: PageArrays,
-    /// Worst code so far of each group whose last request has not come.
-    groups: [u32; wire::MAX_PAGE_REQUESTS as usize],
 }
 
 impl Scratch {
@@ -66,7 +64,6 @@ impl Scratch {
         Ok(Scratch {
             pfns,
             arrays: PageArrays::default(),
-            groups: [wire::RESPONSE_SUCCESS; wire::MAX_PAGE_REQUESTS as usize],
         })
     }
 }
@@ -135,6 +132,10 @@ enum Unmoved {
     /// The device uses them where they are.
     Use,
     /// The answer leaves them out.
+    #[expect(
+        dead_code,
+        reason = "requests do not begin with a look at what is there yet"
+    )]
     Withhold,
     /// There is no answer yet.
     Refuse,
@@ -192,11 +193,7 @@ impl Faults {
         let npages = request.npages.get();
         let sensible = (1..=wire::MAX_RANGE_PAGES).contains(&npages)
             && request.va.get() % PAGE_SIZE == 0
-            && request.tag.get() < wire::MAX_PAGE_REQUESTS
-            && matches!(
-                request.kind.get(),
-                wire::REQUEST_TRANSLATION | wire::REQUEST_PAGE
-            );
+            && request.kind.get() == wire::REQUEST_PAGE;
         sensible && self.ring.lock().push_within_capacity(*request).is_ok()
     }
 
@@ -300,7 +297,7 @@ impl Faults {
         if moved > 0 {
             self.device.link.stats.to_device_fault.add(moved);
             self.mirror.stats.to_device.add(moved);
-            trace::to_device(self.mirror.context(), start as u64, moved);
+            trace::to_device(self.mirror.id().number, start as u64, moved);
         }
         true
     }
@@ -329,9 +326,14 @@ impl Faults {
     ///
     /// `ESRCH`: the process is gone. `ENOMEM`. `EIO`: the device is broken.
     pub(crate) fn tell_ahead(&self, memory: &DeviceMemory, va: u64, npages: usize) -> Result {
+        if !self.device.link.features.translation_ahead {
+            return Ok(());
+        }
+        let id = self.mirror.id();
         let head = wire::TranslationMessage {
             kind: wire::MSG_TRANSLATION_AHEAD.into(),
-            context: self.mirror.context().into(),
+            context: id.number.into(),
+            generation: id.generation.into(),
             ..wire::TranslationMessage::new_zeroed()
         };
         let mm = self.notifier.mm().mmget_not_zero().ok_or(ESRCH)?;
@@ -344,86 +346,38 @@ impl Faults {
         Ok(())
     }
 
-    fn translation_request(
-        &self,
-        memory: &DeviceMemory,
-        request: &wire::DeviceRequest,
-        scratch: &mut Scratch,
-    ) {
-        self.device.link.stats.translation_requests.add(1);
-        let head = head(wire::MSG_TRANSLATION_COMPLETION, request, 0);
-        let room = memory.data().has_room();
-        let answered = self
-            .notifier
-            .mm()
-            .mmget_not_zero()
-            .ok_or(ESRCH)
-            .and_then(|mm| {
-                let (va, npages, policy) = self.clip(&mm, request)?;
-                // Pages that ought to move first are withheld: the device then sends a page request.
-                let unmoved = if room && policy == uapi::POLICY_ON_FAULT {
-                    Unmoved::Withhold
-                } else {
-                    Unmoved::Use
-                };
-                let range = (va, npages);
-                self.answer(memory, &mm, range, Want::Present, unmoved, head, scratch)
-            });
-        if answered.is_err() {
-            self.answer_empty(head);
-        }
-    }
-
     fn page_request(
         &self,
         memory: &DeviceMemory,
         request: &wire::DeviceRequest,
         scratch: &mut Scratch,
     ) {
-        let (context, tag, flags) = (
-            self.mirror.context(),
-            request.tag.get(),
-            request.flags.get(),
-        );
-        trace::page_request(context, request.va.get(), request.npages.get(), flags);
+        let (context, tag) = (self.mirror.id().number, request.tag.get());
+        let (va, npages, flags) = (request.va.get(), request.npages.get(), request.flags.get());
+        trace::page_request(context, va, npages, flags);
         self.device.link.stats.page_requests.add(1);
         self.mirror.stats.page_requests.add(1);
 
-        let last = flags & wire::REQUEST_LAST != 0;
-        let earlier = scratch.groups[tag as usize];
-        // A group that is refused already gets no more translations.
-        let head = match (last, earlier) {
-            (_, code) if code != wire::RESPONSE_SUCCESS => None,
-            (true, _) => Some(head(
-                wire::MSG_GROUP_RESPONSE,
-                request,
-                wire::RESPONSE_SUCCESS,
-            )),
-            (false, _) => Some(head(wire::MSG_GROUP_PART, request, 0)),
-        };
-        let result = match head {
-            Some(head) => self.resolve(memory, request, head, scratch),
-            None => Ok(()),
-        };
-        let code = match result {
-            Ok(()) => earlier,
-            Err(Refusal::Invalid) => earlier.max(wire::RESPONSE_INVALID),
-            Err(Refusal::Failure) => wire::RESPONSE_FAILURE,
-        };
-        if !last {
-            scratch.groups[tag as usize] = code;
-            return;
-        }
-        scratch.groups[tag as usize] = wire::RESPONSE_SUCCESS;
+        let kind = wire::MSG_PAGE_RESPONSE;
+        let success = head(kind, request, wire::RESPONSE_SUCCESS);
         let stats = &self.device.link.stats;
-        match code {
-            wire::RESPONSE_SUCCESS => stats.responses_success.add(1),
-            wire::RESPONSE_INVALID => stats.responses_invalid.add(1),
-            _ => stats.responses_failure.add(1),
-        }
+        let code = match self.resolve(memory, request, success, scratch) {
+            Ok(()) => {
+                stats.responses_success.add(1);
+                wire::RESPONSE_SUCCESS
+            }
+            Err(Refusal::Invalid) => {
+                stats.responses_invalid.add(1);
+                wire::RESPONSE_INVALID
+            }
+            Err(Refusal::Failure) => {
+                stats.responses_failure.add(1);
+                wire::RESPONSE_FAILURE
+            }
+        };
         trace::group_response(context, tag, code);
         if code != wire::RESPONSE_SUCCESS {
-            self.answer_empty(crate::faults::head(wire::MSG_GROUP_RESPONSE, request, code));
+            self.answer_empty(head(kind, request, code));
         }
     }
 
@@ -468,12 +422,10 @@ fn head(kind: u32, request: &wire::DeviceRequest, code: u32) -> wire::Translatio
     wire::TranslationMessage {
         kind: kind.into(),
         context: request.context,
+        generation: request.generation,
         tag: request.tag,
         code: code.into(),
-        va: 0.into(),
-        npages: 0.into(),
-        count: 0.into(),
-        reserved: 0.into(),
+        ..wire::TranslationMessage::new_zeroed()
     }
 }
 
@@ -493,9 +445,6 @@ impl Work for Faults {
                 }
             };
             match request {
-                Ok(request) if request.kind.get() == wire::REQUEST_TRANSLATION => {
-                    self.translation_request(&memory, &request, &mut scratch);
-                }
                 Ok(request) => self.page_request(&memory, &request, &mut scratch),
                 Err(_) => break,
             }

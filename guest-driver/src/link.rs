@@ -12,7 +12,7 @@
 
 use crate::{
     commands::Commands,
-    context_table::ContextTable,
+    context_table::{ContextId, ContextTable},
     kapi::{
         completion::Completion,
         irqlock::IrqSpinLock,
@@ -83,9 +83,18 @@ pub(crate) struct Pending {
 #[derive(Clone, Copy)]
 pub(crate) struct CommandTag {
     /// Context that sent it.
-    pub(crate) context: u32,
+    pub(crate) context: ContextId,
     /// Its identifier.
     pub(crate) id: u64,
+}
+
+/// What device and driver agreed on beyond the version of the ABI.
+#[derive(Clone, Copy)]
+pub(crate) struct Features {
+    /// `F_ATOMIC`.
+    pub(crate) atomic: bool,
+    /// `F_TRANSLATION_AHEAD`.
+    pub(crate) translation_ahead: bool,
 }
 
 /// The queues of one device and what all parts of the driver share with them.
@@ -101,6 +110,8 @@ pub(crate) struct Link {
     request: Queue<()>,
     command: KVec<Pin<KBox<Queue<CommandTag>>>>,
     broken: Atomic<bool>,
+    /// What was agreed on.
+    pub(crate) features: Features,
     /// Who handles the device's requests.
     #[pin]
     pub(crate) contexts: ContextTable,
@@ -116,7 +127,11 @@ impl Link {
     /// # Errors
     ///
     /// `ENOMEM`; `EINVAL`: no command queue.
-    pub(crate) fn new(queues: KVec<RawQueue>, max_contexts: u32) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        queues: KVec<RawQueue>,
+        features: Features,
+        max_contexts: u32,
+    ) -> Result<Arc<Self>> {
         let mut queues = queues.into_iter();
         let mut next = || queues.next().ok_or(EINVAL);
         let (control, copy, translation, request) = (next()?, next()?, next()?, next()?);
@@ -140,6 +155,7 @@ impl Link {
                 request <- new_queue!(request, "coax_request"),
                 command,
                 broken: Atomic::new(false),
+                features,
                 contexts <- contexts,
                 workqueue,
                 stats: Stats::new(),
@@ -245,7 +261,8 @@ impl Link {
         }
     }
 
-    /// A control request with its answer; `reply` bytes may follow the status.
+    /// A control request, for `context` if it names one, with the value it is answered with; `reply` bytes
+    /// may follow that.
     ///
     /// # Errors
     ///
@@ -253,12 +270,16 @@ impl Link {
     pub(crate) fn control(
         &self,
         opcode: u32,
-        context: u32,
+        context: Option<ContextId>,
         arg0: u64,
         arg1: u64,
         reply: &mut [u8],
-    ) -> Result {
+    ) -> Result<u32> {
         let head = size_of::<wire::ControlReply>();
+        let id = context.unwrap_or(ContextId {
+            number: 0,
+            generation: 0,
+        });
         let mut message = new_message(
             size_of::<wire::ControlRequest>(),
             head + reply.len(),
@@ -269,19 +290,21 @@ impl Link {
             0,
             &wire::ControlRequest {
                 opcode: opcode.into(),
-                context: context.into(),
+                context: id.number.into(),
+                generation: id.generation.into(),
+                reserved: 0.into(),
                 arg0: arg0.into(),
                 arg1: arg1.into(),
             },
         )?;
         let pending = self.begin(wire::QUEUE_CONTROL, message, GFP_KERNEL)?;
         let answer = self.finish(pending)?;
-        let (status, rest) =
+        let (head, rest) =
             wire::ControlReply::read_from_prefix(answer.writable()).map_err(|_| EIO)?;
-        match status.status.get() {
+        match head.status.get() {
             wire::STATUS_OK => {
                 reply.copy_from_slice(rest);
-                Ok(())
+                Ok(head.value.get())
             }
             wire::STATUS_BUSY => Err(EBUSY),
             _ => Err(EINVAL),
@@ -348,7 +371,7 @@ impl Link {
         if self.is_broken() {
             return Err(EIO);
         }
-        let queue = &self.command[message.data.context as usize % self.command.len()];
+        let queue = &self.command[message.data.context.number as usize % self.command.len()];
         queue.send(message).map_err(|(error, _)| error)
     }
 
@@ -358,11 +381,29 @@ impl Link {
         self.poll(wire::QUEUE_COMMAND + index as u16, || done().then_some(()));
     }
 
+    /// Opens a context under `number`, which is free on the device.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::control`]; `EIO` also where the device gives no generation.
+    pub(crate) fn open_context(&self, number: u32) -> Result<ContextId> {
+        let id = ContextId {
+            number,
+            generation: 0,
+        };
+        let generation = self.control(wire::CONTROL_CONTEXT_OPEN, Some(id), 0, 0, &mut [])?;
+        if generation == 0 {
+            self.stats.device_errors.add(1);
+            return Err(EIO);
+        }
+        Ok(ContextId { number, generation })
+    }
+
     /// Closes a context on the device and takes all that the device asked and answered for it, in
     /// this order: after it nothing of the context is in the rings. Its commands end.
-    pub(crate) fn close_context(&self, number: u32, commands: &Commands) {
+    pub(crate) fn close_context(&self, id: ContextId, commands: &Commands) {
         // A broken device answers nothing and is told nothing.
-        let _ = self.control(wire::CONTROL_CONTEXT_CLOSE, number, 0, 0, &mut []);
+        let _ = self.control(wire::CONTROL_CONTEXT_CLOSE, Some(id), 0, 0, &mut []);
         self.take_requests();
         self.take_all_commands();
         commands.fail_all(ENODEV);

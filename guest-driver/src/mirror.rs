@@ -18,6 +18,7 @@
 //! reclaims, because reclaim calls the notifier.
 
 use crate::{
+    context_table::ContextId,
     kapi::{
         notifier::{Invalidate, Invalidation},
         trace,
@@ -42,7 +43,7 @@ const NO_MEMORY_PAUSE: Delta = Delta::from_millis(1);
 #[pin_data]
 pub(crate) struct Mirror {
     link: Arc<Link>,
-    context: u32,
+    id: ContextId,
     /// Counters of the context.
     pub(crate) stats: ContextStats,
     /// When pages move. Here because the notifier takes advice back.
@@ -74,11 +75,11 @@ impl Mirror {
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new(link: Arc<Link>, context: u32, rule: Rule) -> Result<Arc<Self>> {
+    pub(crate) fn new(link: Arc<Link>, id: ContextId, rule: Rule) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 link,
-                context,
+                id,
                 stats: ContextStats::new(),
                 policies <- Policies::new(rule),
                 state <- new_mutex!(
@@ -95,9 +96,9 @@ impl Mirror {
         )
     }
 
-    /// Number of the context.
-    pub(crate) fn context(&self) -> u32 {
-        self.context
+    /// The context.
+    pub(crate) fn id(&self) -> ContextId {
+        self.id
     }
 
     /// Keeps invalidations out while the result is alive.
@@ -120,13 +121,13 @@ impl Mirror {
             0,
             &wire::TranslationMessage {
                 kind: wire::MSG_INVALIDATE.into(),
-                context: self.context.into(),
+                context: self.id.number.into(),
+                generation: self.id.generation.into(),
                 tag: 0.into(),
                 code: 0.into(),
+                count: 0.into(),
                 va: first.into(),
                 npages: (end - first).div_ceil(wire::PAGE_SIZE).into(),
-                count: 0.into(),
-                reserved: 0.into(),
             },
         )?;
         Ok(message)
@@ -213,7 +214,7 @@ impl Mirror {
         state.leaving.insert(start, end);
         state.in_flight += 1;
         drop(state);
-        trace::invalidate(self.context, start, end);
+        trace::invalidate(self.id.number, start, end);
         self.stats.invalidations.add(1);
         self.link.stats.invalidations.add(1);
         if let Ok(pending) = pending {

@@ -37,6 +37,10 @@ impl ShmRegion {
     }
 }
 
+/// VIRTIO_F_ACCESS_PLATFORM (VirtIO 1.3 §6): the device's addresses are the platform's, as an IOMMU
+/// translates them.
+pub(crate) const ACCESS_PLATFORM: u32 = 33;
+
 /// A device on the virtio bus.
 #[repr(transparent)]
 pub(crate) struct VirtioDevice(Opaque<sys::virtio_device>);
@@ -122,6 +126,13 @@ impl VirtioDevice {
         Ok(queues)
     }
 
+    /// Whether the feature `bit` was agreed on, or in [`Driver::validate`] is going to be. Those of the
+    /// device type are [`Driver::FEATURES`].
+    pub(crate) fn has_feature(&self, bit: u32) -> bool {
+        // SAFETY: `self` is a device.
+        unsafe { sys::coax_virtio_has_feature(self.raw(), bit) }
+    }
+
     /// Whether the device has set DEVICE_NEEDS_RESET (VirtIO 1.3 §2.1). With the PCI transport,
     /// where this is one register read, callable from interrupts.
     pub(crate) fn needs_reset(&self) -> bool {
@@ -136,6 +147,15 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     const NAME: &'static CStr;
     /// Device type.
     const ID: u32;
+    /// Feature bits of the device type that the driver knows.
+    const FEATURES: &'static [u32];
+
+    /// Refuses a device for what it would agree on with it.
+    ///
+    /// # Errors
+    ///
+    /// Any, with which the probe fails.
+    fn validate(device: &VirtioDevice) -> Result;
 
     /// Finds the queues and builds the driver's object; nothing may be sent to the device yet.
     fn probe(device: &VirtioDevice) -> Result<Arc<Self>>;
@@ -196,6 +216,9 @@ impl<T: Driver> Registration<T> {
                         ..pin_init::zeroed()
                     },
                     id_table: ids.as_ptr(),
+                    feature_table: T::FEATURES.as_ptr(),
+                    feature_table_size: T::FEATURES.len() as u32,
+                    validate: Some(Self::validate),
                     probe: Some(Self::probe),
                     remove: Some(Self::remove),
                     config_changed: Some(Self::config_changed),
@@ -220,6 +243,14 @@ impl<T: Driver> Registration<T> {
         let data = unsafe { sys::coax_virtio_get_drvdata(vdev) };
         // SAFETY: `probe` stored an `Arc<T>`, `remove` takes it after the last callback.
         (!data.is_null()).then(|| unsafe { <Arc<T> as ForeignOwnable>::borrow(data) })
+    }
+
+    unsafe extern "C" fn validate(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls with a device that stays during the call.
+        match T::validate(unsafe { VirtioDevice::from_raw(vdev) }) {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        }
     }
 
     unsafe extern "C" fn probe(vdev: *mut sys::virtio_device) -> c_int {

@@ -126,6 +126,12 @@ bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len)
 	return true;
 }
 
+bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit)
+{
+	/* Not virtio_has_feature(): that is a BUG for a bit that the driver has not listed. */
+	return __virtio_test_bit(vdev, bit);
+}
+
 bool coax_virtio_needs_reset(struct virtio_device *vdev)
 {
 	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
