@@ -4,14 +4,17 @@
 
 use kernel::prelude::*;
 
+mod call;
 mod commands;
 mod context;
 mod context_table;
 mod device;
+mod ending;
 mod faults;
 mod hmm;
 mod ioctl;
 mod kapi;
+mod lifetime;
 mod link;
 mod memory;
 mod migration;
@@ -22,6 +25,7 @@ mod range_map;
 mod range_set;
 mod residency;
 mod show;
+mod stall;
 mod stats;
 mod sys;
 // The contract is a crate of its own for the device and the guest library.

@@ -42,11 +42,11 @@ pub(crate) struct Entry {
 
 enum Slot {
     Free,
-    /// Number given out, the context not reachable yet.
-    Opening,
+    /// Number given out, and no context there: not yet, or not any more.
+    Taken,
     Open(ContextId, Entry),
-    /// The context not reachable any more; the number still taken.
-    Closing(ContextId),
+    /// The device is closing it: commands end, and requests are not heard any more.
+    Closing(ContextId, Entry),
 }
 
 /// The contexts of one device, by number.
@@ -81,7 +81,7 @@ impl ContextTable {
             .iter()
             .position(|slot| matches!(slot, Slot::Free))
             .ok_or(EMFILE)?;
-        slots[free] = Slot::Opening;
+        slots[free] = Slot::Taken;
         Ok(free as u32)
     }
 
@@ -93,19 +93,37 @@ impl ContextTable {
         }
     }
 
-    /// Makes the context unreachable; the number stays taken.
-    pub(crate) fn withdraw(&self, id: ContextId) -> Option<Entry> {
+    /// Has requests of the context not heard any more, before the device closes it. None if that was done
+    /// before, and so is another's to end.
+    pub(crate) fn begin_close(&self, id: ContextId) -> Option<Entry> {
         let mut slots = self.slots.lock();
-        match slots.get_mut(id.number as usize) {
-            Some(slot @ Slot::Open(..)) => match core::mem::replace(slot, Slot::Closing(id)) {
-                Slot::Open(_, entry) => Some(entry),
-                _ => None,
-            },
-            _ => None,
+        let slot = slots.get_mut(id.number as usize)?;
+        match core::mem::replace(slot, Slot::Taken) {
+            Slot::Open(open, entry) if open == id => {
+                *slot = Slot::Closing(id, entry.clone());
+                Some(entry)
+            }
+            other => {
+                *slot = other;
+                None
+            }
         }
     }
 
-    /// Gives a number back.
+    /// Makes a context that the device has closed unreachable; the number stays taken.
+    pub(crate) fn withdraw(&self, id: ContextId) -> Option<Entry> {
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(id.number as usize)?;
+        match core::mem::replace(slot, Slot::Taken) {
+            Slot::Closing(closing, entry) if closing == id => Some(entry),
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    /// Gives back a number that no context has.
     pub(crate) fn release(&self, number: u32) {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get_mut(number as usize) {
@@ -149,7 +167,7 @@ impl ContextTable {
                 entry.faults.queue(&link.workqueue, cpu);
             }
             // The device has aborted its commands.
-            Some(Slot::Closing(id)) if *id == meant => {}
+            Some(Slot::Closing(id, _)) if *id == meant => {}
             _ => link.stats.device_errors.add(1),
         }
     }
@@ -158,7 +176,9 @@ impl ContextTable {
     pub(crate) fn command_done(&self, tag: CommandTag, reply: Result<wire::CommandReply>) {
         let slots = self.slots.lock();
         match slots.get(tag.context.number as usize) {
-            Some(Slot::Open(id, entry)) if *id == tag.context => entry.commands.done(tag, reply),
+            Some(Slot::Open(id, entry) | Slot::Closing(id, entry)) if *id == tag.context => {
+                entry.commands.done(tag, reply)
+            }
             _ => {}
         }
     }
@@ -166,7 +186,7 @@ impl ContextTable {
     /// Ends all commands of all contexts with `error`.
     pub(crate) fn fail_commands(&self, error: Error) {
         for slot in self.slots.lock().iter() {
-            if let Slot::Open(_, entry) = slot {
+            if let Slot::Open(_, entry) | Slot::Closing(_, entry) = slot {
                 entry.commands.fail_all(error);
             }
         }

@@ -132,10 +132,6 @@ enum Unmoved {
     /// The device uses them where they are.
     Use,
     /// The answer leaves them out.
-    #[expect(
-        dead_code,
-        reason = "requests do not begin with a look at what is there yet"
-    )]
     Withhold,
     /// There is no answer yet.
     Refuse,
@@ -193,7 +189,8 @@ impl Faults {
         let npages = request.npages.get();
         let sensible = (1..=wire::MAX_RANGE_PAGES).contains(&npages)
             && request.va.get() % PAGE_SIZE == 0
-            && request.kind.get() == wire::REQUEST_PAGE;
+            && request.kind.get() == wire::REQUEST_PAGE
+            && (request.flags.get() & wire::ACCESS_ATOMIC == 0 || self.device.link.features.atomic);
         sensible && self.ring.lock().push_within_capacity(*request).is_ok()
     }
 
@@ -436,7 +433,7 @@ impl Work for Faults {
             return;
         };
         let mut scratch = self.scratch.lock();
-        loop {
+        while !self.mirror.is_closed() {
             let request = {
                 let mut ring = self.ring.lock();
                 match ring.is_empty() {

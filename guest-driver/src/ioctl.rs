@@ -219,7 +219,7 @@ fn migrate_chunk(
     range: Range<u64>,
     direction: Direction,
 ) -> Result<(u64, bool)> {
-    let mut pipeline = Pipeline::new(memory, direction, None, context.number);
+    let mut pipeline = Pipeline::new(memory, direction, None, context.id.number);
     let own = mm::is_current(mm);
     if own {
         context.mirror.forget(range.start, range.end);
@@ -289,7 +289,7 @@ fn stats(context: &Context, arg: usize) -> Result {
     let mut device_stats = wire::DeviceStats::new_zeroed();
     let link = &context.device.link;
     // The driver's own counters are of most use when the device does not answer any more.
-    let _ = link.control(wire::CONTROL_STATS, None, 0, 0, device_stats.as_mut_bytes());
+    let _ = link.control(wire::CONTROL_STATS, 0, 0, device_stats.as_mut_bytes());
     let mut stats = uapi::Stats::default();
     let own = &context.mirror.stats;
     stats.context_page_requests = own.page_requests.get();

@@ -10,34 +10,34 @@
 //!    the look at the page table that it rests on is found outdated.
 //! 2. A range stays recorded until the device has answered its invalidation, so that a second
 //!    change of the same range does not pass while the device still finishes accesses.
-//! 3. An invalidation waits for the device to finish accesses in progress, outside the lock. The
-//!    device answers it without waiting for any fault, command, copy or lock of ours.
+//! 3. An invalidation waits for the device to finish accesses in progress, outside the lock, until the
+//!    device has answered or a fence has passed (`lifetime`). The device answers it without waiting for any
+//!    fault, command, copy or lock of ours.
 //!
 //! Lock order: mmap lock (and what the memory manager holds around notifiers: rmap and folio
 //! locks) → `Mirror::lock` → queue locks. Under `Mirror::lock` no memory is allocated in a way that
 //! reclaims, because reclaim calls the notifier.
 
 use crate::{
+    call::{new_message, put, Call, CallRequest},
     context_table::ContextId,
     kapi::{
         notifier::{Invalidate, Invalidation},
         trace,
     },
-    link::{new_message, put, CallRequest, Link},
+    link::Link,
     policy::{Policies, Rule},
     range_set::RangeSet,
     stats::ContextStats,
     wire,
 };
 use kernel::{
-    new_mutex,
+    alloc::{flags, Flags},
+    new_condvar, new_mutex,
     prelude::*,
-    sync::{lock::mutex::MutexGuard, Arc, Mutex},
-    time::{delay::fsleep, Delta},
+    sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex},
 };
-
-/// Pause before an invalidation tries again to get memory for its message.
-const NO_MEMORY_PAUSE: Delta = Delta::from_millis(1);
+use zerocopy::FromZeros;
 
 /// One context's mirror.
 #[pin_data]
@@ -51,9 +51,16 @@ pub(crate) struct Mirror {
     pub(crate) policies: Policies,
     #[pin]
     state: Mutex<State>,
+    /// A message for an invalidation that finds no memory for its own, while no other uses it.
+    #[pin]
+    reserve: Mutex<Option<Call>>,
+    #[pin]
+    returned: CondVar,
 }
 
 struct State {
+    /// The device has closed the context: it has cached nothing, and is told nothing more.
+    closed: bool,
     /// What the device may have cached.
     cached: RangeSet,
     /// What of it the device may have exclusively.
@@ -76,14 +83,18 @@ impl Mirror {
     ///
     /// `ENOMEM`: no memory.
     pub(crate) fn new(link: Arc<Link>, id: ContextId, rule: Rule) -> Result<Arc<Self>> {
+        let reserve = Some(new_call(GFP_KERNEL_ACCOUNT)?);
         Arc::pin_init(
             pin_init!(Self {
                 link,
                 id,
+                reserve <- new_mutex!(reserve, "coax_mirror_reserve"),
+                returned <- new_condvar!("coax_mirror_returned"),
                 stats: ContextStats::new(),
                 policies <- Policies::new(rule),
                 state <- new_mutex!(
                     State {
+                        closed: false,
                         cached: RangeSet::new(),
                         exclusive: RangeSet::new(),
                         leaving: RangeSet::new(),
@@ -92,7 +103,7 @@ impl Mirror {
                     "coax_mirror"
                 ),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
     }
 
@@ -109,29 +120,62 @@ impl Mirror {
         }
     }
 
-    fn message(&self, start: u64, end: u64) -> Result<KBox<CallRequest>> {
-        let mut message = new_message(
-            size_of::<wire::TranslationMessage>(),
-            size_of::<wire::InvalidateReply>(),
-            GFP_ATOMIC,
-        )?;
-        let first = start & !(wire::PAGE_SIZE - 1);
-        put(
-            &mut message,
-            0,
-            &wire::TranslationMessage {
-                kind: wire::MSG_INVALIDATE.into(),
-                context: self.id.number.into(),
-                generation: self.id.generation.into(),
-                tag: 0.into(),
-                code: 0.into(),
-                count: 0.into(),
-                va: first.into(),
-                npages: (end - first).div_ceil(wire::PAGE_SIZE).into(),
-            },
-        )?;
-        Ok(message)
+    /// The device has closed the context: nothing more is posted or invalidated.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.cached.clear();
+        state.exclusive.clear();
     }
+
+    /// Whether the device has closed the context.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// An invalidation of `start` … `end`. Where memory is short it is the one that was put by: that is
+    /// waited for, which the device's answer ends.
+    fn invalidation(&self, start: u64, end: u64) -> Result<Call> {
+        let mut call = match new_call(GFP_ATOMIC | flags::__GFP_NOWARN) {
+            Ok(call) => call,
+            Err(_) => {
+                let mut reserve = self.reserve.lock();
+                loop {
+                    match reserve.take() {
+                        Some(call) => break call,
+                        None => self.returned.wait(&mut reserve),
+                    }
+                }
+            }
+        };
+        let first = start & !(wire::PAGE_SIZE - 1);
+        let head = wire::TranslationMessage {
+            kind: wire::MSG_INVALIDATE.into(),
+            context: self.id.number.into(),
+            generation: self.id.generation.into(),
+            va: first.into(),
+            npages: (end - first).div_ceil(wire::PAGE_SIZE).into(),
+            ..wire::TranslationMessage::new_zeroed()
+        };
+        put(&mut call.message, 0, &head)?;
+        Ok(call)
+    }
+
+    /// Puts a message by, if none is.
+    fn put_by(&self, call: Call) {
+        let mut reserve = self.reserve.lock();
+        if reserve.is_none() {
+            *reserve = Some(call);
+            self.returned.notify_one();
+        }
+    }
+}
+
+/// Room for an invalidation and the wait for its answer.
+fn new_call(flags: Flags) -> Result<Call> {
+    let readable = size_of::<wire::TranslationMessage>();
+    let message = new_message(readable, size_of::<wire::InvalidateReply>(), flags)?;
+    Call::new(message, flags)
 }
 
 impl Held<'_> {
@@ -139,8 +183,11 @@ impl Held<'_> {
     ///
     /// # Errors
     ///
-    /// `EIO`: the device is broken.
+    /// `EIO`: the device is silent. `ENODEV`: it has closed the context.
     pub(crate) fn post(&mut self, message: KBox<CallRequest>, start: u64, end: u64) -> Result {
+        if self.state.closed {
+            return Err(ENODEV);
+        }
         self.state.cached.insert(start, end);
         self.mirror.link.post_translation(message)
     }
@@ -176,7 +223,7 @@ impl Invalidate for Mirror {
             }
         };
         let concerned = (state.cached.overlaps(start, end) || state.leaving.overlaps(start, end))
-            && !self.link.is_broken();
+            && !self.link.lifetime.is_silent();
         if concerned && !range.may_block() {
             // The answer of the device must be waited for.
             return false;
@@ -194,21 +241,15 @@ impl Mirror {
     /// before all of it is going to change.
     pub(crate) fn forget(&self, start: u64, end: u64) {
         let state = self.state.lock();
-        if state.cached.overlaps(start, end) && !self.link.is_broken() {
+        if state.cached.overlaps(start, end) && !self.link.lifetime.is_silent() {
             self.drop_range(state, start, end);
         }
     }
 
     fn drop_range(&self, mut state: MutexGuard<'_, State>, start: u64, end: u64) {
-        let pending = loop {
-            match self
-                .message(start, end)
-                .and_then(|m| self.link.begin_invalidation(m))
-            {
-                Err(error) if error == ENOMEM => fsleep(NO_MEMORY_PAUSE),
-                result => break result,
-            }
-        };
+        let sent = self
+            .invalidation(start, end)
+            .and_then(|call| self.link.begin_invalidation(call));
         state.cached.remove(start, end);
         state.exclusive.remove(start, end);
         state.leaving.insert(start, end);
@@ -217,9 +258,9 @@ impl Mirror {
         trace::invalidate(self.id.number, start, end);
         self.stats.invalidations.add(1);
         self.link.stats.invalidations.add(1);
-        if let Ok(pending) = pending {
-            // A device that does not answer is broken, and nothing more can be done about it here.
-            let _ = self.link.finish_invalidation(pending);
+        // What cannot be sent is not needed: the device is silent.
+        if let Ok(pending) = sent {
+            self.put_by(self.link.finish_invalidation(pending));
         }
         let mut state = self.state.lock();
         state.in_flight -= 1;

@@ -215,7 +215,7 @@ impl Faults {
             if pfn.is_writable() {
                 access |= wire::ACCESS_WRITE;
                 // Device memory takes the atomic operations of both sides, or no CPU's at all.
-                if ours {
+                if ours && self.device.link.features.atomic {
                     access |= wire::ACCESS_ATOMIC;
                 }
                 if !ours || memory.is_reclaimed() {

@@ -11,9 +11,10 @@ use kernel::{
     device::Device,
     error::to_result,
     ffi::{c_char, c_int},
+    new_mutex,
     prelude::*,
     str::CStr,
-    sync::{Arc, ArcBorrow},
+    sync::{Arc, ArcBorrow, Mutex},
     types::{ForeignOwnable, Opaque},
 };
 use zerocopy::{FromBytes, IntoBytes};
@@ -141,6 +142,56 @@ impl VirtioDevice {
     }
 }
 
+/// Resets a device from wherever the driver finds that it has to; as long as the driver has the device.
+#[pin_data]
+pub(crate) struct Resetter {
+    // None when the driver has given the device back.
+    #[pin]
+    device: Mutex<Option<NonNull<sys::virtio_device>>>,
+}
+
+// SAFETY: The pointer is used under the lock, and only while the driver has the device.
+unsafe impl Send for Resetter {}
+// SAFETY: As above.
+unsafe impl Sync for Resetter {}
+
+impl Resetter {
+    /// # Safety
+    ///
+    /// The device stays until [`Self::retire`] is called.
+    unsafe fn new(device: *mut sys::virtio_device) -> Result<Arc<Self>> {
+        let device = NonNull::new(device);
+        Arc::pin_init(
+            pin_init!(Self { device <- new_mutex!(device, "coax_resetter") }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Resets the device, if the driver still has it. When this returns the device uses none of the driver's
+    /// memory and no callback of it is running or will. Sleeps.
+    pub(crate) fn reset(&self) {
+        let device = self.device.lock();
+        if let Some(device) = *device {
+            // SAFETY: The driver has the device.
+            unsafe { sys::virtio_reset_device(device.as_ptr()) };
+            // SAFETY: As above.
+            unsafe { sys::coax_virtio_synchronize_cbs(device.as_ptr()) };
+        }
+    }
+
+    /// [`VirtioDevice::needs_reset`]; false when the driver has given the device back. Sleeps.
+    pub(crate) fn needs_reset(&self) -> bool {
+        let device = self.device.lock();
+        // SAFETY: The driver has the device.
+        device.is_some_and(|device| unsafe { sys::coax_virtio_needs_reset(device.as_ptr()) })
+    }
+
+    /// The driver gives the device back.
+    fn retire(&self) {
+        *self.device.lock() = None;
+    }
+}
+
 /// A driver for one virtio device type.
 pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// Name of the driver on the bus.
@@ -158,16 +209,19 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     fn validate(device: &VirtioDevice) -> Result;
 
     /// Finds the queues and builds the driver's object; nothing may be sent to the device yet.
-    fn probe(device: &VirtioDevice) -> Result<Arc<Self>>;
+    fn probe(device: &VirtioDevice, resetter: Arc<Resetter>) -> Result<Arc<Self>>;
 
-    /// The device is live: queues work, interrupts come.
+    /// The device is live: queues work, interrupts come. If this fails, [`Self::stop`] follows.
     fn start(this: ArcBorrow<'_, Self>, device: &VirtioDevice) -> Result;
 
     /// The device is about to go; queues still work. May sleep.
     fn stop(&self);
 
-    /// The device is reset and silent: takes all messages out of the queues and closes them.
+    /// The device is reset: takes all messages out of the queues and closes them.
     fn drain(&self);
+
+    /// What the driver resets the device with.
+    fn resetter(&self) -> &Resetter;
 
     /// A queue has answered messages. Interrupt context.
     fn interrupt(&self, queue: u16);
@@ -256,9 +310,15 @@ impl<T: Driver> Registration<T> {
     unsafe extern "C" fn probe(vdev: *mut sys::virtio_device) -> c_int {
         // SAFETY: The bus calls with a device that stays during the call.
         let device = unsafe { VirtioDevice::from_raw(vdev) };
-        let object = match T::probe(device) {
+        // SAFETY: It is retired below, or in `release`, which end the device's time with the driver.
+        let resetter = match unsafe { Resetter::new(vdev) } {
+            Ok(resetter) => resetter,
+            Err(error) => return error.to_errno(),
+        };
+        let object = match T::probe(device, resetter.clone()) {
             Ok(object) => object,
             Err(error) => {
+                resetter.retire();
                 // SAFETY: The device is this driver's. Queues stay enabled until a reset, and no later
                 // probe would find them.
                 unsafe { sys::virtio_reset_device(vdev) };
@@ -272,6 +332,7 @@ impl<T: Driver> Registration<T> {
         // SAFETY: Queues are set up and callbacks have their object.
         unsafe { sys::coax_virtio_device_ready(vdev) };
         if let Err(error) = T::start(object.as_arc_borrow(), device) {
+            object.stop();
             // SAFETY: The device was taken above.
             unsafe { Self::release(vdev, &object) };
             return error.to_errno();
@@ -303,12 +364,11 @@ impl<T: Driver> Registration<T> {
     ///
     /// `vdev` was taken by `probe`, and this is called once.
     unsafe fn release(vdev: *mut sys::virtio_device, object: &T) {
-        // SAFETY: The device is this driver's.
-        unsafe { sys::virtio_reset_device(vdev) };
-        // SAFETY: As above.
-        unsafe { sys::coax_virtio_synchronize_cbs(vdev) };
+        let resetter = object.resetter();
+        resetter.reset();
         object.drain();
-        // SAFETY: As above; the object closed its queues.
+        resetter.retire();
+        // SAFETY: The device is this driver's; the object closed its queues.
         unsafe { sys::coax_virtio_del_vqs(vdev) };
         // SAFETY: As above.
         let data = unsafe { sys::coax_virtio_get_drvdata(vdev) };

@@ -44,14 +44,39 @@ void coax_init_completion(struct completion *done)
 	init_completion(done);
 }
 
+void coax_reinit_completion(struct completion *done)
+{
+	reinit_completion(done);
+}
+
 unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int ms)
 {
 	return wait_for_completion_timeout(done, msecs_to_jiffies(ms));
 }
 
+long coax_wait_for_completion_killable_ms(struct completion *done, unsigned int ms)
+{
+	return wait_for_completion_killable_timeout(done, msecs_to_jiffies(ms));
+}
+
 struct workqueue_struct *coax_alloc_workqueue(void)
 {
 	return alloc_workqueue("coax", WQ_PERCPU | WQ_HIGHPRI | WQ_CPU_INTENSIVE, 0);
+}
+
+struct workqueue_struct *coax_alloc_unbound_workqueue(void)
+{
+	return alloc_workqueue("coax_unbound", WQ_UNBOUND, WQ_MAX_ACTIVE);
+}
+
+void coax_flush_workqueue(struct workqueue_struct *wq)
+{
+	flush_workqueue(wq);
+}
+
+bool coax_queue_work(struct workqueue_struct *wq, struct work_struct *work)
+{
+	return queue_work(wq, work);
 }
 
 bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct work_struct *work)

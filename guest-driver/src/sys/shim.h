@@ -24,10 +24,15 @@ void coax_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 
 /* Completion. */
 void coax_init_completion(struct completion *done);
+void coax_reinit_completion(struct completion *done);
 unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int ms);
+long coax_wait_for_completion_killable_ms(struct completion *done, unsigned int ms);
 
 /* Workqueue. */
 struct workqueue_struct *coax_alloc_workqueue(void);
+struct workqueue_struct *coax_alloc_unbound_workqueue(void);
+void coax_flush_workqueue(struct workqueue_struct *wq);
+bool coax_queue_work(struct workqueue_struct *wq, struct work_struct *work);
 bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct work_struct *work);
 bool coax_queue_work_anywhere(struct work_struct *work);
 unsigned int coax_this_cpu(void);
