@@ -51,13 +51,13 @@ impl Commands {
     ///
     /// `ENOMEM`: no memory.
     pub(crate) fn new(first_id: u64) -> Result<Arc<Self>> {
-        let slots = KVec::with_capacity(MAX_IN_FLIGHT, GFP_KERNEL)?;
+        let slots = KVec::with_capacity(MAX_IN_FLIGHT, GFP_KERNEL_ACCOUNT)?;
         Arc::pin_init(
             pin_init!(Self {
                 table <- new_irqlock!(Table { slots, next_id: first_id }, "coax_commands"),
                 changed <- new_poll_condvar!("coax_commands_changed"),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
     }
 
@@ -82,6 +82,13 @@ impl Commands {
             })
             .map_err(|_| EBUSY)?;
         Ok(id)
+    }
+
+    /// How many the device has not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        let table = self.table.lock();
+        let done = |slot: &&Slot| matches!(slot.state, State::Done(_));
+        table.slots.len() - table.slots.iter().filter(done).count()
     }
 
     /// Takes back a slot whose command could not be sent.

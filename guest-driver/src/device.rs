@@ -100,8 +100,8 @@ type DebugFile = Pin<KBox<debugfs::File<Arc<Link>>>>;
 /// free when its names are.
 #[derive(Default)]
 struct Service {
-    chardev: Option<Pin<KBox<chardev::Registration<Context>>>>,
-    dmirror: Option<Pin<KBox<chardev::Registration<Dmirror>>>>,
+    chardev: Option<chardev::Registration<Context>>,
+    dmirror: Option<chardev::Registration<Dmirror>>,
     debugfs: Option<(debugfs::Dir, [DebugFile; 2])>,
     number: Option<Number>,
 }
@@ -277,13 +277,13 @@ impl Device {
             dir.read_callback_file(c"contexts", this.link.clone(), &show::contexts),
             GFP_KERNEL,
         )?;
-        let chardev = chardev::Registration::new(name, FOR_ALL, this.clone());
         service.debugfs = Some((dir, [stats, contexts]));
-        service.chardev = Some(KBox::pin_init(chardev, GFP_KERNEL)?);
+        let chardev = chardev::Registration::new(&name, FOR_ALL, this.clone());
+        service.chardev = Some(chardev?);
         if *crate::module_parameters::hmm.value() != 0 {
             let name = CString::try_from_fmt(fmt!("hmm_dmirror{}", number))?;
-            let dmirror = chardev::Registration::new(name, FOR_ROOT, this.clone());
-            service.dmirror = Some(KBox::pin_init(dmirror, GFP_KERNEL)?);
+            let dmirror = chardev::Registration::new(&name, FOR_ROOT, this.clone());
+            service.dmirror = Some(dmirror?);
         }
         Ok(())
     }

@@ -393,13 +393,18 @@ impl Link {
         reply.into_call()
     }
 
-    /// Sends a command on the queue that its context uses.
+    /// Sends a command on the queue that its context uses, which has so many in flight, this one among them:
+    /// no more than there is still room for, so that however many contexts are greedy there is room for one
+    /// more.
     ///
     /// # Errors
     ///
-    /// `ENOSPC`: the ring is full. `EIO`: the device is silent.
-    pub(crate) fn command(&self, message: KBox<Request<CommandTag>>) -> Result {
+    /// `ENOSPC`: the context's share is used up. `EIO`: the device is silent.
+    pub(crate) fn command(&self, message: KBox<Request<CommandTag>>, in_flight: usize) -> Result {
         let queue = &self.command[message.data.context.number as usize % self.command.len()];
+        if in_flight > queue.room() && !self.lifetime.is_silent() {
+            return Err(ENOSPC);
+        }
         queue.send(message).map_err(|(error, _)| match error {
             error if error == ENOSPC || error == ENOMEM => error,
             _ => self.lifetime.error(),

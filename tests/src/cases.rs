@@ -35,13 +35,14 @@ pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
 pub mod reset;
+pub mod stall;
 pub mod storm;
 pub mod two_devices;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 36] = [
+const SUBJECTS: [Subject; 37] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -75,6 +76,7 @@ const SUBJECTS: [Subject; 36] = [
     program_storm::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
+    stall::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
     loss::SUBJECT,

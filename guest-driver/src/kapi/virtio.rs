@@ -42,6 +42,9 @@ impl ShmRegion {
 /// translates them.
 pub(crate) const ACCESS_PLATFORM: u32 = 33;
 
+/// VIRTIO_F_INDIRECT_DESC (VirtIO 1.3 §6): a message takes one descriptor of the ring.
+const RING_INDIRECT: u32 = 28;
+
 /// A device on the virtio bus.
 #[repr(transparent)]
 pub(crate) struct VirtioDevice(Opaque<sys::virtio_device>);
@@ -121,8 +124,14 @@ impl VirtioDevice {
                 Some(Registration::<T>::queue_callback),
             )
         })?;
+        let descriptors = match self.has_feature(RING_INDIRECT) {
+            true => 1,
+            // One for each part.
+            false => 2,
+        };
         for vq in raw {
-            queues.push(RawQueue(NonNull::new(vq).ok_or(ENOENT)?), GFP_KERNEL)?;
+            let vq = NonNull::new(vq).ok_or(ENOENT)?;
+            queues.push(RawQueue { vq, descriptors }, GFP_KERNEL)?;
         }
         Ok(queues)
     }

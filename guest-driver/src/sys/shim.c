@@ -475,6 +475,11 @@ bool coax_admin(void)
 	return capable(CAP_SYS_ADMIN);
 }
 
+bool coax_may_exceed(void)
+{
+	return capable(CAP_SYS_RESOURCE);
+}
+
 void coax_cond_resched(void)
 {
 	cond_resched();

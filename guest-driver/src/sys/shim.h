@@ -10,7 +10,7 @@
 #include <linux/memory.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
-#include <linux/miscdevice.h>
+#include <linux/fs.h>
 #include <linux/mmu_notifier.h>
 #include <linux/poll.h>
 #include <linux/virtio.h>
@@ -54,6 +54,16 @@ struct device *coax_virtio_parent(struct virtio_device *vdev);
 int coax_virtio_node(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
+
+/* Character devices. */
+struct coax_chardev;
+int coax_chardev_init(void);
+void coax_chardev_exit(void);
+struct coax_chardev *coax_chardev_add(const struct file_operations *fops, const char *name,
+				      umode_t mode, void *data);
+void coax_chardev_del(struct coax_chardev *chardev);
+void *coax_chardev_lock(struct inode *inode);
+void coax_chardev_unlock(struct inode *inode);
 
 /* Struct pages. */
 struct page *coax_pfn_to_page(unsigned long pfn);
@@ -114,6 +124,7 @@ bool coax_vma_has_page_table(struct vm_area_struct *vma, unsigned long addr);
 struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr);
 bool coax_mm_is_current(struct mm_struct *mm);
 bool coax_admin(void);
+bool coax_may_exceed(void);
 void coax_cond_resched(void);
 bool coax_need_resched(void);
 u64 coax_boottime_ns(void);
