@@ -225,10 +225,10 @@ impl ContextTable {
     }
 
     /// Ends all commands of all contexts with `error`.
-    pub(crate) fn fail_commands(&self, error: Error) {
+    pub(crate) fn end_commands(&self, error: Error) {
         for slot in self.slots.lock().iter() {
             if let State::Open(_, entry) | State::Closing(_, entry) = &slot.state {
-                entry.commands.fail_all(error);
+                entry.commands.end(error);
             }
         }
     }

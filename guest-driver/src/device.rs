@@ -579,6 +579,14 @@ impl Driver for Device {
         self.link.drain();
     }
 
+    fn freeze(&self) -> Result {
+        pr_err!(
+            "coax{}: the system cannot suspend or hibernate while the driver has the device, whose memory and contexts would not survive it; unbind it first\n",
+            self.link.lifetime.number()
+        );
+        Err(EBUSY)
+    }
+
     fn resetter(&self) -> &Resetter {
         self.link.resetter()
     }

@@ -215,7 +215,7 @@ impl Link {
                 self.contexts.command_done(message.data, Err(error));
             }
         }
-        self.contexts.fail_commands(error);
+        self.contexts.end_commands(error);
     }
 
     /// Fences a device that says that it needs a reset. Its interrupt says so too, but not before the driver
@@ -422,7 +422,7 @@ impl Link {
     pub(crate) fn take_closed(&self, commands: &Commands) {
         self.take_requests();
         self.take_all_commands();
-        commands.fail_all(ENODEV);
+        commands.end(ENODEV);
     }
 
     /// Number of command queues.

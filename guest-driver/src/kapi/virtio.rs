@@ -229,6 +229,14 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// The device is reset: takes all messages out of the queues and closes them.
     fn drain(&self);
 
+    /// The system is about to suspend or to hibernate, after which the device has been reset; an error keeps
+    /// it from it. Programs do not run.
+    ///
+    /// # Errors
+    ///
+    /// Any.
+    fn freeze(&self) -> Result;
+
     /// What the driver resets the device with.
     fn resetter(&self) -> &Resetter;
 
@@ -284,6 +292,7 @@ impl<T: Driver> Registration<T> {
                     validate: Some(Self::validate),
                     probe: Some(Self::probe),
                     remove: Some(Self::remove),
+                    freeze: Some(Self::freeze),
                     config_changed: Some(Self::config_changed),
                     ..pin_init::zeroed()
                 };
@@ -356,6 +365,14 @@ impl<T: Driver> Registration<T> {
             object.stop();
             // SAFETY: As above.
             unsafe { Self::release(vdev, &object) };
+        }
+    }
+
+    unsafe extern "C" fn freeze(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls for devices of this driver only.
+        match unsafe { Self::object(vdev) }.map(|object| object.freeze()) {
+            Some(Err(error)) => error.to_errno(),
+            _ => 0,
         }
     }
 
