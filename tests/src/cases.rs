@@ -10,6 +10,7 @@ pub mod blas;
 pub mod capacity;
 pub mod coherence;
 pub mod commands;
+pub mod endings;
 pub mod exit;
 pub mod fork;
 pub mod ioctl;
@@ -42,7 +43,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 37] = [
+const SUBJECTS: [Subject; 38] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -64,6 +65,7 @@ const SUBJECTS: [Subject; 37] = [
     large_changes::SUBJECT,
     isolation::SUBJECT,
     exit::SUBJECT,
+    endings::SUBJECT,
     reset::SUBJECT,
     storm::SUBJECT,
     large_ranges::SUBJECT,

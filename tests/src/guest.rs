@@ -3,6 +3,7 @@
 
 pub mod blas;
 pub mod device;
+pub mod disk;
 pub mod hmm_errors;
 pub mod list;
 pub mod memory;
