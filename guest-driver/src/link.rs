@@ -178,11 +178,13 @@ impl Link {
         if *fenced {
             return;
         }
-        pr_err!(
-            "coax{}: the device {}; it is reset and used no more: unbind and bind the driver to recover\n",
-            self.lifetime.number(),
-            why
-        );
+        if !self.lifetime.is_leaving() {
+            pr_err!(
+                "coax{}: the device {}; it is reset and used no more: unbind and bind the driver to recover\n",
+                self.lifetime.number(),
+                why
+            );
+        }
         self.resetter.reset();
         self.close();
         *fenced = true;
@@ -219,11 +221,11 @@ impl Link {
         self.contexts.end_commands(error);
     }
 
-    /// Fences a device that says that it needs a reset. Its interrupt says so too, but not before the driver
+    /// Fences a device that does not work any more. Its interrupt says so too, but not before the driver
     /// has started it.
     pub(crate) fn look_after(&self) {
         if !self.lifetime.is_silent() && self.resetter.needs_reset() {
-            self.fence("says that it needs a reset");
+            self.fence("does not work any more");
         }
     }
 

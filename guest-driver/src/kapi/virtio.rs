@@ -143,8 +143,8 @@ impl VirtioDevice {
         unsafe { sys::coax_virtio_has_feature(self.raw(), bit) }
     }
 
-    /// Whether the device has set DEVICE_NEEDS_RESET (VirtIO 1.3 §2.1). With the PCI transport,
-    /// where this is one register read, callable from interrupts.
+    /// Whether a device that was started does not work any more: it has set DEVICE_NEEDS_RESET (VirtIO 1.3
+    /// §2.1), or was reset. With the PCI transport, where this is one register read, callable from interrupts.
     pub(crate) fn needs_reset(&self) -> bool {
         // SAFETY: `self` is a device.
         unsafe { sys::coax_virtio_needs_reset(self.raw()) }
@@ -181,8 +181,12 @@ impl Resetter {
     pub(crate) fn reset(&self) {
         let device = self.device.lock();
         if let Some(device) = *device {
+            // A function that is not there uses nothing, and never says that it is reset.
             // SAFETY: The driver has the device.
-            unsafe { sys::virtio_reset_device(device.as_ptr()) };
+            if !unsafe { sys::coax_virtio_is_gone(device.as_ptr()) } {
+                // SAFETY: As above.
+                unsafe { sys::virtio_reset_device(device.as_ptr()) };
+            }
             // SAFETY: As above.
             unsafe { sys::coax_virtio_synchronize_cbs(device.as_ptr()) };
         }
@@ -293,6 +297,8 @@ impl<T: Driver> Registration<T> {
                     probe: Some(Self::probe),
                     remove: Some(Self::remove),
                     freeze: Some(Self::freeze),
+                    reset_prepare: Some(Self::reset_prepare),
+                    reset_done: Some(Self::reset_done),
                     config_changed: Some(Self::config_changed),
                     ..pin_init::zeroed()
                 };
@@ -374,6 +380,19 @@ impl<T: Driver> Registration<T> {
             Some(Err(error)) => error.to_errno(),
             _ => 0,
         }
+    }
+
+    /// The transport is about to reset the device: the driver leaves it.
+    unsafe extern "C" fn reset_prepare(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls for devices of this driver only.
+        unsafe { Self::remove(vdev) };
+        0
+    }
+
+    /// The transport has reset the device: the driver takes it anew.
+    unsafe extern "C" fn reset_done(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls with a device that `reset_prepare` left, features agreed on.
+        unsafe { Self::probe(vdev) }
     }
 
     unsafe extern "C" fn config_changed(vdev: *mut sys::virtio_device) {

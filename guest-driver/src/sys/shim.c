@@ -159,7 +159,16 @@ bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit)
 
 bool coax_virtio_needs_reset(struct virtio_device *vdev)
 {
-	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
+	u8 status = vdev->config->get_status(vdev);
+
+	/* Without DRIVER_OK it was reset by somebody else. */
+	return (status & VIRTIO_CONFIG_S_NEEDS_RESET) || !(status & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+bool coax_virtio_is_gone(struct virtio_device *vdev)
+{
+	/* What a read of a function returns that is not there; a status has bits that are never set. */
+	return vdev->config->get_status(vdev) == 0xff;
 }
 
 void *coax_virtio_get_drvdata(struct virtio_device *vdev)

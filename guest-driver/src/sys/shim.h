@@ -48,6 +48,7 @@ void coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, vo
 bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len);
 bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit);
 bool coax_virtio_needs_reset(struct virtio_device *vdev);
+bool coax_virtio_is_gone(struct virtio_device *vdev);
 void *coax_virtio_get_drvdata(struct virtio_device *vdev);
 void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data);
 struct device *coax_virtio_parent(struct virtio_device *vdev);
