@@ -37,11 +37,12 @@ pub mod reclaim;
 pub mod reset;
 pub mod storm;
 pub mod two_devices;
+pub mod userfaults;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 36] = [
+const SUBJECTS: [Subject; 37] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -60,6 +61,7 @@ const SUBJECTS: [Subject; 36] = [
     ioctl::SUBJECT,
     fork::SUBJECT,
     mapping_changes::SUBJECT,
+    userfaults::SUBJECT,
     large_changes::SUBJECT,
     isolation::SUBJECT,
     exit::SUBJECT,
