@@ -156,13 +156,8 @@ struct Asked<'a> {
     mm: &'a MmWithUser,
     want: Want,
     va: u64,
-}
-
-impl Asked<'_> {
-    /// The request's answer of that kind, without entries.
-    fn head(&self, kind: u32) -> wire::TranslationMessage {
-        head(self.request, kind, 0)
-    }
+    /// It is known, and counted, that something has to be done.
+    worked: bool,
 }
 
 /// Answers the requests of one context, from whichever thread.
@@ -187,16 +182,18 @@ impl Resolver {
         s: &mut Scratch,
     ) {
         self.device.link.stats.translation_requests.add(1);
-        if let Err(Refusal::Wait) = self.serve(memory, &request, s) {
+        if let Err(Refusal::Wait) = self.serve(memory, &request, false, s) {
             self.wait_for(request);
         }
     }
 
-    /// Answers a request, but for one that has to wait ([`Refusal::Wait`]).
+    /// Answers a request, for which something was done before if `worked` says so, but for one that has to
+    /// wait ([`Refusal::Wait`]).
     fn serve(
         &self,
         memory: &DeviceMemory,
         request: &wire::DeviceRequest,
+        worked: bool,
         scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
         let Some(mm) = mm::get(self.notifier.mm()) else {
@@ -210,18 +207,19 @@ impl Resolver {
             mm: &mm,
             want: Want::of(request),
             va: request.va.get(),
+            worked,
         };
-        let answered = match self.as_it_stands(asked, scratch) {
-            Ok(None) => return Ok(()),
-            Ok(Some(found)) => {
-                self.count_page_request(request);
-                self.resolve(asked, found, scratch)
+        let stands = self.as_it_stands(asked, scratch);
+        if !worked {
+            if let Ok(None) = stands {
+                return Ok(());
             }
-            Err(refusal) => {
-                self.count_page_request(request);
-                Err(refusal)
-            }
-        };
+            self.count_page_request(request);
+        }
+        let answered = stands.and_then(|found| match found {
+            Some(found) => self.resolve(asked, found, scratch),
+            None => Ok(()),
+        });
         match answered {
             Ok(()) => self.count_response(request, wire::RESPONSE_SUCCESS),
             Err(Refusal::Wait) => return Err(Refusal::Wait),
@@ -239,8 +237,11 @@ impl Resolver {
         found: stands::Found,
         scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
+        if found.moves && asked.want.writes() {
+            self.break_copy_on_write(asked, &found, scratch)?;
+        }
         let moved = match found.moves {
-            true => self.migrate(asked, &found, scratch)?,
+            true => self.migrate(asked, &found, scratch),
             false => None,
         };
         if asked.want == Want::Atomic {
@@ -250,7 +251,7 @@ impl Resolver {
         if moved.is_some() {
             if let Answered::No = self.answer(asked, &found, reach, true, scratch)? {
                 // What had been elsewhere (private pages of another device) is in system memory only now.
-                self.migrate(asked, &found, scratch)?;
+                self.migrate(asked, &found, scratch);
             } else {
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 
 //! Faulting pages in, looking them up, and posting what was found.
 
-use super::{stands::Found, Asked, Refusal, Resolver, Scratch, PAGE_SIZE, RETRY_LIMIT};
+use super::{head, stands::Found, Asked, Refusal, Resolver, Scratch, PAGE_SIZE, RETRY_LIMIT};
 use crate::{
     call::{new_message, put, CallRequest},
     kapi::{
@@ -76,7 +76,11 @@ impl Resolver {
                 look.again();
                 continue;
             }
-            let head = asked.head(wire::MSG_PAGE_RESPONSE);
+            let head = head(
+                asked.request,
+                wire::MSG_PAGE_RESPONSE,
+                wire::RESPONSE_SUCCESS,
+            );
             let mut message = message_for(head, npages)?;
             let Some(mut held) = look.hold() else {
                 look.outdated();

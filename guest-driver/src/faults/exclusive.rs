@@ -15,6 +15,7 @@
 
 use super::{
     answer::{message_for, Entries, FAULT_TRIES},
+    head,
     stands::Found,
     Asked, Refusal, Resolver, Scratch, PAGE_SIZE, RETRY_LIMIT,
 };
@@ -139,7 +140,11 @@ impl Resolver {
         pfns: &[HmmPfn],
     ) -> Result<bool, Refusal> {
         let (va, memory) = (asked.va, asked.memory);
-        let head = asked.head(wire::MSG_PAGE_RESPONSE);
+        let head = head(
+            asked.request,
+            wire::MSG_PAGE_RESPONSE,
+            wire::RESPONSE_SUCCESS,
+        );
         let mut message = message_for(head, pfns.len())?;
         let end = va + pfns.len() as u64 * PAGE_SIZE;
         let Some(mut held) = look.hold() else {

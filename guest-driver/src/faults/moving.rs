@@ -25,22 +25,16 @@ impl Resolver {
         asked: Asked<'_>,
         found: &Found,
         scratch: &mut Scratch,
-    ) -> Result<Option<Range<u64>>, Refusal> {
-        if asked.want.writes() {
-            self.break_copy_on_write(asked, found, scratch)?;
-        }
+    ) -> Option<Range<u64>> {
         let (va, memory) = (asked.va, asked.memory);
         let guard = ReadGuard::lock(asked.mm);
-        let Some(vma) = guard
+        let vma = guard
             .vma_lookup(va as usize)
             .filter(|vma| mm::may_migrate(vma))
-            .filter(|vma| self.device.node().is_none_or(|node| node.is_for(vma)))
-        else {
-            return Ok(None);
-        };
+            .filter(|vma| self.device.node().is_none_or(|node| node.is_for(vma)))?;
         let rule = self.mirror.policies.at(va);
         if rule.rule.policy != uapi::POLICY_ON_FAULT {
-            return Ok(None);
+            return None;
         }
         let first = vma.start().max(rule.range.start as usize);
         let last = vma.end().min(rule.range.end as usize);
@@ -81,7 +75,7 @@ impl Resolver {
         // What does not move is used in place.
         let arrays = core::mem::take(&mut scratch.arrays);
         let Ok((moved, arrays)) = migration::to_device(memory, vma, window, &wish, arrays) else {
-            return Ok(None);
+            return None;
         };
         scratch.arrays = arrays;
         if moved > 0 {
@@ -89,13 +83,13 @@ impl Resolver {
             self.mirror.stats.to_device.add(moved);
             trace::to_device(self.mirror.id().number, tried.start, moved);
         }
-        Ok(Some(tried))
+        Some(tried)
     }
 
     /// Gives the process its own copy of present pages it shares, before they move: a shared page
     /// would move back to be copied at the device's first write. Which pages these are is in the scratch
     /// memory, from the look at what stands.
-    fn break_copy_on_write(
+    pub(super) fn break_copy_on_write(
         &self,
         asked: Asked<'_>,
         found: &Found,

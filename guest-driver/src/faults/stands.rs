@@ -4,7 +4,7 @@
 
 use super::{
     answer::{fill_entries, message_for, ought_to_move},
-    Asked, Refusal, Resolver, Scratch, Want, PAGE_SIZE, RETRY_LIMIT,
+    head, Asked, Refusal, Resolver, Scratch, Want, PAGE_SIZE, RETRY_LIMIT,
 };
 use crate::{
     kapi::{
@@ -72,29 +72,38 @@ impl Resolver {
         scratch: &mut Scratch,
     ) -> Result<Option<Found>, Refusal> {
         let began = Instant::<Monotonic>::now();
-        let memory = asked.memory;
+        let (memory, owner) = (asked.memory, asked.memory.owner());
         let mut look = self.mirror.look(&self.notifier, asked.around());
         loop {
             let guard = ReadGuard::lock(asked.mm);
             let mut found = self.place(asked, &guard)?;
-            let pfns = &mut scratch.pfns[..found.around];
-            let looked = snapshot(
-                look.notifier,
-                &guard,
-                look.seq,
-                asked.va,
-                pfns,
-                memory.owner(),
-            );
+            let mut see = |npages: usize| {
+                let pfns = &mut scratch.pfns[..npages];
+                let looked = snapshot(look.notifier, &guard, look.seq, asked.va, pfns, owner);
+                looked.map(|()| pfns[0])
+            };
+            let first = see(found.wanted);
+            // What is around is of use only to an answer, which pages to be moved do not give.
+            let stays = |page| !found.moves || memory.index_of(page).is_some();
+            let (first, npages) = match first {
+                Ok(pfn) if !asked.want.lacks(pfn) && pfn.page().is_some_and(stays) => {
+                    (see(found.around), found.around)
+                }
+                first => (first, found.wanted),
+            };
             drop(guard);
             // Where it is clear already that it is not needed no message is made.
-            let head = asked.head(wire::MSG_TRANSLATION_COMPLETION);
-            let message = match looked {
-                Ok(()) if !asked.want.lacks(pfns[0]) => Some(message_for(head, pfns.len())?),
+            let kind = match asked.worked {
+                true => wire::MSG_PAGE_RESPONSE,
+                false => wire::MSG_TRANSLATION_COMPLETION,
+            };
+            let head = head(asked.request, kind, 0);
+            let message = match first {
+                Ok(first) if !asked.want.lacks(first) => Some(message_for(head, npages)?),
                 _ => None,
             };
-            let held = match looked {
-                Ok(()) => look.hold(),
+            let held = match first {
+                Ok(_) => look.hold(),
                 Err(error) if error == EBUSY => None,
                 Err(error) => return Err(error.into()),
             };
@@ -105,6 +114,7 @@ impl Resolver {
                 look.outdated();
                 continue;
             };
+            let pfns = &mut scratch.pfns[..npages];
             let full = found.moves && !memory.data().has_room();
             found.moves &= !full;
             let wanted = &pfns[..found.wanted];
@@ -113,11 +123,7 @@ impl Resolver {
             match message {
                 Some(mut message) if ready => {
                     fill_entries(memory, &mut message, head, asked.va, pfns, found.moves)?;
-                    held.post(
-                        message,
-                        asked.va,
-                        asked.va + found.around as u64 * PAGE_SIZE,
-                    )?;
+                    held.post(message, asked.va, asked.va + npages as u64 * PAGE_SIZE)?;
                     return Ok(None);
                 }
                 _ => {}

@@ -48,7 +48,10 @@ impl Waiting {
             self.wait()?;
             // Not held while waiting, because whoever takes the device out of service waits for it.
             let memory = self.resolver.device.memory()?;
-            match self.resolver.serve(&memory, &self.request, &mut scratch) {
+            match self
+                .resolver
+                .serve(&memory, &self.request, true, &mut scratch)
+            {
                 Err(Refusal::Wait) => {}
                 served => return served,
             }
