@@ -16,6 +16,7 @@ mod ioctl;
 mod kapi;
 mod lifetime;
 mod link;
+mod looks;
 mod memory;
 mod migration;
 mod mirror;

@@ -6,8 +6,8 @@
 //! 2. The device closes it: its commands end, it has no translation cached and asks no more. What it asked and
 //!    answered until then is taken out of the rings, and commands that were not answered end.
 //! 3. Its mirror closes: nothing more is posted or invalidated for it.
-//! 4. Its worker ends, which may be in a fault that takes long (swap, a slow file system, one that the closing
-//!    program itself serves).
+//! 4. Its worker and the threads in which its requests wait end; a fault may take long (swap, a slow file
+//!    system, one that the closing program itself serves).
 //! 5. What its messages reached goes, the interval notifier with it; at last its number is free again.
 //!
 //! Who closes the file does all that if the device answers soon and the worker is idle, so that the number is
@@ -19,6 +19,7 @@
 use crate::{
     call::{Call, Pending},
     context_table::{ContextId, Entry},
+    faults,
     kapi::work::{Errand, Job},
     lifetime::Guard,
     link::{Link, Patience},
@@ -105,7 +106,7 @@ pub(crate) fn end(link: &Arc<Link>, id: ContextId, means: Means, guard: Guard) {
             let patience = Patience::Millis(CLOSE_PATIENCE_MS);
             link.finish_by(pending, patience).err()
         });
-    if pending.is_none() && !entry.faults.is_busy() {
+    if pending.is_none() && !faults::is_busy(&entry.faults) {
         finish(link, id, entry);
         return;
     }
@@ -146,7 +147,7 @@ pub(crate) fn end_all(link: &Link) {
 fn finish(link: &Link, id: ContextId, entry: Entry) {
     link.take_closed(&entry.commands);
     entry.faults.data().mirror().close();
-    entry.faults.cancel();
+    faults::stop(&entry.faults);
     drop(entry);
     drop(link.contexts.withdraw(id));
     link.contexts.release(id.number);

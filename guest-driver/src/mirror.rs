@@ -22,15 +22,17 @@ use crate::{
     call::{new_message, put, Call, CallRequest},
     context_table::ContextId,
     kapi::{
-        notifier::{Invalidate, Invalidation},
+        notifier::{IntervalNotifier, Invalidate, Invalidation},
         trace,
     },
     link::Link,
+    looks::{Looks, Ticket},
     policy::{Policies, Rule},
     range_set::RangeSet,
     stats::ContextStats,
     wire,
 };
+use core::ops::Range;
 use kernel::{
     alloc::{flags, Flags},
     new_condvar, new_mutex,
@@ -61,6 +63,8 @@ pub(crate) struct Mirror {
 struct State {
     /// The device has closed the context: it has cached nothing, and is told nothing more.
     closed: bool,
+    /// What is being looked at.
+    looks: Looks,
     /// What the device may have cached.
     cached: RangeSet,
     /// What of it the device may have exclusively.
@@ -68,6 +72,41 @@ struct State {
     /// What is being invalidated: empty when nothing is in flight, else at least that.
     leaving: RangeSet,
     in_flight: u32,
+}
+
+/// A look at some of the mappings, which changes of others do not make outdated.
+pub(crate) struct Look<'a> {
+    mirror: &'a Mirror,
+    /// The mirror's.
+    pub(crate) notifier: &'a IntervalNotifier<Mirror>,
+    ticket: Ticket,
+    /// When it began, as the notifier counts.
+    pub(crate) seq: u64,
+}
+
+impl<'a> Look<'a> {
+    /// Begins anew.
+    pub(crate) fn again(&mut self) {
+        self.seq = self.notifier.read_begin();
+    }
+
+    /// Begins anew, because mappings changed meanwhile.
+    pub(crate) fn outdated(&mut self) {
+        self.mirror.link.stats.retries.add(1);
+        self.again();
+    }
+
+    /// Holds the mirror still, if what was seen still holds: until the result is dropped it will.
+    pub(crate) fn hold(&self) -> Option<Held<'a>> {
+        let held = self.mirror.lock();
+        (!self.notifier.retry(self.seq)).then_some(held)
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.mirror.state.lock().looks.end(self.ticket);
+    }
 }
 
 /// The mirror held still: no invalidation passes.
@@ -95,6 +134,7 @@ impl Mirror {
                 state <- new_mutex!(
                     State {
                         closed: false,
+                        looks: Looks::new(),
                         cached: RangeSet::new(),
                         exclusive: RangeSet::new(),
                         leaving: RangeSet::new(),
@@ -110,6 +150,27 @@ impl Mirror {
     /// The context.
     pub(crate) fn id(&self) -> ContextId {
         self.id
+    }
+
+    /// Begins to look at the mappings of `range`: waits for changes of it in progress. `notifier` is the
+    /// one that this mirror is the target of.
+    pub(crate) fn look<'a>(
+        &'a self,
+        notifier: &'a IntervalNotifier<Self>,
+        range: Range<u64>,
+    ) -> Look<'a> {
+        let mut state = self.state.lock();
+        let (ticket, changing) = state.looks.begin(range);
+        if let Some(number) = changing {
+            notifier.outdate(number);
+        }
+        drop(state);
+        Look {
+            mirror: self,
+            notifier,
+            ticket,
+            seq: notifier.read_begin(),
+        }
     }
 
     /// Keeps invalidations out while the result is alive.
@@ -214,7 +275,7 @@ impl Invalidate for Mirror {
         if range.is_unmap() {
             self.policies.forget(start, end);
         }
-        let state = if range.may_block() {
+        let mut state = if range.may_block() {
             self.state.lock()
         } else {
             match self.state.try_lock() {
@@ -228,7 +289,9 @@ impl Invalidate for Mirror {
             // The answer of the device must be waited for.
             return false;
         }
-        range.begin();
+        if state.looks.change(start..end, range.number()) {
+            range.begin();
+        }
         if concerned {
             self.drop_range(state, start, end);
         }

@@ -39,11 +39,12 @@ pub mod reset;
 pub mod stall;
 pub mod storm;
 pub mod two_devices;
+pub mod userfaults;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 38] = [
+const SUBJECTS: [Subject; 39] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -62,6 +63,7 @@ const SUBJECTS: [Subject; 38] = [
     ioctl::SUBJECT,
     fork::SUBJECT,
     mapping_changes::SUBJECT,
+    userfaults::SUBJECT,
     large_changes::SUBJECT,
     isolation::SUBJECT,
     exit::SUBJECT,

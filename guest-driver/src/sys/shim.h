@@ -108,6 +108,12 @@ void *coax_phys_to_virt(u64 addr);
 
 /* Memory management. */
 struct page *coax_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner);
+int coax_mmap_read_lock_killable(struct mm_struct *mm);
+int coax_fault_in(struct vm_area_struct *vma, unsigned long addr, bool write, bool wait, bool *unlocked);
+bool coax_vma_is_watched(struct vm_area_struct *vma);
+unsigned long coax_vma_next_mapped(struct vm_area_struct *vma, unsigned long addr, unsigned long end);
+void *coax_charge_to(struct mm_struct *mm);
+void coax_charge_end(void *before);
 bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *owner);
 bool coax_notifier_is_unmap(const struct mmu_notifier_range *range);
 bool coax_vma_has_anon(struct vm_area_struct *vma);
@@ -126,6 +132,10 @@ struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr);
 bool coax_mm_is_current(struct mm_struct *mm);
 bool coax_admin(void);
 bool coax_may_exceed(void);
+bool coax_may_trace(void);
+bool coax_fatal_signal_pending(void);
+void coax_thread_takes_signals(void);
+void coax_thread_signal(struct task_struct *task);
 void coax_cond_resched(void);
 bool coax_need_resched(void);
 u64 coax_boottime_ns(void);
