@@ -43,7 +43,7 @@ pub struct Args {
     pub engines: u16,
 
     /// Page requests that may be outstanding
-    #[arg(long, value_name = "N", default_value_t = 64,
+    #[arg(long, value_name = "N", default_value_t = 128,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PAGE_REQUESTS)))]
     pub page_requests: u32,
 

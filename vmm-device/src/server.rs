@@ -15,8 +15,8 @@ use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::backend::Backend;
 use crate::device::{Config, Device};
+use crate::transport::vhost_user::Backend;
 
 /// Why the server could not start or go on.
 #[derive(Debug, Error)]
@@ -91,7 +91,7 @@ pub fn serve(config: Config, mut listener: Listener, stop: UnixStream) -> Result
     let mut daemon = VhostUserDaemon::new(
         "coax-vhost-user".into(),
         Arc::clone(&backend),
-        device.memory.clone(),
+        device.machine.outside.memory.clone(),
     )?;
     backend
         .register_wakers(&daemon.get_epoll_handlers())

@@ -5,10 +5,13 @@
 //! still have to answer the guest, so a poisoned lock is taken as it is.
 #![forbid(unsafe_code)]
 
-use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::PoisonError;
+pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
+
+/// How often a wait that lasts is told.
+const TELL: Duration = Duration::from_secs(10);
 
 /// Takes a mutex.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -25,15 +28,21 @@ pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `done` holds, for `timeout` at most; tells whether it holds.
+/// Waits until `done` holds, however long it takes; tells the log that it waits for `what`.
 pub fn wait_until<T>(
     condvar: &Condvar,
     mutex: &Mutex<T>,
-    timeout: Duration,
+    what: &str,
     mut done: impl FnMut(&T) -> bool,
-) -> bool {
-    let (guard, _) = condvar
-        .wait_timeout_while(lock(mutex), timeout, |state| !done(state))
-        .unwrap_or_else(PoisonError::into_inner);
-    done(&guard)
+) {
+    let mut state = lock(mutex);
+    while !done(&state) {
+        let (guard, timeout) = condvar
+            .wait_timeout_while(state, TELL, |state| !done(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            log::error!("still waiting for {what}");
+        }
+        state = guard;
+    }
 }

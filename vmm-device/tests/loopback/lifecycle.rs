@@ -7,7 +7,7 @@ use coax_abi::wire::*;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost_device_coax::server::{self, Error};
 
-use crate::front_end::{linear, Guest, CONFIG, PAGES, VA};
+use crate::front_end::{linear, Guest, CONFIG, DEVICE_MEMORY, PAGES, VA};
 use crate::vring::SIZE;
 
 /// Brings a device into a state with a parked, an endless and an unread command.
@@ -161,4 +161,108 @@ fn only_a_stale_socket_is_replaced() {
         server::listen(&nowhere),
         Err(Error::Listen { .. })
     ));
+}
+
+/// A device with a command of the second engine that waits, and its queue stopped; tells where.
+fn with_stopped_queue() -> (Guest, usize, u16) {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(1, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply(1).status, STATUS_OK);
+    guest.submit(1, 0, OP_FILL, &[VA, 8, 7]);
+    guest.request();
+    let queue = usize::from(QUEUE_COMMAND + 1);
+    let base = guest.stop_queue(queue);
+    assert_eq!(base, 2);
+    // The command ends, and its answer is owed.
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    assert!(guest.queues[queue].poll().is_none());
+    (guest, queue, base)
+}
+
+#[test]
+fn answers_that_are_owed_are_given_when_the_queue_goes_on() {
+    let (mut guest, queue, base) = with_stopped_queue();
+    guest.resume_queue(queue, base);
+    assert_eq!(guest.reply(1).status, STATUS_ABORTED);
+}
+
+#[test]
+fn answers_of_before_do_not_reach_a_queue_that_was_made_anew() {
+    let (mut guest, queue, _) = with_stopped_queue();
+    guest.renew_queue(queue);
+    guest.open(0);
+    let head = guest.submit(1, 0, OP_NOP, &[]);
+    // The first that the new driver sees, and the only one.
+    let (answered, reply) = guest.reply_with_head(1);
+    assert_eq!((answered, reply.status.get()), (head, STATUS_OK));
+    guest.stats();
+    assert!(guest.queues[queue].poll().is_none());
+}
+
+#[test]
+fn commands_of_before_do_not_go_on_in_queues_that_were_made_anew() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // One that waits, one that runs, one that nobody has looked at.
+    guest.submit(0, 0, OP_FILL, &[VA + (1 << 21), 8, 7]);
+    let old = guest.request();
+    guest.write(PAGES, &VA.to_le_bytes());
+    guest.submit(0, 0, OP_LIST_SUM, &[VA, 0, 8, u64::MAX]);
+    let request = guest.request();
+    guest.serve(&request, &linear);
+    guest.stop_queues();
+    guest.start_queues();
+    guest.offer_request_buffers(SIZE.into());
+    let first = guest.submit(0, 0, OP_NOP, &[]);
+    let (head, reply) = guest.reply_with_head(0);
+    assert_eq!((head, reply.status.get()), (first, STATUS_OK));
+    guest.complete(&old, &[(old.va.get(), PAGES + (1 << 21), 1, 3)]);
+    let last = guest.submit(0, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply_with_head(0).0, last);
+    assert!(guest.poll_reply().is_none());
+    assert_eq!(guest.read(PAGES + (1 << 21), 1), [0]);
+}
+
+#[test]
+fn nothing_that_was_under_way_happens_after_a_reset() {
+    let mut guest = Guest::new();
+    for _ in 0..100 {
+        for context in 0..4 {
+            guest.start_control(CONTROL_CONTEXT_OPEN, context, 0, 0, 8);
+        }
+        guest.reset();
+        guest.start();
+        for context in 0..4 {
+            guest.open(context);
+        }
+        guest.reset();
+        guest.start();
+    }
+}
+
+#[test]
+fn memory_that_was_taken_away_is_not_written_any_more() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let device_memory = |va| {
+        let (gpa, access) = linear(va)?;
+        Some((gpa - PAGES + DEVICE_MEMORY, access))
+    };
+    for round in 1..20u64 {
+        guest.submit(0, 0, OP_FILL, &[VA, 8 << 20, round]);
+        while guest.stats().engine_ns == 0 {}
+        while let Some(request) = guest.poll_request() {
+            guest.serve(&request, &device_memory);
+        }
+        guest.send_memory_table_without(DEVICE_MEMORY..DEVICE_MEMORY + (16 << 20));
+        let before = guest.read(DEVICE_MEMORY, 8 << 20);
+        for _ in 0..4 {
+            assert!(guest.read(DEVICE_MEMORY, 8 << 20) == before);
+        }
+        guest.send_memory_table();
+        let reply = guest.serve_until_reply(&device_memory);
+        let status = reply.status.get();
+        assert!([STATUS_OK, STATUS_BAD_GPA].contains(&status), "{status}");
+    }
 }

@@ -87,8 +87,13 @@ impl Vring {
         self.base
     }
 
+    /// The available ring: its head ends with a page, and its entries begin with the next one.
     pub fn avail(&self) -> u64 {
-        self.base + 0x4000
+        self.avail_entries() - 4
+    }
+
+    pub fn avail_entries(&self) -> u64 {
+        self.base + 0x5000
     }
 
     pub fn used(&self) -> u64 {
