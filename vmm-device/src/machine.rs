@@ -21,9 +21,9 @@ use std::time::Instant;
 use crate::commands::{CommandId, Commands, Effect, End, Held, Outcome, Waited};
 use crate::mmu::atc::Translation;
 use crate::mmu::{ContextId, Mmu};
+use crate::resolve::service::TranslationService;
 use crate::resolve::tags::Answered;
 use crate::resolve::ResponseCode;
-use crate::services::TranslationService;
 use crate::sync::{lock, wait_until, Condvar, Mutex};
 
 /// How long a step may take.
@@ -187,9 +187,9 @@ impl<O: Outside> Machine<O> {
         self.outside.deferred(deferred);
     }
 
-    /// Whether answers to requests are to come.
-    pub fn awaits_answers(&self) -> bool {
-        lock(&self.commands).resolve.outstanding() > 0
+    /// Requests that the driver may still answer.
+    pub fn requests_outstanding(&self) -> u32 {
+        lock(&self.commands).resolve.outstanding()
     }
 
     /// Takes the answer to a request; false if there is no such request.

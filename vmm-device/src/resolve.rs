@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Requests for translations: which wait, which are outstanding, and whose turn it is.
 //!
-//! A pure state machine: no thread, no lock, no clock, no queue. [`crate::services`] sends what it
-//! gives out.
+//! A pure state machine: no thread, no lock, no clock, no queue. A [`service`] sends what it gives out.
 //!
 //! At most the *allocation* is outstanding. A context may have as many requests outstanding as are
 //! still free, one at least, and contexts take turns: one whose requests are never answered leaves
@@ -10,6 +9,7 @@
 //! closed, also when its command has ended: the driver still has it.
 #![forbid(unsafe_code)]
 
+pub mod service;
 pub mod tags;
 pub mod windows;
 

@@ -14,12 +14,12 @@ use coax_abi::wire::{
 };
 use zerocopy::IntoBytes;
 
-use super::TranslationService;
 use crate::device::Device;
 use crate::guest_log::GuestLog;
 use crate::message::Translations;
 use crate::mmu::atc::LEAF_PAGES;
 use crate::mmu::ContextId;
+use crate::resolve::service::TranslationService;
 use crate::resolve::{Request, ResponseCode};
 use crate::stats::Stats;
 use crate::sync::Arc;
@@ -126,10 +126,7 @@ pub fn run(device: &Device) {
                 + MAX_TRANSLATION_ENTRIES as usize * size_of::<TranslationEntry>(),
             reply: size_of::<InvalidateReply>(),
         },
-        linger: device
-            .machine
-            .awaits_answers()
-            .then_some(&device.answer_linger),
+        linger: (device.machine.requests_outstanding() > 0).then_some(&device.answer_linger),
     };
     served.run(|request, room| {
         let message = request

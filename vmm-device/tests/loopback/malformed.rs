@@ -342,3 +342,18 @@ fn flood_of_bad_commands_delays_neither_others_nor_a_close() {
         assert_eq!(status, STATUS_OK);
     });
 }
+
+#[test]
+fn command_gets_its_turn_while_bad_ones_are_taken() {
+    let mut guest = guest();
+    guest.ahead(0, guest.generation(0), &[(VA, PAGES, 512, 3)]);
+    // All of them are there when the queue is started.
+    let base = guest.stop_queue(ENGINE);
+    let good = guest.submit(0, 0, OP_FILL, &[VA, 64, 7]);
+    for _ in 0..120 {
+        guest.submit(0, 0, 0xffff, &[]);
+    }
+    guest.resume_queue(ENGINE, base);
+    let place = (0..=120).position(|_| guest.reply_with_head(0).0 == good);
+    assert!(place.is_some_and(|place| place <= 64), "{place:?}");
+}
