@@ -28,6 +28,7 @@ use vmm_sys_util::event::{
 use zerocopy::IntoBytes;
 
 use crate::device::Device;
+use crate::fail_stop;
 use crate::queue::Ring;
 use crate::service;
 use crate::sync::lock;
@@ -85,6 +86,13 @@ impl Backend {
             }
             None => drop(lock(&self.serving[thread_of(queue)])),
         }
+    }
+
+    /// Has all queues and engines stop, and waits until they have. Whoever holds up another comes
+    /// first: the control queue waits for engines, which still answer it here.
+    pub fn quiesce(&self) {
+        self.device.shut_down();
+        (0..queue_count(self.device.config.engines)).for_each(|queue| self.wait_idle(queue));
     }
 
     /// Registers the events that resume commands with the engines' threads.
@@ -187,6 +195,7 @@ impl VhostUserBackend for Backend {
         rings: &[Ring],
         thread: usize,
     ) -> io::Result<()> {
+        fail_stop::bind_to_thread(&self.device);
         let device = &*self.device;
         let _serving = self.serving.get(thread).map(lock);
         match (thread, rings) {

@@ -20,11 +20,12 @@ use std::sync::{Arc, Condvar, Mutex, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use crate::atc::{Atc, LeafBudget, Translation};
+use crate::fail_stop;
 use crate::sync::{lock, read, wait_until, write};
 
-/// Longest wait for aborted commands to end, 10 s. They end after a step of some milliseconds;
-/// the limit only keeps a defect from taking the control queue with it.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for aborted commands to end. They end after a step of some milliseconds; if they
+/// do not, nobody can be told that they did.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 
 /// One address space.
 #[derive(Debug)]
@@ -110,7 +111,10 @@ impl Context {
         if !wait_until(&self.drained, &self.running, DRAIN_TIMEOUT, |running| {
             running.aborted == 0
         }) {
-            log::error!("context {}: aborted commands do not end", self.number);
+            fail_stop::end_process(format_args!(
+                "the aborted commands of context {} do not end within {DRAIN_TIMEOUT:?}",
+                self.number
+            ));
         }
     }
 }
@@ -263,6 +267,7 @@ impl Contexts {
 mod tests {
     use super::*;
     use crate::access::Access;
+    use crate::fail_stop::tests::said_at_the_end;
 
     fn run() -> Translation {
         Translation {
@@ -296,6 +301,20 @@ mod tests {
         assert!(contexts.open(0));
         let context = contexts.get(0);
         assert!(context.is_some_and(|c| c.atc().leaf(1).is_none()));
+    }
+
+    #[test]
+    fn command_that_does_not_end_ends_the_process() {
+        let said = said_at_the_end(
+            "context::tests::command_that_does_not_end_ends_the_process",
+            || {
+                let contexts = Contexts::new(1);
+                assert!(contexts.open(0));
+                let _member = contexts.join(0);
+                contexts.close(0, || ());
+            },
+        );
+        assert!(said.contains("commands of context 0 do not end"), "{said}");
     }
 
     #[test]

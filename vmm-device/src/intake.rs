@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use crate::fail_stop;
 use crate::sync::{lock, wait_until};
 
 /// Longest wait for the engines: they look after every step, which takes milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 
 /// How often a look was wanted, and which of these each engine has done.
 #[derive(Debug)]
@@ -41,7 +42,9 @@ impl Intake {
         if !wait_until(&self.changed, &self.done, TIMEOUT, |done| {
             done.iter().all(|&done| done >= wanted)
         }) {
-            log::error!("an engine does not look at its queue");
+            fail_stop::end_process(format_args!(
+                "an engine does not look at its queue within {TIMEOUT:?}"
+            ));
         }
     }
 
@@ -63,6 +66,16 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fail_stop::tests::said_at_the_end;
+
+    #[test]
+    fn engine_that_does_not_look_ends_the_process() {
+        let said = said_at_the_end(
+            "intake::tests::engine_that_does_not_look_ends_the_process",
+            || Intake::new(1).wait(|| ()),
+        );
+        assert!(said.contains("does not look at its queue"), "{said}");
+    }
 
     #[test]
     fn wait_ends_when_every_engine_has_looked_since() {

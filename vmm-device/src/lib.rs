@@ -4,7 +4,7 @@
 //! `README.md` of this crate describes the program and how its parts meet; the contract with
 //! the driver is the crate `coax-abi`.
 //!
-//! Imports go one way: `backend` and `server` know vhost-user, `queue` knows virtqueues;
+//! Imports go one way: `backend`, `relay` and `server` know vhost-user, `queue` knows virtqueues;
 //! `service`, `worker` and `pri` know the device; `engine`, `command`, `message` and `atc`
 //! know none of these.
 
@@ -17,14 +17,19 @@ pub mod context;
 pub mod device;
 pub mod dma;
 pub mod engine;
+pub mod error_output;
+pub mod fail_stop;
 pub mod guest_log;
 pub mod intake;
 pub mod job;
 pub mod message;
 pub mod pri;
 pub mod queue;
+pub mod relay;
+pub mod ring;
 pub mod server;
 pub mod service;
+pub mod socket;
 pub mod stats;
 pub mod sync;
 pub mod tags;

@@ -8,12 +8,11 @@
 #![forbid(unsafe_code)]
 
 use thiserror::Error;
-use vhost_user_backend::{VringMutex, VringState, VringT};
+use vhost_user_backend::{VringState, VringT};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
-/// A ring shared between the threads of the device.
-pub type Ring = VringMutex<GuestMemoryAtomic<GuestMemoryMmap>>;
+pub use crate::ring::Ring;
 
 /// A ring that the guest left in a state that makes no sense.
 #[derive(Debug, Error)]

@@ -44,7 +44,7 @@ fn serve(
     limits: &Limits,
     mut handle: impl FnMut(&GuestMemoryMmap, Option<&[u8]>, usize) -> Vec<u8>,
 ) {
-    loop {
+    while !device.shutting_down() {
         let memory = device.memory.memory();
         let chain = match queue::take(ring, &memory, limits.max_request, limits.max_reply) {
             Ok(Some(chain)) => chain,
