@@ -203,7 +203,9 @@ impl<'m> Window<'m> {
         let mut next = vpn + 1;
         while end - offset < len && next % LEAF_PAGES != 0 {
             match leaf.page(next) {
-                Some(p) if p.gpa == page.gpa + end && p.access.contains(access) => {
+                Some(p)
+                    if Some(p.gpa) == page.gpa.checked_add(end) && p.access.contains(access) =>
+                {
                     end += PAGE_SIZE;
                     next += 1;
                 }

@@ -13,7 +13,7 @@
 //! A close, a reset: no command comes any more, those that wait end; the last request that was
 //! given out is in the queue; the space is closed, which waits for accesses in progress; the
 //! commands that ran a step have ended and been answered; the number is free again. A defect that
-//! keeps a command from ending makes this wait for ever, and never answer what is not so.
+//! keeps a command from ending ends the process: nobody is told what is not so.
 #![forbid(unsafe_code)]
 
 use std::time::Instant;
@@ -24,7 +24,7 @@ use crate::mmu::{ContextId, Mmu};
 use crate::resolve::service::TranslationService;
 use crate::resolve::tags::Answered;
 use crate::resolve::ResponseCode;
-use crate::sync::{lock, wait_until, Condvar, Mutex};
+use crate::sync::{lock, wait_for, Condvar, Mutex};
 
 /// How long a step may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,10 +282,10 @@ impl<O: Outside> Machine<O> {
     }
 
     fn drain(&self, context: ContextId) {
-        wait_until(
+        wait_for(
             &self.drained,
             &self.commands,
-            "commands to end",
+            "end of aborted commands",
             |commands| commands.drained(context),
         );
     }

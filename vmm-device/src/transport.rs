@@ -14,6 +14,7 @@
 pub mod chain;
 pub mod linger;
 pub mod port;
+pub mod ring;
 pub mod serve;
 pub mod vhost_user;
 

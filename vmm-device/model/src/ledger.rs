@@ -11,7 +11,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use crate::commands::End;
 use crate::mmu::ContextId;
-use crate::sync::{lock, wait_until, Condvar, Mutex};
+use crate::sync::{lock, wait_for, Condvar, Mutex};
 
 /// What is known of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +149,6 @@ impl Ledger {
 
     /// Waits until no command is on its way. The checker finds a wait that never ends.
     pub fn all_ended(&self) {
-        wait_until(&self.changed, &self.open, "commands", |open| *open == 0);
+        wait_for(&self.changed, &self.open, "commands", |open| *open == 0);
     }
 }

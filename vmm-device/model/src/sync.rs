@@ -23,7 +23,7 @@ pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 /// Waits until `done` holds. The checker finds a wait that never ends.
-pub fn wait_until<T>(
+pub fn wait_for<T>(
     condvar: &Condvar,
     mutex: &Mutex<T>,
     _what: &str,

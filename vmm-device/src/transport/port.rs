@@ -16,15 +16,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock};
 
 use thiserror::Error;
-use vhost_user_backend::{VringMutex, VringState, VringT};
+use vhost_user_backend::{VringState, VringT};
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::chain::{parse, Chain, ReplySlot};
+use super::ring::Ring;
 use crate::sync::lock;
-
-/// A ring shared between the threads of the device.
-pub type Ring = VringMutex<GuestMemoryAtomic<GuestMemoryMmap>>;
 
 type RingState = VringState<GuestMemoryAtomic<GuestMemoryMmap>>;
 

@@ -33,6 +33,7 @@ impl Served<'_> {
         }
         for _ in 0..CHAINS_A_ROUND {
             match self.next(port) {
+                _ if self.device.shutting_down() => return,
                 Ok(Some(chain)) => {
                     let reply = handle(chain.request.as_deref(), chain.reply.room());
                     match port.answer(chain.reply, &reply) {

@@ -28,9 +28,10 @@ use vmm_sys_util::event::{
 };
 use zerocopy::IntoBytes;
 
-use super::port::Ring;
+use super::ring::Ring;
 use super::{thread_of, THREAD_CONTROL, THREAD_COPY, THREAD_ENGINE, THREAD_TRANSLATION};
 use crate::device::Device;
+use crate::fail_stop;
 use crate::queues;
 use crate::services::virtqueue;
 use crate::sync::lock;
@@ -91,6 +92,13 @@ impl Backend {
             thread::sleep(TABLE_LOOK);
         }
         Ok(())
+    }
+
+    /// Has all queues and engines stop, and waits until they have. Whoever holds up another comes
+    /// first: the control queue waits for engines, which still answer it here.
+    pub fn quiesce(&self) {
+        self.device.shut_down();
+        self.serving.iter().for_each(|serving| drop(lock(serving)));
     }
 
     /// Number of the event that wakes a thread: those up to the queue count are the daemon's own.
@@ -198,9 +206,13 @@ impl VhostUserBackend for Backend {
         rings: &[Ring],
         thread: usize,
     ) -> io::Result<()> {
+        fail_stop::bind_to_thread(&self.device);
         let device = &*self.device;
         let shell = &device.machine.outside;
         let _serving = self.serving.get(thread).map(lock);
+        if device.shutting_down() {
+            return Ok(());
+        }
         if u64::from(event) == self.wake_event() {
             shell.clear_wake(thread);
             for (queue, ring) in self.queues_of(thread).zip(rings) {

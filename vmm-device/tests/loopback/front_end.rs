@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,7 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_device_coax::device::Config;
 use vhost_device_coax::server;
+use vhost_device_coax::socket::Socket;
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
@@ -50,6 +52,8 @@ pub struct Guest {
     pub mem: GuestMemoryMmap,
     files: Vec<File>,
     pub front_end: Option<Frontend>,
+    /// The front end's connection.
+    pub connection: UnixStream,
     pub queues: Vec<Vring>,
     server: Option<JoinHandle<Result<(), server::Error>>>,
     stop: UnixStream,
@@ -77,7 +81,7 @@ impl Guest {
     pub fn cold(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let listener = server::listen(&path).unwrap();
+        let listener = Socket::listen(&path).unwrap();
         let (stop, other) = UnixStream::pair().unwrap();
         let server = std::thread::spawn(move || server::serve(config, listener, other));
         let ranges = [(0, RAM), (DEVICE_MEMORY, DEVICE_MEMORY_BYTES)];
@@ -96,12 +100,14 @@ impl Guest {
             },
         ))
         .unwrap();
-        let front_end = Frontend::connect(&path, QUEUES as u64).unwrap();
+        let connection = UnixStream::connect(&path).unwrap();
+        let front_end = Frontend::from_stream(connection.try_clone().unwrap(), QUEUES as u64);
         front_end.set_owner().unwrap();
         Self {
             mem,
             files,
             front_end: Some(front_end),
+            connection,
             queues: Vec::new(),
             server: Some(server),
             stop,
@@ -528,14 +534,24 @@ impl Guest {
 
     /// Disconnects and returns how the server ended.
     pub fn disconnect(mut self) -> Result<(), server::Error> {
-        drop(self.front_end.take());
+        self.connection.shutdown(Shutdown::Both).unwrap();
+        self.wait_for_server()
+    }
+
+    /// Asks the server to stop, as a signal does.
+    pub fn ask_to_stop(&mut self) {
+        self.stop.write_all(&[0]).unwrap();
+    }
+
+    /// Waits for the server to end and returns how it did.
+    pub fn wait_for_server(&mut self) -> Result<(), server::Error> {
         self.server.take().unwrap().join().unwrap()
     }
 
-    /// Asks the server to stop, as a signal does, and returns how it ended.
+    /// Asks the server to stop and returns how it ended.
     pub fn stop_server(mut self) -> Result<(), server::Error> {
-        self.stop.write_all(&[0]).unwrap();
-        self.server.take().unwrap().join().unwrap()
+        self.ask_to_stop();
+        self.wait_for_server()
     }
 }
 

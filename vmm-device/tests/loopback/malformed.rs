@@ -77,9 +77,21 @@ fn chain_without_room_for_the_reply_is_answered_with_length_0() {
         let (_, written) = guest.expect(QUEUE_COMMAND);
         assert!(written.is_empty());
     }
-    guest.start_control(CONTROL_STATS, 0, 0, 0, 8);
+    guest.start_control(CONTROL_STATS, 0, 0, 0, 7);
     assert!(guest.expect(QUEUE_CONTROL).1.is_empty());
     assert_alive(&mut guest);
+}
+
+#[test]
+fn driver_that_knows_fewer_counters_gets_those() {
+    let mut guest = guest();
+    let all = guest.control_with(CONTROL_STATS, 0, 0, 0, 8 + 19 * 8).1;
+    assert_eq!(all.len(), 19 * 8);
+    for (room, counters) in [(8, 0), (16, 1), (8 + 7 * 8 + 3, 7)] {
+        let (status, some) = guest.control_with(CONTROL_STATS, 0, 0, 0, room);
+        assert_eq!(status, STATUS_OK);
+        assert_eq!(some, all[..counters * 8]);
+    }
 }
 
 #[test]

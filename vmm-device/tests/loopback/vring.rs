@@ -72,7 +72,7 @@ impl Vring {
             next_avail: 0,
             last_used: 0,
             chains: vec![None; SIZE.into()],
-            kick: EventFd::new(0).unwrap(),
+            kick: EventFd::new(EFD_NONBLOCK).unwrap(),
             call,
             epoll,
         };
@@ -178,6 +178,11 @@ impl Vring {
                 Ordering::Release,
             )
             .unwrap();
+    }
+
+    /// Replaces the eventfd by which the driver kicks.
+    pub fn renew_kick(&mut self) {
+        self.kick = EventFd::new(EFD_NONBLOCK).unwrap();
     }
 
     pub fn kick(&self) {
