@@ -9,7 +9,7 @@
 
 use coax_abi::wire::MAX_PAGE_REQUESTS;
 
-use crate::context::ContextId;
+use crate::mmu::ContextId;
 
 /// Bits of a tag that are the index.
 const INDEX_BITS: u32 = 8;
@@ -108,6 +108,22 @@ impl<T> Tags<T> {
         for asked in self.slots.iter_mut().filter_map(|slot| slot.asked.as_mut()) {
             asked.value.take_if(|value| wanted(value));
         }
+    }
+
+    /// Makes orphans of the requests of a context.
+    pub fn orphan_of(&mut self, context: ContextId) {
+        for asked in self.slots.iter_mut().filter_map(|slot| slot.asked.as_mut()) {
+            asked.value.take_if(|_| asked.context == context);
+        }
+    }
+
+    /// Takes back all tags; returns what is waited for.
+    pub fn take_all(&mut self) -> Vec<(ContextId, T)> {
+        self.outstanding = 0;
+        let asked = self.slots.iter_mut().filter_map(|slot| slot.asked.take());
+        asked
+            .filter_map(|asked| Some((asked.context, asked.value?)))
+            .collect()
     }
 
     /// Forgets the orphans of contexts that `gone` picks: they were closed, so nobody answers.

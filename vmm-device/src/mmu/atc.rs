@@ -5,24 +5,24 @@
 //! an aligned 2 MiB window, one word a page. A look-up is a search for the leaf and an index;
 //! an invalidation clears words and drops leaves that become empty.
 //!
-//! Leaves are what is bounded. All contexts of a device share one [`LeafBudget`]; a context
-//! that needs a leaf when the budget is used up gives up one of its own, going round by
-//! address. [`MIN_LEAVES`] leaves are granted to every context beyond the budget, so that one
-//! context cannot starve the others.
+//! Leaves are what is bounded. All contexts of a device share one [`LeafBudget`], of which each may
+//! have as many as are still free; a context that needs one more gives up one of its own, going round
+//! by address. [`MIN_LEAVES`] leaves are granted to every context beyond the budget, so that others
+//! cannot starve it.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::Arc;
 
 use coax_abi::wire::PAGE_SIZE;
 
 use crate::access::Access;
+use crate::sync::{Arc, AtomicUsize, Ordering::Relaxed};
 
 /// Pages in a leaf.
 pub const LEAF_PAGES: u64 = 512;
-/// Leaves that all contexts share: 12 MiB of memory, 6 GiB of densely used address space.
-pub const SHARED_LEAVES: usize = 3072;
+/// Leaves that all contexts share: 24 MiB of memory. One context alone gets half of them, 6 GiB of densely
+/// used address space.
+pub const SHARED_LEAVES: usize = 6144;
 /// Leaves that each context may have in any case: 128 KiB of memory. Several commands of one
 /// context can make progress with them, even if each touches pages far apart.
 pub const MIN_LEAVES: usize = 32;
@@ -129,7 +129,9 @@ impl Atc {
 
     /// Leaves that can be added without giving one up, as things stand.
     pub fn room(&self) -> usize {
-        let shared = SHARED_LEAVES.saturating_sub(self.budget.0.load(Relaxed));
+        let free = SHARED_LEAVES.saturating_sub(self.budget.0.load(Relaxed));
+        // Each leaf taken is one less that is free.
+        let shared = free.saturating_sub(self.leaves.len()).div_ceil(2);
         shared.max(MIN_LEAVES.saturating_sub(self.leaves.len()))
     }
 
@@ -138,17 +140,20 @@ impl Atc {
     /// The run must not reach beyond the last page number and have at least one right.
     pub fn fill(&mut self, run: Translation) -> u64 {
         let mut evicted = 0;
-        for n in 0..run.npages {
-            let vpn = run.vpn + n;
+        let mut done = 0;
+        while done < run.npages {
+            let vpn = run.vpn + done;
             let key = vpn / LEAF_PAGES;
             if !self.leaves.contains_key(&key) {
                 evicted += self.make_room();
                 self.budget.0.fetch_add(1, Relaxed);
-                self.leaves.insert(key, Leaf::new());
             }
-            if let Some(leaf) = self.leaves.get_mut(&key) {
-                leaf.set(vpn, (run.gpa + n * PAGE_SIZE) | run.access.bits());
+            let leaf = self.leaves.entry(key).or_insert_with(Leaf::new);
+            let count = (LEAF_PAGES - vpn % LEAF_PAGES).min(run.npages - done);
+            for n in done..done + count {
+                leaf.set(run.vpn + n, (run.gpa + n * PAGE_SIZE) | run.access.bits());
             }
+            done += count;
         }
         evicted
     }
@@ -183,7 +188,7 @@ impl Atc {
 
     /// Gives up a leaf if there is no budget for another one; returns its translations.
     fn make_room(&mut self) -> u64 {
-        if self.leaves.len() < MIN_LEAVES || self.budget.0.load(Relaxed) < SHARED_LEAVES {
+        if self.room() > 0 {
             return 0;
         }
         let victim = self
@@ -297,14 +302,27 @@ mod tests {
     fn leaves_stay_within_the_budget_and_are_given_up_in_turn() {
         let mut atc = atc();
         let mut evicted = 0;
-        for n in 0..=SHARED_LEAVES as u64 {
+        // One alone gets half.
+        let most = SHARED_LEAVES as u64 / 2;
+        for n in 0..=most {
             evicted += atc.fill(run(n * LEAF_PAGES, 0, 1));
         }
         assert_eq!(evicted, 1);
-        assert_eq!(atc.leaves.len(), SHARED_LEAVES);
+        assert_eq!(atc.leaves.len() as u64, most);
         assert_eq!(gpa(&atc, 0), None);
-        atc.fill(run((SHARED_LEAVES as u64 + 1) * LEAF_PAGES, 0, 1));
+        atc.fill(run((most + 1) * LEAF_PAGES, 0, 1));
         assert_eq!(gpa(&atc, LEAF_PAGES), None);
+    }
+
+    #[test]
+    fn context_that_takes_all_it_can_leaves_as_much_to_the_next() {
+        let budget = Arc::default();
+        let mut greedy = Atc::new(Arc::clone(&budget));
+        greedy.fill(run(0, 0, SHARED_LEAVES as u64 * LEAF_PAGES));
+        let mut other = Atc::new(budget);
+        assert_eq!(other.room(), SHARED_LEAVES / 4);
+        other.fill(run(0, 0, SHARED_LEAVES as u64 * LEAF_PAGES));
+        assert_eq!(other.leaves.len(), SHARED_LEAVES / 4);
     }
 
     #[test]

@@ -2,37 +2,40 @@
 //! The control queue: contexts, settings, counters.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
-
 use coax_abi::wire::{
-    ControlReply, ControlRequest, DeviceStats, STATUS_BAD_ARGUMENT, STATUS_BAD_CONTEXT,
-    STATUS_BAD_MESSAGE, STATUS_OK,
+    ControlReply, ControlRequest, DeviceStats, QUEUE_CONTROL, STATUS_BAD_ARGUMENT,
+    STATUS_BAD_CONTEXT, STATUS_BAD_MESSAGE, STATUS_OK,
 };
 use zerocopy::IntoBytes;
 
-use super::{serve, Limits};
 use crate::device::Device;
 use crate::dma::DeviceMemory;
 use crate::message::Control;
-use crate::queue::Ring;
 use crate::sync::lock;
+use crate::transport::port::Sizes;
+use crate::transport::serve::Served;
 
 /// Serves the control queue.
-pub fn run(device: &Device, ring: &Ring) {
-    let limits = Limits {
+pub fn run(device: &Device) {
+    let shell = &device.machine.outside;
+    let served = Served {
+        device,
+        queue: QUEUE_CONTROL,
         name: "control",
-        max_request: size_of::<ControlRequest>(),
-        max_reply: size_of::<ControlReply>() + size_of::<DeviceStats>(),
-        linger: Duration::ZERO,
+        sizes: Sizes {
+            request: size_of::<ControlRequest>(),
+            reply: size_of::<ControlReply>() + size_of::<DeviceStats>(),
+        },
+        linger: None,
     };
-    serve(device, ring, &limits, |_, request, _| {
+    served.run(|request, room| {
         let control = request.ok_or(STATUS_BAD_MESSAGE).and_then(Control::decode);
         let (status, value) = match control.and_then(|control| execute(device, control)) {
             Ok(value) => (STATUS_OK, value),
             Err(status) => (status, 0),
         };
         if let Err(status) = control {
-            device.guest_error(format_args!("control message refused, status {status}"));
+            shell.guest_error(format_args!("control message refused, status {status}"));
         }
         let mut reply = ControlReply {
             status: status.into(),
@@ -41,7 +44,10 @@ pub fn run(device: &Device, ring: &Ring) {
         .as_bytes()
         .to_vec();
         if control == Ok(Control::Stats) {
-            reply.extend_from_slice(device.stats.snapshot().as_bytes());
+            // A driver that knows fewer counters gets those: new ones are added at the end.
+            reply.extend_from_slice(shell.stats.snapshot().as_bytes());
+            let head = size_of::<ControlReply>();
+            reply.truncate(head + room.saturating_sub(head) / 8 * 8);
         }
         reply
     });
@@ -55,15 +61,16 @@ fn execute(device: &Device, control: Control) -> Result<u32, u32> {
             if gpa.checked_add(len).is_none() {
                 return Err(STATUS_BAD_ARGUMENT);
             }
-            *lock(&device.device_memory) = DeviceMemory { gpa, len };
+            *lock(&device.machine.outside.device_memory) = DeviceMemory { gpa, len };
         }
         Control::SetPageRequestAllocation(requests) => {
-            if !device.pri.set_allocation(requests) {
+            if !device.machine.set_allocation(requests) {
                 return Err(STATUS_BAD_ARGUMENT);
             }
         }
         Control::ContextOpen(number) => {
-            return device.contexts.open(number).ok_or(STATUS_BAD_CONTEXT);
+            let opened = device.machine.open(number).ok_or(STATUS_BAD_CONTEXT)?;
+            return Ok(opened.generation);
         }
         Control::ContextClose(context) => {
             if !device.close(context) {

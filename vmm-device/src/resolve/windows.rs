@@ -9,8 +9,8 @@
 
 use coax_abi::wire::PAGE_SIZE;
 
-use crate::atc::LEAF_PAGES;
-use crate::engine::Miss;
+use crate::access::Miss;
+use crate::mmu::atc::LEAF_PAGES;
 
 /// Aligned 2 MiB windows that are asked for at a miss, that of the miss included: 32 MiB. The
 /// two misses of a copy take a quarter of the requests.

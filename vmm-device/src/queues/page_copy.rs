@@ -5,39 +5,39 @@
 //! waits for. Bytes go from page to page at once, with no buffer in between.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
-
 use coax_abi::wire::{
-    CopyEntry, CopyHeader, CopyReply, MAX_COPY_ENTRIES, PAGE_SIZE, STATUS_BAD_GPA,
+    CopyEntry, CopyHeader, CopyReply, MAX_COPY_ENTRIES, PAGE_SIZE, QUEUE_COPY, STATUS_BAD_GPA,
     STATUS_BAD_MESSAGE, STATUS_OK,
 };
-use vm_memory::{GuestMemoryMmap, VolatileSlice};
+use vm_memory::{GuestAddressSpace, GuestMemoryMmap, VolatileSlice};
 use zerocopy::IntoBytes;
 
-use super::{serve, Limits};
 use crate::device::Device;
 use crate::dma::{map_around, regions, slice_at, Region};
 use crate::message::{copy_entries, copy_range, CopyRange};
-use crate::queue::Ring;
+use crate::transport::port::Sizes;
+use crate::transport::serve::Served;
 
-/// How long the copy after this one is looked for: a migration of many pages sends one every half a
-/// millisecond or sooner, and a doorbell is an exit of the guest and the wake-up of a thread.
-const LINGER: Duration = Duration::from_micros(500);
 /// Zeros to clear pages with.
 static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
 
 /// Serves the copy queue.
-pub fn run(device: &Device, ring: &Ring) {
-    let limits = Limits {
+pub fn run(device: &Device) {
+    let shell = &device.machine.outside;
+    let served = Served {
+        device,
+        queue: QUEUE_COPY,
         name: "copy",
-        max_request: size_of::<CopyHeader>() + MAX_COPY_ENTRIES as usize * size_of::<CopyEntry>(),
-        max_reply: size_of::<CopyReply>(),
-        linger: LINGER,
+        sizes: Sizes {
+            request: size_of::<CopyHeader>() + MAX_COPY_ENTRIES as usize * size_of::<CopyEntry>(),
+            reply: size_of::<CopyReply>(),
+        },
+        linger: Some(&device.copy_linger),
     };
-    serve(device, ring, &limits, |memory, request, _| {
-        let (status, done) = copy_all(device, memory, request);
+    served.run(|request, _| {
+        let (status, done) = copy_all(device, &shell.memory.memory(), request);
         if status != STATUS_OK {
-            device.guest_error(format_args!("copy entry {done} refused, status {status}"));
+            shell.guest_error(format_args!("copy entry {done} refused, status {status}"));
         }
         CopyReply {
             status: status.into(),
@@ -66,7 +66,7 @@ fn copy_all(device: &Device, memory: &GuestMemoryMmap, request: Option<&[u8]>) -
         }
         done += 1;
     }
-    device.stats.copied_bytes.add(bytes);
+    device.machine.outside.stats.copied_bytes.add(bytes);
     (status, done)
 }
 
