@@ -178,6 +178,7 @@ fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> 
             Mode::Coherent => job::Mode::Coherent,
             Mode::Numa => job::Mode::Numa,
         },
+        cpus: group.vm.cpus(),
         devices: group.vm.devices(),
         device_memory: Bytes::mib(group.vm.device_memory_mib(group.mode)),
         kernel_args: (group.mode == Mode::Numa)
