@@ -3,6 +3,7 @@
 
 pub mod blas;
 pub mod device;
+pub mod fresh;
 pub mod hmm_errors;
 pub mod list;
 pub mod memory;
@@ -15,5 +16,6 @@ pub mod process;
 pub mod program;
 pub mod raw;
 pub mod runner;
+pub mod slot;
 pub mod smaps;
 pub mod wait;
