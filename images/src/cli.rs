@@ -390,6 +390,10 @@ pub struct Migrate {
     #[arg(long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
+    /// Measure beside another VM, both of whose processors are busy; only the kernel's benchmark, and the
+    /// goal is that nothing is slower than test_hmm
+    #[arg(long)]
+    pub busy: bool,
     /// Also write the measurements as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -4,6 +4,7 @@
 //! Everything is measured in one run on one machine: the demonstration, the guest's own
 //! measurements, the same work on the host, and the back end's memory.
 
+mod busy;
 mod goals;
 mod memory;
 mod migrate;
@@ -134,9 +135,11 @@ fn on_the_host(images: &Images, measured: &mut Measured) -> Result<()> {
     Ok(())
 }
 
-/// The guest's own measurements in private mode, where a fault always moves a page.
+/// The guest's own measurements in private mode, where a fault always moves a page; faults also with both
+/// processors busy.
 fn in_a_guest(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
-    let job = Job::new(["coax-demo", "bench", "--json", "-"]);
+    const BOTH: &str = "coax-demo bench --json - && coax-demo bench --busy 2 --json -";
+    let job = Job::new(["sh", "-c", BOTH]);
     let vm = Vm::start(images, &config(accel), &job)?;
     succeeded(&vm.wait_watching(|line| {
         take(line, measured);

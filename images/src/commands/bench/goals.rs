@@ -12,6 +12,8 @@ use super::Measured;
 enum Limit {
     AtMost(f64),
     AtLeast(f64),
+    /// It is told, and nothing is asked of it.
+    None,
 }
 
 /// A goal: a measurement, or the quotient of two, and its limit.
@@ -69,10 +71,16 @@ pub const GENERAL: &[Goal] = &[
         Limit::AtMost(25.0 * 60.0),
     ),
     ratio(
-        "device page fault / empty command",
-        "fault_on_fault_untouched_device",
+        "device page fault, whole / empty command",
+        "fault_on_fault_untouched_command",
         "nop_round_trip",
-        Limit::AtMost(4.0),
+        Limit::AtMost(2.0),
+    ),
+    ratio(
+        "the same, both processors busy",
+        "busy_fault_on_fault_untouched_command",
+        "busy_nop_round_trip",
+        Limit::None,
     ),
     ratio(
         "list walk / host",
@@ -152,6 +160,14 @@ pub const MIGRATE: &[Goal] = &[
     ),
 ];
 
+/// Goals of `coax bench migrate --busy`, at which nothing else is measured.
+pub const MIGRATE_BUSY: &[Goal] = &[value(
+    "slowest move / test_hmm, busy host",
+    "ratio_least",
+    "×",
+    Limit::AtLeast(1.0),
+)];
+
 /// Goals of `coax bench programs`.
 pub const PROGRAMS: &[Goal] = &[
     value(
@@ -222,6 +238,7 @@ fn judge_one(goal: &Goal, measured: &Measured) -> Judged {
             format!("≥ {limit}"),
             value.is_some_and(|value| value >= limit),
         ),
+        Limit::None => (String::new(), value.is_some()),
     };
     Judged {
         what: goal.what,
