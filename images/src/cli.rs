@@ -377,10 +377,48 @@ pub struct Bench {
 /// Measurements that are asked for by name.
 #[derive(Debug, Subcommand)]
 pub enum BenchPart {
+    /// How much a device fault of one process is held up by what another does with the device
+    Fairness(Fairness),
+    /// How long the device takes to give a translation up while it is at work
+    Invalidate(Invalidate),
     /// Moving memory to the device and back, beside the kernel's test_hmm and the host's memcpy
     Migrate(Migrate),
     /// Stock programs, numpy and one in C, with the device and without, in a VM with this machine's files
     Programs(Programs),
+}
+
+/// `coax bench fairness`
+///
+/// Times faults of the device, as whole commands, in one process: alone, and beside another one that has 64
+/// commands on pages that never come, 64 commands without end, large copies, moves of memory to and fro, or
+/// contexts that come and go. None of that may make a fault take more than twice as long.
+#[derive(Args, Debug)]
+pub struct Fairness {
+    /// How the driver uses device memory
+    #[arg(long, value_enum, default_value_t = OneMode::Private)]
+    pub mode: OneMode,
+    /// Also write the measurements as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub accel: Accel,
+}
+
+/// `coax bench invalidate`
+///
+/// Drops pages that the device has translations of while it is at work, for the same context, on the commands
+/// with the longest steps. What counts is the device's own time, from an invalidation to its answer: 99 of 100
+/// may take 100 µs at most. Beside it stands what the guest sees of it.
+#[derive(Args, Debug)]
+pub struct Invalidate {
+    /// How the driver uses device memory
+    #[arg(long, value_enum, default_value_t = OneMode::Private)]
+    pub mode: OneMode,
+    /// Also write the measurements as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub accel: Accel,
 }
 
 /// `coax bench migrate`
@@ -527,6 +565,8 @@ mod tests {
             "coax test stall --points 0",
             "coax build everything",
             "coax bench dance",
+            "coax bench invalidate --json",
+            "coax bench fairness --mode all",
             "coax bench --json x migrate",
             "coax bench migrate --rounds 0",
             "coax bench programs --mode all",

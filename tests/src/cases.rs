@@ -31,17 +31,19 @@ pub mod numa_files;
 pub mod numa_removal;
 pub mod numpy;
 pub mod observability;
+pub mod openers;
 pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
 pub mod reset;
 pub mod storm;
 pub mod two_devices;
+pub mod unanswered;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 36] = [
+const SUBJECTS: [Subject; 38] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -77,6 +79,8 @@ const SUBJECTS: [Subject; 36] = [
     lifecycle::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
+    openers::SUBJECT,
+    unanswered::SUBJECT,
     loss::SUBJECT,
 ];
 

@@ -8,6 +8,7 @@ pub mod hmm_errors;
 pub mod list;
 pub mod memory;
 pub mod module;
+pub mod mute;
 pub mod node;
 pub mod pagemap;
 pub mod pattern;

@@ -5,7 +5,9 @@
 //! measurements, the same work on the host, and the back end's memory.
 
 mod busy;
+mod fairness;
 mod goals;
+mod invalidate;
 mod memory;
 mod migrate;
 mod programs;
@@ -57,6 +59,8 @@ pub type Measured = BTreeMap<String, f64>;
 /// Measures what is asked for.
 pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
     match &options.part {
+        Some(BenchPart::Fairness(options)) => fairness::run(options, install),
+        Some(BenchPart::Invalidate(options)) => invalidate::run(options, install),
         Some(BenchPart::Migrate(options)) => migrate::run(options, install),
         Some(BenchPart::Programs(options)) => programs::run(options, install),
         None => everything(options, install),
@@ -179,7 +183,7 @@ fn succeeded(outcome: &Outcome) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "coax-demo: {}\n{}",
+        "The guest's program: {}\n{}",
         outcome.exit,
         outcome.stderr_text().trim_end()
     )

@@ -6,6 +6,7 @@
 
 use std::process::ExitCode;
 
+use vm_tests::bench;
 use vm_tests::case::Entry;
 use vm_tests::cases;
 use vm_tests::guest::hmm_errors;
@@ -18,6 +19,8 @@ const USAGE: &str = "\
 Usage: coax-guest-tests list            print the name of each case and what it shows
        coax-guest-tests run [CASE…]     run the cases of these full names, or all
        coax-guest-tests hmm-errors      print what comes of bad input to /dev/hmm_dmirrorN
+       coax-guest-tests fairness        time faults of the device beside other processes with it
+       coax-guest-tests invalidation W  time invalidations while commands of kind W are at work
        coax-guest-tests soak PLAN       run stock programs in a long storm, as the host planned it
        coax-guest-tests stress PLAN     run stress-ng in a storm, as the host planned it
        coax-guest-tests trial PLAN      make the points of a trial, as the host planned it";
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
         }
         ("run", names) => run(names),
         ("hmm-errors", []) => status(hmm_errors::run()),
+        ("fairness", []) => status(bench::fairness::run()),
+        ("invalidation", [work]) => status(bench::invalidation::run(work)),
         ("soak", [plan]) => status(soak::guest::run(plan.as_ref())),
         ("stress", [plan]) => status(stress::guest::run(plan.as_ref())),
         ("trial", [plan]) => status(trial::guest::run(plan.as_ref())),

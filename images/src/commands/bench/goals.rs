@@ -168,6 +168,53 @@ pub const MIGRATE_BUSY: &[Goal] = &[value(
     Limit::AtLeast(1.0),
 )];
 
+/// Goals of `coax bench fairness`.
+pub const FAIRNESS: &[Goal] = &[
+    beside(
+        "64 commands on pages that never come",
+        "fault_beside_stuck_faults",
+        "fault_without_stuck_faults",
+    ),
+    beside(
+        "64 commands without end",
+        "fault_beside_long_commands",
+        "fault_without_long_commands",
+    ),
+    beside(
+        "large copies by command",
+        "fault_beside_large_copies",
+        "fault_without_large_copies",
+    ),
+    beside(
+        "moves of memory to and fro",
+        "fault_beside_moves",
+        "fault_without_moves",
+    ),
+    beside(
+        "contexts that come and go",
+        "fault_beside_opens",
+        "fault_without_opens",
+    ),
+];
+
+/// Goals of `coax bench invalidate`: what the device takes, whatever it is at work on.
+pub const INVALIDATE: &[Goal] = &[
+    answer("p99 of the device, 16 MiB fills", "fill_device_p99"),
+    answer("p99 of the device, lists of 4,096 nodes", "list_device_p99"),
+    answer("p99 of the device, contended atomics", "atomics_device_p99"),
+    answer("p99 of the device, GEMM in 2 MiB tiles", "gemm_device_p99"),
+];
+
+/// How long an invalidation may wait for its answer.
+const fn answer(what: &'static str, name: &'static str) -> Goal {
+    value(what, name, "µs", Limit::AtMost(100.0))
+}
+
+/// What another process may do to one's faults.
+const fn beside(what: &'static str, with: &'static str, without: &'static str) -> Goal {
+    ratio(what, with, without, Limit::AtMost(2.0))
+}
+
 /// Goals of `coax bench programs`.
 pub const PROGRAMS: &[Goal] = &[
     value(
