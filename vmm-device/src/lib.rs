@@ -20,6 +20,7 @@ pub mod engine;
 pub mod guest_log;
 pub mod intake;
 pub mod job;
+pub mod latency;
 pub mod message;
 pub mod pri;
 pub mod queue;

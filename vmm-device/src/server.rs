@@ -117,6 +117,10 @@ pub fn serve(config: Config, mut listener: Listener, stop: UnixStream) -> Result
     device.reset();
     device.shut_down();
     drop(daemon);
+    log::info!(
+        "invalidations answered: {}",
+        device.stats.invalidation_times
+    );
     match result {
         Ok(()) => Ok(()),
         Err(DaemonError::HandleRequest(

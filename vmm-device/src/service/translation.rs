@@ -6,7 +6,7 @@
 //! be older than the invalidation that is handled after it.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coax_abi::wire::{
     InvalidateReply, TranslationEntry, TranslationMessage, MAX_TRANSLATION_ENTRIES,
@@ -104,10 +104,12 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
             vpn,
             npages,
         } => {
+            let begin = Instant::now();
             let status = match device.contexts.get(context) {
                 Some(context) => {
                     context.invalidate(vpn, npages);
                     device.stats.invalidations.bump();
+                    device.stats.invalidation_times.record(begin.elapsed());
                     STATUS_OK
                 }
                 None => STATUS_BAD_CONTEXT,
