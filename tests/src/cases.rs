@@ -32,6 +32,7 @@ pub mod numa_files;
 pub mod numa_removal;
 pub mod numpy;
 pub mod observability;
+pub mod openers;
 pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
@@ -39,12 +40,13 @@ pub mod reset;
 pub mod stall;
 pub mod storm;
 pub mod two_devices;
+pub mod unanswered;
 pub mod userfaults;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 39] = [
+const SUBJECTS: [Subject; 41] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -83,6 +85,8 @@ const SUBJECTS: [Subject; 39] = [
     stall::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
+    openers::SUBJECT,
+    unanswered::SUBJECT,
     loss::SUBJECT,
 ];
 

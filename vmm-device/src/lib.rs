@@ -21,6 +21,7 @@ pub mod fail_stop;
 pub mod fair;
 pub mod guest_log;
 pub mod job;
+pub mod latency;
 pub mod machine;
 pub mod message;
 pub mod mmu;

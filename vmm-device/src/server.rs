@@ -79,6 +79,10 @@ pub fn serve(config: Config, socket: Socket, stop: UnixStream) -> Result<(), Err
     let ended = limit_the_end();
     backend.quiesce();
     drop(daemon);
+    log::info!(
+        "invalidations answered: {}",
+        device.machine.outside.stats.invalidation_times
+    );
     drop(front_end);
     ended();
     result

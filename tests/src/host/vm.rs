@@ -149,15 +149,10 @@ impl<'a> Output<'a> {
     }
 
     fn take(&mut self, line: &str) -> Option<Action> {
-        match Request::find(line) {
-            Some(Request::KillDevice) => return Some(Action::KillDevice),
-            Some(Request::StopDevice) => return Some(Action::StopDevice),
-            Some(Request::ContinueDevice) => return Some(Action::ContinueDevice),
-            Some(Request::UnplugDevice) => return Some(Action::UnplugDevice),
-            Some(Request::PlugDevice) => return Some(Action::PlugDevice),
-            Some(Request::Stop) => return Some(Action::Stop(STOP_TIME)),
-            None => self.parser.line(line),
+        if let Some(request) = Request::find(line) {
+            return Some(action(request));
         }
+        self.parser.line(line);
         for result in &self.parser.results()[self.shown..] {
             self.report.add(Named {
                 name: self.group.result_name(&result.name),
@@ -167,6 +162,19 @@ impl<'a> Output<'a> {
         }
         self.shown = self.parser.results().len();
         None
+    }
+}
+
+/// What is done for a request.
+pub fn action(request: Request) -> Action {
+    match request {
+        Request::KillDevice => Action::KillDevice,
+        Request::StopDevice => Action::StopDevice,
+        Request::ContinueDevice => Action::ContinueDevice,
+        Request::UnplugDevice => Action::UnplugDevice,
+        Request::PlugDevice => Action::PlugDevice,
+        Request::Stop => Action::Stop(STOP_TIME),
+        Request::StopDeviceFor(time) => Action::StopDeviceFor(time),
     }
 }
 

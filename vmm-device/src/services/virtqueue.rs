@@ -7,6 +7,8 @@
 //! here cannot be older than the invalidation that is handled after it.
 #![forbid(unsafe_code)]
 
+use std::time::Instant;
+
 use coax_abi::wire::{
     DeviceRequest, InvalidateReply, TranslationEntry, TranslationMessage, MAX_RANGE_PAGES,
     MAX_TRANSLATION_ENTRIES, PAGE_SIZE, QUEUE_REQUEST, QUEUE_TRANSLATION, REQUEST_PAGE,
@@ -182,8 +184,10 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
             vpn,
             npages,
         } => {
+            let began = Instant::now();
             if machine.invalidate(context, vpn, npages) {
                 shell.stats.invalidations.bump();
+                shell.stats.invalidation_times.record(began.elapsed());
                 reply(STATUS_OK)
             } else {
                 reply(STATUS_BAD_CONTEXT)
