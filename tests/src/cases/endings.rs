@@ -2,7 +2,7 @@
 //! Contexts that are closed while the driver is in a fault for them that does not end: a write to a file
 //! system that is frozen.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};

@@ -2,6 +2,8 @@
 //! Pages of files and shared memory on the device's node: they move there, which only ordinary
 //! memory can, and everyone who uses the file sees the same bytes.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
