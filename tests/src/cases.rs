@@ -31,6 +31,7 @@ pub mod numa_files;
 pub mod numa_removal;
 pub mod numpy;
 pub mod observability;
+pub mod page_state;
 pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
@@ -41,7 +42,7 @@ pub mod two_devices;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 36] = [
+const SUBJECTS: [Subject; 37] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -68,6 +69,7 @@ const SUBJECTS: [Subject; 36] = [
     large_ranges::SUBJECT,
     blas::SUBJECT,
     reclaim::SUBJECT,
+    page_state::SUBJECT,
     large_capacity::SUBJECT,
     capacity::SUBJECT,
     two_devices::SUBJECT,
