@@ -37,12 +37,13 @@ pub mod programs;
 pub mod reclaim;
 pub mod reset;
 pub mod storm;
+pub mod stress;
 pub mod two_devices;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 37] = [
+const SUBJECTS: [Subject; 38] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -75,6 +76,7 @@ const SUBJECTS: [Subject; 37] = [
     two_devices::SUBJECT,
     programs::SUBJECT,
     program_storm::SUBJECT,
+    stress::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
     no_migration::SUBJECT,
