@@ -33,12 +33,14 @@ pub mod numa_removal;
 pub mod numpy;
 pub mod observability;
 pub mod openers;
+pub mod page_state;
 pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
 pub mod reset;
 pub mod stall;
 pub mod storm;
+pub mod stress;
 pub mod two_devices;
 pub mod unanswered;
 pub mod userfaults;
@@ -46,7 +48,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 41] = [
+const SUBJECTS: [Subject; 43] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -75,11 +77,13 @@ const SUBJECTS: [Subject; 41] = [
     large_ranges::SUBJECT,
     blas::SUBJECT,
     reclaim::SUBJECT,
+    page_state::SUBJECT,
     large_capacity::SUBJECT,
     capacity::SUBJECT,
     two_devices::SUBJECT,
     programs::SUBJECT,
     program_storm::SUBJECT,
+    stress::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
     stall::SUBJECT,

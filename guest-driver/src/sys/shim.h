@@ -80,6 +80,7 @@ unsigned long coax_folio_nr_pages(struct folio *folio);
 struct page *coax_alloc_folio_vma(struct vm_area_struct *vma, unsigned long addr, unsigned int order);
 struct page *coax_alloc_folio(unsigned int order);
 void coax_device_folio_init(struct page *page, struct dev_pagemap *pgmap, unsigned int order);
+void coax_device_folio_freed(struct folio *folio);
 void coax_lock_page(struct page *page);
 void coax_unlock_put_page(struct page *page);
 bool coax_page_is_anon(struct page *page);
