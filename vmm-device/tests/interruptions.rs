@@ -68,7 +68,7 @@ fn commands() -> Vec<(Command, u64)> {
         beta: 0.5f64.to_bits(),
         flags: 0,
     };
-    let piece = 32 << 10;
+    let piece = 64 << 10;
     vec![
         (
             Command::Copy {
