@@ -16,8 +16,8 @@ use crate::mmu::atc::{Atc, Leaf, LEAF_PAGES};
 use crate::stats::Stats;
 use crate::sync::{AtomicU32, Ordering};
 
-/// Longest piece: who waits for the step to end waits for one piece, some microseconds.
-const PIECE_BYTES: u64 = 32 * 1024;
+/// Longest piece: who waits for the step to end waits for one piece, some ten microseconds.
+const PIECE_BYTES: u64 = 64 * 1024;
 /// Leaves whose place a window remembers; a power of two.
 const LEAF_SLOTS: usize = 16;
 

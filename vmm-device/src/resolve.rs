@@ -222,9 +222,12 @@ impl<C: Copy + PartialEq> Resolve<C> {
         }
     }
 
-    /// Forgets everything.
+    /// Forgets everything, but no tag that was given out.
     pub fn reset(&mut self) {
-        *self = Self::new(self.capacity);
+        self.tags.take_all();
+        self.due = Fair::default();
+        self.shares.clear();
+        self.allocation = self.capacity;
     }
 
     /// Requests that the driver may still answer.
