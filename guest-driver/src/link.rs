@@ -202,12 +202,13 @@ impl Link {
     /// Empties and closes all queues.
     fn close(&self) {
         self.lifetime.fall_silent();
-        for (index, queue) in [&self.control, &self.copy, &self.translation]
-            .into_iter()
-            .enumerate()
-        {
+        for (index, queue) in [
+            (wire::QUEUE_CONTROL, &self.control),
+            (wire::QUEUE_COPY, &self.copy),
+            (wire::QUEUE_TRANSLATION, &self.translation),
+        ] {
             // What it answered before counts.
-            self.take(index as u16);
+            self.take(index);
             queue.close().for_each(|message| hand_back(message, None));
         }
         self.request.close().for_each(drop);
@@ -300,7 +301,10 @@ impl Link {
                 Patience::Endless => done.wait(STEP_MS),
                 Patience::Killable => !matches!(done.wait_killable(STEP_MS), Waited::TimedOut),
                 // One wait is all of it.
-                Patience::Millis(limit) => done.wait(limit) || true,
+                Patience::Millis(limit) => {
+                    let _ = done.wait(limit);
+                    true
+                }
             };
             if ended {
                 return;
