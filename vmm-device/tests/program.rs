@@ -5,7 +5,7 @@
     reason = "a test that cannot go on should panic with a stack trace"
 )]
 
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
@@ -171,6 +171,32 @@ fn second_start_leaves_the_first_serving() {
     assert_ne!(front_end.get_features().unwrap(), 0);
     drop(front_end);
     assert_eq!(exit_status(first), Some(0));
+    assert!(std::fs::read_dir(directory.path())
+        .unwrap()
+        .next()
+        .is_none());
+}
+
+#[test]
+fn program_that_was_killed_leaves_nothing_in_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let mut killed = start(&path);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(path.exists());
+    let mut child = Command::new(PROGRAM)
+        .arg("--socket-path")
+        .arg(&path)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stderr = child.stderr.take().unwrap();
+    BufReader::new(stderr).read_line(&mut line).unwrap();
+    assert!(line.contains("listening"), "{line}");
+    signal(&child, "TERM");
+    assert_eq!(exit_status(child), Some(0));
     assert!(std::fs::read_dir(directory.path())
         .unwrap()
         .next()

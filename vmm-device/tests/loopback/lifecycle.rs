@@ -110,7 +110,8 @@ fn queues_are_served_after_any_number_of_pauses_with_new_kicks() {
     guest.queues[usize::from(QUEUE_COPY)].add(header.as_bytes(), 8);
     guest.expect(QUEUE_COPY);
     for engine in 0..ENGINES {
-        guest.submit(engine, 0, OP_NOP, &[]);
+        let nop = guest.submit(engine, 0, OP_NOP, &[]);
+        while guest.reply_with_head(engine).0 != nop {}
     }
     guest.stop_server().unwrap();
 }
