@@ -273,6 +273,11 @@ impl<J> Commands<J> {
         Some((id, self.hold(id)?))
     }
 
+    /// The engine's thread is at work: it needs no waking until it finds nothing to do.
+    pub fn awake(&mut self, engine: usize) {
+        self.engines[engine].idle = false;
+    }
+
     /// The engine's thread goes to sleep with commands that it may not run.
     pub fn rest(&mut self, engine: usize) {
         self.engines[engine].idle = true;
