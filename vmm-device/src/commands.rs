@@ -20,6 +20,8 @@
 #![forbid(unsafe_code)]
 
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::time::Instant;
