@@ -20,6 +20,8 @@
 #![forbid(unsafe_code)]
 
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -271,6 +273,11 @@ impl<J> Commands<J> {
         self.engines[engine].idle = taken.is_none();
         let (_, id) = taken?;
         Some((id, self.hold(id)?))
+    }
+
+    /// The engine's thread is at work: it needs no waking until it finds nothing to do.
+    pub fn awake(&mut self, engine: usize) {
+        self.engines[engine].idle = false;
     }
 
     /// The engine's thread goes to sleep with commands that it may not run.

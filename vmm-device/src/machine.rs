@@ -132,6 +132,11 @@ impl<O: Outside> Machine<O> {
         true
     }
 
+    /// An engine's thread is at work; [`Self::run`] is to follow.
+    pub fn awake(&self, engine: usize) {
+        lock(&self.commands).awake(engine);
+    }
+
     /// An engine's thread goes to sleep although there may be commands.
     pub fn rest(&self, engine: usize) {
         lock(&self.commands).rest(engine);

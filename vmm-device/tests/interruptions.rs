@@ -185,8 +185,9 @@ fn steps_end_after_one_piece_when_somebody_waits_and_commands_end_the_same() {
     }
 }
 
-/// Runs the worst commands on two threads while `meanwhile` is done with their space.
-fn under_load(meanwhile: impl FnOnce(&Space)) {
+/// Runs the worst commands on some threads while `meanwhile` is done with their space; a processor
+/// may contend for the words.
+fn under_load(engines: usize, contended: bool, meanwhile: impl FnOnce(&Space)) {
     let memory = memory();
     let mmu = Mmu::new(1);
     let id = mmu.open(0).unwrap();
@@ -198,11 +199,11 @@ fn under_load(meanwhile: impl FnOnce(&Space)) {
     std::thread::scope(|scope| {
         // A processor that contends for the word.
         scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
+            while contended && !stop.load(Ordering::Relaxed) {
                 word.fetch_add(1, Ordering::Relaxed);
             }
         });
-        for _ in 0..2 {
+        for _ in 0..engines {
             scope.spawn(|| {
                 let tiles = TilePool::default();
                 for (command, _) in commands().iter().cycle() {
@@ -232,13 +233,20 @@ fn under_load(meanwhile: impl FnOnce(&Space)) {
 }
 
 #[test]
-#[ignore = "measures: wants a machine of its own"]
+#[ignore = "measures: wants a machine of its own, with a processor for each thread"]
 fn time_of_an_invalidation_under_the_worst_commands() {
+    for (engines, contended) in [(1, false), (1, true), (2, true)] {
+        println!("{engines} engines, contended: {contended}");
+        measure(engines, contended);
+    }
+}
+
+fn measure(engines: usize, contended: bool) {
     let mut times: Vec<Duration> = Vec::new();
-    under_load(|space| {
+    under_load(engines, contended, |space| {
         // A page that no command uses.
         let spare = VA / PAGE_SIZE + BYTES / PAGE_SIZE;
-        for _ in 0..20_000 {
+        for _ in 0..10_000 {
             let begin = Instant::now();
             space.invalidate(spare, 1);
             times.push(begin.elapsed());

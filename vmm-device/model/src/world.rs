@@ -244,6 +244,7 @@ pub fn run_engine(device: &Device, engine: usize) {
     let world = &device.outside;
     let waker = &world.wakers[engine];
     loop {
+        device.awake(engine);
         let life = *lock(&world.life);
         if device.run(engine, life) {
             continue;

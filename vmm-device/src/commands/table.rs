@@ -143,7 +143,9 @@ impl<J> Commands<J> {
             state,
         } = slot.command.take()?;
         self.free.push(id.index);
-        self.resolve.cancel(context, id);
+        if matches!(state, State::Waiting { .. }) {
+            self.resolve.cancel(context, id);
+        }
         let engine_state = &mut self.engines[engine];
         engine_state.runnable.remove(context, |&other| other == id);
         engine_state.count -= 1;

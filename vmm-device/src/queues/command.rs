@@ -39,6 +39,7 @@ enum Intake {
 pub fn run(device: &Device, engine: usize) {
     let (machine, shell) = (&device.machine, &device.machine.outside);
     let port = shell.command_port(engine);
+    machine.awake(engine);
     while !device.shutting_down() {
         let Some(life) = port.life() else {
             break;
@@ -54,7 +55,7 @@ pub fn run(device: &Device, engine: usize) {
             Intake::More => {}
             Intake::Stopped => return,
             Intake::Drained => match port.await_kick() {
-                Ok(true) => {}
+                Ok(true) => machine.awake(engine),
                 Ok(false) => return,
                 Err(error) => return shell.queue_error("command", &error),
             },
