@@ -64,10 +64,15 @@ module! {
 struct Coax {
     #[pin]
     _driver: kapi::virtio::Registration<device::Device>,
+    // Dropped last.
+    _class: kapi::chardev::Class,
 }
 
 impl kernel::InPlaceModule for Coax {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self { _driver <- kapi::virtio::Registration::new(module) })
+        try_pin_init!(Self {
+            _class: kapi::chardev::Class::new()?,
+            _driver <- kapi::virtio::Registration::new(module),
+        })
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     commands::Commands,
-    context_table::{ContextId, Entry},
+    context_table::{ContextId, Entry, User},
     device::Device,
     ending::{self, Means},
     faults::Faults,
@@ -12,7 +12,7 @@ use crate::{
     kapi::{
         chardev::OpenFile,
         irqlock::IrqSpinLock,
-        misc::{process, this_cpu},
+        misc::{may_exceed, process, this_cpu, user},
         mm, trace,
         virtqueue::Request,
         work::Worker,
@@ -114,7 +114,7 @@ impl Context {
         self.mirror.stats.commands.add(1);
         self.device
             .link
-            .command(message)
+            .command(message, self.commands.in_flight())
             .map_err(|e| if e == ENOSPC { EBUSY } else { e })
     }
 
@@ -177,9 +177,13 @@ impl OpenFile for Context {
         let link = &device.link;
         let guard = Lifetime::enter(&link.lifetime)?;
         let mm = mm::current().ok_or(EINVAL)?;
-        let user = mm.mmget_not_zero().ok_or(ESRCH)?;
+        let users_mm = mm.mmget_not_zero().ok_or(ESRCH)?;
         let means = Means::new()?;
-        let number = link.contexts.reserve()?;
+        let counts_for = User {
+            id: user(),
+            exempt: may_exceed(),
+        };
+        let number = link.contexts.reserve(&counts_for)?;
         let release = |_: &Error| link.contexts.release(number);
         let opening = link.begin_open(number).inspect_err(release)?;
         let answer = match link.finish_by(opening, Patience::Killable) {
@@ -191,7 +195,7 @@ impl OpenFile for Context {
         };
         let id = link.opened(number, &answer).inspect_err(release)?;
         let mut means = Some(means);
-        let built = Self::build(device, id, &user, &mut means);
+        let built = Self::build(device, id, &users_mm, &mut means);
         match &built {
             Ok(context) => link.contexts.publish(
                 id,

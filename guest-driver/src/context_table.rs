@@ -18,6 +18,7 @@ use crate::{
 use kernel::{
     prelude::*,
     sync::{atomic::Relaxed, Arc},
+    task::Kuid,
 };
 
 /// One opening of a context, as messages name it.
@@ -40,7 +41,24 @@ pub(crate) struct Entry {
     pub(crate) process: i32,
 }
 
-enum Slot {
+/// Part of the contexts that a user without `CAP_SYS_RESOURCE` may have: a quarter.
+const USER_SHARE: usize = 4;
+
+/// Who a context counts for.
+pub(crate) struct User {
+    /// The user.
+    pub(crate) id: Kuid,
+    /// Whether the limit of one user does not hold.
+    pub(crate) exempt: bool,
+}
+
+/// A number that was given out, and to whom.
+struct Slot {
+    user: Option<Kuid>,
+    state: State,
+}
+
+enum State {
     Free,
     /// Number given out, and no context there: not yet, or not any more.
     Taken,
@@ -65,7 +83,11 @@ impl ContextTable {
     pub(crate) fn new(max: u32) -> Result<impl PinInit<Self>> {
         let mut slots = KVVec::with_capacity(max as usize, GFP_KERNEL)?;
         for _ in 0..max {
-            slots.push(Slot::Free, GFP_KERNEL)?;
+            let free = Slot {
+                user: None,
+                state: State::Free,
+            };
+            slots.push(free, GFP_KERNEL)?;
         }
         Ok(pin_init!(Self { slots <- new_irqlock!(slots, "coax_contexts") }))
     }
@@ -74,14 +96,22 @@ impl ContextTable {
     ///
     /// # Errors
     ///
-    /// `EMFILE`: the device has no context left.
-    pub(crate) fn reserve(&self) -> Result<u32> {
+    /// `EMFILE`: the device has no context left, or `user` has their share.
+    pub(crate) fn reserve(&self, user: &User) -> Result<u32> {
         let mut slots = self.slots.lock();
+        let share = (slots.len() / USER_SHARE).max(1);
+        let theirs = |slot: &&Slot| slot.user.as_ref() == Some(&user.id);
+        if !user.exempt && slots.iter().filter(theirs).count() >= share {
+            return Err(EMFILE);
+        }
         let free = slots
             .iter()
-            .position(|slot| matches!(slot, Slot::Free))
+            .position(|slot| matches!(slot.state, State::Free))
             .ok_or(EMFILE)?;
-        slots[free] = Slot::Taken;
+        slots[free] = Slot {
+            user: Some(user.id),
+            state: State::Taken,
+        };
         Ok(free as u32)
     }
 
@@ -89,7 +119,7 @@ impl ContextTable {
     pub(crate) fn publish(&self, id: ContextId, entry: Entry) {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get_mut(id.number as usize) {
-            *slot = Slot::Open(id, entry);
+            slot.state = State::Open(id, entry);
         }
     }
 
@@ -98,13 +128,13 @@ impl ContextTable {
     pub(crate) fn begin_close(&self, id: ContextId) -> Option<Entry> {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(id.number as usize)?;
-        match core::mem::replace(slot, Slot::Taken) {
-            Slot::Open(open, entry) if open == id => {
-                *slot = Slot::Closing(id, entry.clone());
+        match core::mem::replace(&mut slot.state, State::Taken) {
+            State::Open(open, entry) if open == id => {
+                slot.state = State::Closing(id, entry.clone());
                 Some(entry)
             }
             other => {
-                *slot = other;
+                slot.state = other;
                 None
             }
         }
@@ -114,10 +144,10 @@ impl ContextTable {
     pub(crate) fn withdraw(&self, id: ContextId) -> Option<Entry> {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(id.number as usize)?;
-        match core::mem::replace(slot, Slot::Taken) {
-            Slot::Closing(closing, entry) if closing == id => Some(entry),
+        match core::mem::replace(&mut slot.state, State::Taken) {
+            State::Closing(closing, entry) if closing == id => Some(entry),
             other => {
-                *slot = other;
+                slot.state = other;
                 None
             }
         }
@@ -127,7 +157,10 @@ impl ContextTable {
     pub(crate) fn release(&self, number: u32) {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get_mut(number as usize) {
-            *slot = Slot::Free;
+            *slot = Slot {
+                user: None,
+                state: State::Free,
+            };
         }
     }
 
@@ -136,14 +169,19 @@ impl ContextTable {
         self.slots
             .lock()
             .iter()
-            .filter(|slot| !matches!(slot, Slot::Free))
+            .filter(|slot| !matches!(slot.state, State::Free))
             .count() as u64
     }
 
     /// Entry of an open context.
     fn get(&self, number: u32) -> Option<(ContextId, Entry)> {
-        match self.slots.lock().get(number as usize) {
-            Some(Slot::Open(id, entry)) => Some((*id, entry.clone())),
+        match self
+            .slots
+            .lock()
+            .get(number as usize)
+            .map(|slot| &slot.state)
+        {
+            Some(State::Open(id, entry)) => Some((*id, entry.clone())),
             _ => None,
         }
     }
@@ -161,13 +199,13 @@ impl ContextTable {
             generation: request.generation.get(),
         };
         let slots = self.slots.lock();
-        match slots.get(meant.number as usize) {
-            Some(Slot::Open(id, entry)) if *id == meant && entry.faults.data().push(request) => {
+        match slots.get(meant.number as usize).map(|slot| &slot.state) {
+            Some(State::Open(id, entry)) if *id == meant && entry.faults.data().push(request) => {
                 let cpu = entry.faults.data().cpu.load(Relaxed);
                 entry.faults.queue(&link.workqueue, cpu);
             }
             // The device has aborted its commands.
-            Some(Slot::Closing(id, _)) if *id == meant => {}
+            Some(State::Closing(id, _)) if *id == meant => {}
             _ => link.stats.device_errors.add(1),
         }
     }
@@ -175,8 +213,11 @@ impl ContextTable {
     /// Hands an answered command to its context; callable from interrupts.
     pub(crate) fn command_done(&self, tag: CommandTag, reply: Result<wire::CommandReply>) {
         let slots = self.slots.lock();
-        match slots.get(tag.context.number as usize) {
-            Some(Slot::Open(id, entry) | Slot::Closing(id, entry)) if *id == tag.context => {
+        match slots
+            .get(tag.context.number as usize)
+            .map(|slot| &slot.state)
+        {
+            Some(State::Open(id, entry) | State::Closing(id, entry)) if *id == tag.context => {
                 entry.commands.done(tag, reply)
             }
             _ => {}
@@ -184,10 +225,10 @@ impl ContextTable {
     }
 
     /// Ends all commands of all contexts with `error`.
-    pub(crate) fn fail_commands(&self, error: Error) {
+    pub(crate) fn end_commands(&self, error: Error) {
         for slot in self.slots.lock().iter() {
-            if let Slot::Open(_, entry) | Slot::Closing(_, entry) = slot {
-                entry.commands.fail_all(error);
+            if let State::Open(_, entry) | State::Closing(_, entry) = &slot.state {
+                entry.commands.end(error);
             }
         }
     }

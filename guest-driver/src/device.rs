@@ -5,6 +5,8 @@
 //! `lifetime` has the order of teardown. Files that are still open keep the object alive until they are closed;
 //! the struct pages of the device memory go before, so that the device can be taken into service again.
 
+mod config;
+
 use crate::{
     context::Context,
     ending,
@@ -12,7 +14,7 @@ use crate::{
     kapi::{
         chardev,
         node::MemoryNode,
-        node_memory::{self, NodeMemory},
+        node_memory::NodeMemory,
         pagemap::{Kind, Pagemap},
         virtio::{Driver, Resetter, ShmRegion, VirtioDevice, ACCESS_PLATFORM},
         work::{Work, Worker},
@@ -34,15 +36,10 @@ use kernel::{
     time::{delay::fsleep, Delta},
 };
 
-/// Most command queues that this driver uses; a device with more is refused.
-const MAX_COMMAND_QUEUES: u32 = 16;
-
 /// Permission bits of `/dev/coaxN`: whoever may open it shares only their own memory.
 const FOR_ALL: u16 = 0o666;
 /// Permission bits of `/dev/hmm_dmirrorN`, which can take the memory of all back.
 const FOR_ROOT: u16 = 0o600;
-/// Devices that are private with the parameter `hmm`; `test_hmm` has two of each kind.
-const HMM_PRIVATE_DEVICES: u32 = 2;
 
 /// Longest attempt of a reset to empty the memory node, 10 s: what is still held then stays.
 const REMOVE_LIMIT_MS: u32 = 10_000;
@@ -53,10 +50,7 @@ const EMPTY_PAUSE: Delta = Delta::from_millis(100);
 const TELL_AFTER: u32 = 10;
 
 /// Names of the command queues, for `/proc/interrupts`.
-const COMMAND_QUEUE_NAMES: [&CStr; MAX_COMMAND_QUEUES as usize] = [c"command"; 16];
-
-/// Device memory comes in multiples of what `memremap_pages` maps at a time.
-const MEMORY_UNIT: u64 = 2 << 20;
+const COMMAND_QUEUE_NAMES: [&CStr; config::MAX_COMMAND_QUEUES as usize] = [c"command"; 16];
 
 /// Identifiers of commands go up by this from one context to the next, so that a late answer to a
 /// command of an earlier context with the same number matches none.
@@ -100,8 +94,8 @@ type DebugFile = Pin<KBox<debugfs::File<Arc<Link>>>>;
 /// free when its names are.
 #[derive(Default)]
 struct Service {
-    chardev: Option<Pin<KBox<chardev::Registration<Context>>>>,
-    dmirror: Option<Pin<KBox<chardev::Registration<Dmirror>>>>,
+    chardev: Option<chardev::Registration<Context>>,
+    dmirror: Option<chardev::Registration<Dmirror>>,
     debugfs: Option<(debugfs::Dir, [DebugFile; 2])>,
     number: Option<Number>,
 }
@@ -277,59 +271,16 @@ impl Device {
             dir.read_callback_file(c"contexts", this.link.clone(), &show::contexts),
             GFP_KERNEL,
         )?;
-        let chardev = chardev::Registration::new(name, FOR_ALL, this.clone());
         service.debugfs = Some((dir, [stats, contexts]));
-        service.chardev = Some(KBox::pin_init(chardev, GFP_KERNEL)?);
+        let chardev = chardev::Registration::new(&name, FOR_ALL, this.clone());
+        service.chardev = Some(chardev?);
         if *crate::module_parameters::hmm.value() != 0 {
             let name = CString::try_from_fmt(fmt!("hmm_dmirror{}", number))?;
-            let dmirror = chardev::Registration::new(name, FOR_ROOT, this.clone());
-            service.dmirror = Some(KBox::pin_init(dmirror, GFP_KERNEL)?);
+            let dmirror = chardev::Registration::new(&name, FOR_ROOT, this.clone());
+            service.dmirror = Some(dmirror?);
         }
         Ok(())
     }
-}
-
-fn check(dev: &kernel::device::Device, config: &wire::Config) -> Result {
-    let queues = config.command_queues.get();
-    let contexts = config.max_contexts.get();
-    let requests = config.page_request_capacity.get();
-    if config.magic.get() != wire::MAGIC {
-        dev_err!(
-            dev,
-            "coax: not a coax device: the configuration has another magic number\n"
-        );
-        return Err(EINVAL);
-    }
-    if config.abi_version.get() != wire::ABI_VERSION {
-        dev_err!(
-            dev,
-            "coax: the device speaks version {} of the device ABI, this driver version {}; take both from one release\n",
-            config.abi_version.get(),
-            wire::ABI_VERSION
-        );
-        return Err(EINVAL);
-    }
-    if config.services.get() & wire::SERVICE_VIRTQUEUE == 0 {
-        dev_err!(
-            dev,
-            "coax: the device does not offer translation by virtqueue\n"
-        );
-        return Err(EINVAL);
-    }
-    if !(1..=MAX_COMMAND_QUEUES).contains(&queues)
-        || !(1..=wire::MAX_CONTEXTS).contains(&contexts)
-        || !(1..=wire::MAX_PAGE_REQUESTS).contains(&requests)
-    {
-        dev_err!(
-            dev,
-            "coax: a number in the configuration is out of range: {} command queues, {} contexts, {} page requests\n",
-            queues,
-            contexts,
-            requests
-        );
-        return Err(EINVAL);
-    }
-    Ok(())
 }
 
 /// Brings all pages back, however long something holds them.
@@ -355,37 +306,6 @@ fn empty_for_good(number: u32, memory: &DeviceMemory) {
     }
 }
 
-/// The memory node that the device's memory is to be.
-fn node_for(vdev: &VirtioDevice, region: ShmRegion) -> Result<Pin<KBox<NodeMemory>>> {
-    let dev = vdev.parent();
-    let Some(node) = vdev.node() else {
-        dev_err!(
-            dev,
-            "coax: mode=2: firmware puts the device in no memory node (_PXM, SRAT)\n"
-        );
-        return Err(ENODEV);
-    };
-    NodeMemory::new(node, region).inspect_err(|error| {
-        let (mib, at) = (region.len() >> 20, region.start());
-        if *error == EINVAL {
-            let block = node_memory::block_bytes() >> 20;
-            dev_err!(
-                dev,
-                "coax: mode=2: {} MiB of device memory at {:#x} are not whole memory blocks of {} MiB\n",
-                mib,
-                at,
-                block
-            );
-        } else {
-            dev_err!(
-                dev,
-                "coax: mode=2: node {} is not for device memory alone: it has CPUs or memory, or does not exist\n",
-                node
-            );
-        }
-    })
-}
-
 impl Driver for Device {
     const NAME: &'static CStr = c_str!("coax");
     const ID: u32 = wire::VIRTIO_ID_COAX;
@@ -405,49 +325,11 @@ impl Driver for Device {
     fn probe(vdev: &VirtioDevice, resetter: Arc<Resetter>) -> Result<Arc<Self>> {
         let dev = vdev.parent();
         let config: wire::Config = vdev.read_config();
-        check(dev, &config)?;
-        let Some(region) = vdev.shm_region(wire::SHM_DEVICE_MEMORY) else {
-            dev_err!(dev, "coax: the device announces no device memory\n");
-            return Err(ENODEV);
-        };
-        if region.len() == 0 || (region.start() | region.len()) % MEMORY_UNIT != 0 {
-            let (len, at) = (region.len(), region.start());
-            dev_err!(
-                dev,
-                "coax: {} bytes of device memory at {:#x} are not whole 2 MiB\n",
-                len,
-                at
-            );
-            return Err(EINVAL);
-        }
+        config::check(dev, &config)?;
+        let region = config::memory(vdev)?;
         let number = Number::take()?;
-        let mode = match *crate::module_parameters::hmm.value() {
-            0 => *crate::module_parameters::mode.value(),
-            _ if number.0 < HMM_PRIVATE_DEVICES => uapi::MODE_PRIVATE,
-            _ => uapi::MODE_COHERENT,
-        };
-        let kind = match mode {
-            uapi::MODE_PRIVATE => Kind::Private,
-            uapi::MODE_COHERENT => Kind::Coherent,
-            uapi::MODE_NUMA => Kind::Node,
-            other => {
-                dev_err!(
-                    dev,
-                    "coax: mode={} is not known; 0 is private, 1 coherent, 2 numa\n",
-                    other
-                );
-                return Err(EINVAL);
-            }
-        };
-        let policy = *crate::module_parameters::policy.value();
-        if policy > uapi::POLICY_NEVER {
-            dev_err!(
-                dev,
-                "coax: policy={} is not known; 0 is on fault, 1 on request, 2 never\n",
-                policy
-            );
-            return Err(EINVAL);
-        }
+        let (mode, kind) = config::mode(dev, number.0)?;
+        config::check_policy(dev)?;
         let mut names = KVec::new();
         for name in [c"control", c"copy", c"translation", c"request"] {
             names.push(name, GFP_KERNEL)?;
@@ -463,7 +345,7 @@ impl Driver for Device {
         };
         let link = Link::new(queues, resetter, number.0, features, max_contexts)?;
         let node = match kind {
-            Kind::Node => Some(node_for(vdev, region)?),
+            Kind::Node => Some(config::node_for(vdev, region)?),
             _ => None,
         };
         let supply = match &node {
@@ -577,6 +459,14 @@ impl Driver for Device {
 
     fn drain(&self) {
         self.link.drain();
+    }
+
+    fn freeze(&self) -> Result {
+        pr_err!(
+            "coax{}: the system cannot suspend or hibernate while the driver has the device, whose memory and contexts would not survive it; unbind it first\n",
+            self.link.lifetime.number()
+        );
+        Err(EBUSY)
     }
 
     fn resetter(&self) -> &Resetter {

@@ -13,6 +13,7 @@
 //! before them, by whoever fences.
 
 mod control;
+mod pages;
 
 pub(crate) use crate::call::{new_message, put, CallRequest, Pending};
 use crate::{
@@ -177,11 +178,13 @@ impl Link {
         if *fenced {
             return;
         }
-        pr_err!(
-            "coax{}: the device {}; it is reset and used no more: unbind and bind the driver to recover\n",
-            self.lifetime.number(),
-            why
-        );
+        if !self.lifetime.is_leaving() {
+            pr_err!(
+                "coax{}: the device {}; it is reset and used no more: unbind and bind the driver to recover\n",
+                self.lifetime.number(),
+                why
+            );
+        }
         self.resetter.reset();
         self.close();
         *fenced = true;
@@ -199,12 +202,13 @@ impl Link {
     /// Empties and closes all queues.
     fn close(&self) {
         self.lifetime.fall_silent();
-        for (index, queue) in [&self.control, &self.copy, &self.translation]
-            .into_iter()
-            .enumerate()
-        {
+        for (index, queue) in [
+            (wire::QUEUE_CONTROL, &self.control),
+            (wire::QUEUE_COPY, &self.copy),
+            (wire::QUEUE_TRANSLATION, &self.translation),
+        ] {
             // What it answered before counts.
-            self.take(index as u16);
+            self.take(index);
             queue.close().for_each(|message| hand_back(message, None));
         }
         self.request.close().for_each(drop);
@@ -215,14 +219,14 @@ impl Link {
                 self.contexts.command_done(message.data, Err(error));
             }
         }
-        self.contexts.fail_commands(error);
+        self.contexts.end_commands(error);
     }
 
-    /// Fences a device that says that it needs a reset. Its interrupt says so too, but not before the driver
+    /// Fences a device that does not work any more. Its interrupt says so too, but not before the driver
     /// has started it.
     pub(crate) fn look_after(&self) {
         if !self.lifetime.is_silent() && self.resetter.needs_reset() {
-            self.fence("says that it needs a reset");
+            self.fence("does not work any more");
         }
     }
 
@@ -297,7 +301,10 @@ impl Link {
                 Patience::Endless => done.wait(STEP_MS),
                 Patience::Killable => !matches!(done.wait_killable(STEP_MS), Waited::TimedOut),
                 // One wait is all of it.
-                Patience::Millis(limit) => done.wait(limit) || true,
+                Patience::Millis(limit) => {
+                    let _ = done.wait(limit);
+                    true
+                }
             };
             if ended {
                 return;
@@ -328,78 +335,18 @@ impl Link {
         }
     }
 
-    /// Has the device begin with the copies in `message`, a copy chain with room for its reply.
+    /// Sends a command on the queue that its context uses, which has so many in flight, this one among them:
+    /// no more than there is still room for, so that however many contexts are greedy there is room for one
+    /// more.
     ///
     /// # Errors
     ///
-    /// `EIO`: the device is silent. `ENOMEM`.
-    pub(crate) fn begin_copy(&self, message: KBox<CallRequest>) -> Result<Pending> {
-        self.begin(wire::QUEUE_COPY, Call::new(message, GFP_KERNEL)?)
-    }
-
-    /// Waits until the device has done with the copies.
-    ///
-    /// # Errors
-    ///
-    /// `EIO`: they are not done, and the device will not do them.
-    pub(crate) fn finish_copy(&self, pending: Pending) -> Result {
-        let reply = self.finish(pending);
-        match reply.read::<wire::CopyReply>() {
-            Some((copied, _)) if copied.status.get() == wire::STATUS_OK => Ok(()),
-            Some(_) => Err(EIO),
-            None if reply.is_answer() => {
-                // It may be at it still.
-                self.fence("answered a copy with less than an answer");
-                Err(EIO)
-            }
-            None => Err(EIO),
-        }
-    }
-
-    /// Puts a completion or response into the translation queue, behind all that went before.
-    ///
-    /// # Errors
-    ///
-    /// `EIO`: the device is silent.
-    pub(crate) fn post_translation(&self, message: KBox<CallRequest>) -> Result {
-        self.send(wire::QUEUE_TRANSLATION, message)
-    }
-
-    /// Puts an invalidation into the translation queue.
-    ///
-    /// # Errors
-    ///
-    /// `EIO`: the device is silent, and uses no translation.
-    pub(crate) fn begin_invalidation(&self, call: Call) -> Result<Pending> {
-        self.begin(wire::QUEUE_TRANSLATION, call)
-    }
-
-    /// Waits until the device has dropped the range and finished its accesses, or is silent; returns the
-    /// message, to be used again.
-    pub(crate) fn finish_invalidation(&self, pending: Pending) -> Call {
-        let reply = self.finish(pending);
-        let status = reply
-            .read::<wire::InvalidateReply>()
-            .map(|(reply, _)| reply.status.get());
-        let dropped = match status {
-            // Of a context that is closed nothing is left either.
-            Some(wire::STATUS_OK | wire::STATUS_BAD_CONTEXT) => true,
-            Some(_) => false,
-            None => !reply.is_answer(),
-        };
-        if !dropped {
-            self.fence("does not drop what it was told to drop");
-        }
-        reply.into_call()
-    }
-
-    /// Sends a command on the queue that its context uses.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC`: the ring is full. `EIO`: the device is silent.
-    pub(crate) fn command(&self, message: KBox<Request<CommandTag>>) -> Result {
+    /// `ENOSPC`: the context's share is used up. `EIO`: the device is silent.
+    pub(crate) fn command(&self, message: KBox<Request<CommandTag>>, in_flight: usize) -> Result {
         let queue = &self.command[message.data.context.number as usize % self.command.len()];
+        if in_flight > queue.room() && !self.lifetime.is_silent() {
+            return Err(ENOSPC);
+        }
         queue.send(message).map_err(|(error, _)| match error {
             error if error == ENOSPC || error == ENOMEM => error,
             _ => self.lifetime.error(),
@@ -417,7 +364,7 @@ impl Link {
     pub(crate) fn take_closed(&self, commands: &Commands) {
         self.take_requests();
         self.take_all_commands();
-        commands.fail_all(ENODEV);
+        commands.end(ENODEV);
     }
 
     /// Number of command queues.

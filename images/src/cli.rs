@@ -144,12 +144,23 @@ pub enum Suite {
     /// for 20 minutes in each mode; it needs packages that nothing else does, and runs only when it
     /// is named
     Soak,
+    /// Each stressor of stress-ng's classes vm, memory and scheduler for 10 s without a storm and in one of
+    /// moving pages, in which it has to end in the same way; an hour in each mode, and only when it is named
+    Stress,
+    /// The back end alone stops for 1 to 30 s and goes on, at 200 points in each mode under a storm of all
+    /// commands and moves, while programs let memory go and others get it: no byte may be foreign or
+    /// lost; an hour, and only when it is named
+    Stall,
+    /// The back end is killed, the driver unbound or the device unplugged, at 469 points in each mode
+    /// (5 : 1 : 1) under the same storm, and a new one comes: no byte may be lost, nobody may hang; two
+    /// hours, and only when it is named
+    Kill,
 }
 
 /// `coax test`
 #[derive(Args, Debug)]
 pub struct Test {
-    /// Suites to run; all but `requirements` and `soak`, cheapest first, if none is named
+    /// Suites to run; if none is named all that do not run only when they are, cheapest first
     #[arg(value_enum, value_name = "SUITE")]
     pub suites: Vec<Suite>,
     /// Only list the suites, with the cases of `vm`
@@ -158,26 +169,35 @@ pub struct Test {
     /// Also write the results as KTAP
     #[arg(long, value_name = "FILE")]
     pub ktap: Option<PathBuf>,
-    /// Of the suite `vm`, only cases whose name contains this; may be repeated
+    /// Of the suite `vm`, only cases whose name contains this, of `stress` only such stressors; may be
+    /// repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
-    /// Also write the results of `hmm`, `requirements` or `soak`, whichever runs first, as JSON
+    /// Also write the results of `hmm`, `requirements`, `soak`, `stress`, `stall` or `kill`, whichever runs first, as
+    /// JSON
     #[arg(long, value_name = "FILE", conflicts_with = "list")]
     pub json: Option<PathBuf>,
     /// Run the half of the suite `hmm` that is on coax so many times
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
-    /// Of the suite `soak`, only this mode
+    /// Of the suites `soak`, `stress`, `stall` and `kill`, only this mode
     #[arg(long, value_enum)]
     pub mode: Option<OneMode>,
     /// Least minutes of storm in each mode of the suite `soak`; what is running then is finished
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..=1440))]
     pub minutes: u32,
-    /// Step of a pass that the suite `soak` begins with; a run says where to go on
+    /// Step that the suites `soak` and `stress` begin with, or point of `stall` and `kill`; a run says where
+    /// to go on
     #[arg(long, value_name = "STEP", default_value_t = 0)]
     pub from: u32,
+    /// Points that the suites `stall` and `kill` make in each mode
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub points: Option<u32>,
+    /// What all points of the suites `stall` and `kill` follow from; a run prints its own
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
     /// Guest kernel that the guests of all suites run on
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub kernel: Variant,
@@ -357,10 +377,48 @@ pub struct Bench {
 /// Measurements that are asked for by name.
 #[derive(Debug, Subcommand)]
 pub enum BenchPart {
+    /// How much a device fault of one process is held up by what another does with the device
+    Fairness(Fairness),
+    /// How long the device takes to give a translation up while it is at work
+    Invalidate(Invalidate),
     /// Moving memory to the device and back, beside the kernel's test_hmm and the host's memcpy
     Migrate(Migrate),
     /// Stock programs, numpy and one in C, with the device and without, in a VM with this machine's files
     Programs(Programs),
+}
+
+/// `coax bench fairness`
+///
+/// Times faults of the device, as whole commands, in one process: alone, and beside another one that has 64
+/// commands on pages that never come, 64 commands without end, large copies, moves of memory to and fro, or
+/// contexts that come and go. None of that may make a fault take more than twice as long.
+#[derive(Args, Debug)]
+pub struct Fairness {
+    /// How the driver uses device memory
+    #[arg(long, value_enum, default_value_t = OneMode::Private)]
+    pub mode: OneMode,
+    /// Also write the measurements as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub accel: Accel,
+}
+
+/// `coax bench invalidate`
+///
+/// Drops pages that the device has translations of while it is at work, for the same context, on the commands
+/// with the longest steps. What counts is the device's own time, from an invalidation to its answer: 99 of 100
+/// may take 100 µs at most. Beside it stands what the guest sees of it.
+#[derive(Args, Debug)]
+pub struct Invalidate {
+    /// How the driver uses device memory
+    #[arg(long, value_enum, default_value_t = OneMode::Private)]
+    pub mode: OneMode,
+    /// Also write the measurements as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub accel: Accel,
 }
 
 /// `coax bench migrate`
@@ -370,6 +428,10 @@ pub struct Migrate {
     #[arg(long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
+    /// Measure beside another VM, both of whose processors are busy; only the kernel's benchmark, and the
+    /// goal is that nothing is slower than test_hmm
+    #[arg(long)]
+    pub busy: bool,
     /// Also write the measurements as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -500,8 +562,11 @@ mod tests {
             "coax test hmm --repeat 0",
             "coax test soak --minutes 0",
             "coax test soak --mode all",
+            "coax test stall --points 0",
             "coax build everything",
             "coax bench dance",
+            "coax bench invalidate --json",
+            "coax bench fairness --mode all",
             "coax bench --json x migrate",
             "coax bench migrate --rounds 0",
             "coax bench programs --mode all",

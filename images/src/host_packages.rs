@@ -25,6 +25,8 @@ pub enum Group {
     Virtiofsd,
     /// What the suite `soak` runs.
     Soak,
+    /// What the suite `stress` runs.
+    Stress,
 }
 
 impl Group {
@@ -131,6 +133,7 @@ const COMMON: &[Package] = &[
     package(Group::Soak, "xz-utils", "unpacking sources"),
     package(Group::Soak, "tcl-dev", "the language of SQLite's tests"),
     package(Group::Soak, "zlib1g-dev", "SQLite's compressed archives"),
+    package(Group::Stress, "stress-ng", "programs that try a kernel"),
 ];
 
 /// Names with a version in them, as Debian 12 has them. Its own Rust and LLVM are too old for the

@@ -3,10 +3,13 @@
 
 pub mod blas;
 pub mod device;
+pub mod disk;
+pub mod fresh;
 pub mod hmm_errors;
 pub mod list;
 pub mod memory;
 pub mod module;
+pub mod mute;
 pub mod node;
 pub mod pagemap;
 pub mod pattern;
@@ -15,6 +18,7 @@ pub mod process;
 pub mod program;
 pub mod raw;
 pub mod runner;
+pub mod slot;
 pub mod smaps;
 pub mod userfault;
 pub mod wait;

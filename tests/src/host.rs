@@ -8,7 +8,7 @@ mod witness;
 
 pub use plan::{Group, Selection};
 pub use report::{write_ktap, Named, Report};
-pub use vm::run_group;
+pub use vm::{action, run_group};
 
 use anyhow::Result;
 use coax_images::accel::Choice;

@@ -9,12 +9,16 @@
 //! | module | runs in | job |
 //! |---|---|---|
 //! | [`cases`] | guest | the cases, one file a subject |
+//! | [`bench`] | guest | measurements of `coax bench` |
 //! | [`guest`] | guest | what cases are made of, and the program that runs them |
 //! | [`mod@case`], [`ktap`], [`request`], [`witness`] | both | what the two halves agree on |
 //! | [`soak`] | both | stock programs in a long storm, a program of its own on the host |
+//! | [`stress`] | both | stress-ng in a storm, a program of its own on the host |
+//! | [`trial`] | both | something bad at many seeded points, a program of its own on the host |
 //! | `host` | host | groups, VMs, results |
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod case;
 pub mod cases;
 pub mod guest;
@@ -23,4 +27,6 @@ pub mod host;
 pub mod ktap;
 pub mod request;
 pub mod soak;
+pub mod stress;
+pub mod trial;
 pub mod witness;

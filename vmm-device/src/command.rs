@@ -7,12 +7,12 @@
 use coax_abi::wire::{self, COMMAND_ARGS, STATUS_BAD_MESSAGE, STATUS_UNKNOWN_OPCODE};
 use zerocopy::FromBytes;
 
-use crate::context::ContextId;
 use crate::engine::atomic::{CompareSwapArgs, FetchAddArgs};
 use crate::engine::copy::CopyRowsArgs;
 use crate::engine::gemm::GemmArgs;
 use crate::engine::list::ListArgs;
 use crate::engine::tree::TreeArgs;
+use crate::mmu::ContextId;
 
 /// A command whose message is well formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

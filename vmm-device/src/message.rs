@@ -12,8 +12,9 @@ use coax_abi::wire::{
 use zerocopy::FromBytes;
 
 use crate::access::Access;
-use crate::atc::Translation;
-use crate::context::ContextId;
+use crate::mmu::atc::Translation;
+use crate::mmu::ContextId;
+use crate::resolve::ResponseCode;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,17 +130,6 @@ pub fn copy_range(entry: &CopyEntry) -> Result<CopyRange, u32> {
         dst,
         len,
     })
-}
-
-/// How a page request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseCode {
-    /// The pages are there.
-    Success,
-    /// No such page, or no such right.
-    InvalidRequest,
-    /// The driver could not handle it.
-    ResponseFailure,
 }
 
 /// A message of the translation queue.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use coax_abi::wire::DeviceStats;
 
+use crate::latency::Latency;
 use crate::sync::lock;
 
 /// Fault times kept for the median.
@@ -56,6 +57,8 @@ pub struct Stats {
     pub guest_errors: Counter,
     pub requests_deferred: Counter,
     pub engine_ns: Counter,
+    /// From an invalidation to its answer; no counter of the wire.
+    pub invalidation_times: Latency,
     fault_times: Mutex<FaultTimes>,
 }
 

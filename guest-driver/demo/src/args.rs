@@ -82,6 +82,10 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "migrate_sizes",
           value_parser = clap::value_parser!(u32).range(1..=16))]
     pub at_once: u32,
+    /// Only measure empty commands and device page faults, while that many threads keep processors busy.
+    #[arg(long, value_name = "N", conflicts_with_all = ["contexts", "migrate_sizes"],
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub busy: Option<u32>,
 }
 
 /// A number of whole pages in bytes, with an optional binary suffix.

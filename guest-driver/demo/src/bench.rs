@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod array_list;
+mod busy;
 mod compute;
 mod contexts;
 mod fault;
@@ -35,21 +36,24 @@ pub fn run(device: &Path, options: &Bench, output: &mut Output) -> Result<()> {
     if !options.migrate_sizes.is_empty() {
         return migrate_sizes::run(device, options, output);
     }
+    if let Some(threads) = options.busy {
+        return busy::run(device, threads, output);
+    }
     let context = Context::open_path(device)?;
     let mode = mode_name(&context.info()?);
     output.line(&json!({"name": "mode", "value": mode, "unit": "name", "n": 1}))?;
     eprintln!("bench: empty commands …");
-    nop(&context, output)?;
+    nop(&context, "", output)?;
     eprintln!("bench: device page faults …");
-    fault::run(device, output)?;
+    fault::run(device, "", output)?;
     eprintln!("bench: migration …");
     migrate::run(&context, output)?;
     eprintln!("bench: list, hash and matrix product over resident pages …");
     compute::run(&context, output)
 }
 
-/// The round trip of a command that does nothing.
-fn nop(context: &Context, output: &mut Output) -> Result<()> {
+/// The round trip of a command that does nothing; `prefix` is what the measurement's name begins with.
+fn nop(context: &Context, prefix: &str, output: &mut Output) -> Result<()> {
     for _ in 0..NOP_WARM_UP {
         context.nop()?;
     }
@@ -57,5 +61,5 @@ fn nop(context: &Context, output: &mut Output) -> Result<()> {
     for _ in 0..NOP_ROUNDS {
         samples.add(nanoseconds(|| context.nop())?);
     }
-    output.line(&samples.summary("nop_round_trip", "ns"))
+    output.line(&samples.summary(&format!("{prefix}nop_round_trip"), "ns"))
 }

@@ -3,7 +3,7 @@
 //! Small calls that need no file of their own.
 
 use crate::sys;
-use kernel::{bindings, current, error::Error, prelude::*};
+use kernel::{bindings, current, error::Error, prelude::*, task::Kuid};
 
 /// `EOPNOTSUPP`, which `kernel::error::code` lacks.
 pub(crate) fn not_supported() -> Error {
@@ -14,6 +14,17 @@ pub(crate) fn not_supported() -> Error {
 pub(crate) fn is_admin() -> bool {
     // SAFETY: No preconditions.
     unsafe { sys::coax_admin() }
+}
+
+/// The calling task's user.
+pub(crate) fn user() -> Kuid {
+    current!().uid()
+}
+
+/// Whether the caller may go beyond the limits of one user: has `CAP_SYS_RESOURCE`.
+pub(crate) fn may_exceed() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_may_exceed() }
 }
 
 /// Whether the caller has `CAP_SYS_PTRACE`: may look into whatever process there is.

@@ -333,6 +333,8 @@ impl<T: PagemapOps> Pagemap<T> {
         let pfn = unsafe { sys::coax_folio_pfn(folio) } as u64;
         // SAFETY: As above.
         let count = unsafe { sys::coax_folio_nr_pages(folio) } as usize;
+        // SAFETY: As above; nobody refers to the folio any more.
+        unsafe { sys::coax_device_folio_freed(folio) };
         this.data.folio_free((pfn - this.first_pfn) as usize, count);
     }
 

@@ -42,6 +42,9 @@ impl ShmRegion {
 /// translates them.
 pub(crate) const ACCESS_PLATFORM: u32 = 33;
 
+/// VIRTIO_F_INDIRECT_DESC (VirtIO 1.3 §6): a message takes one descriptor of the ring.
+const RING_INDIRECT: u32 = 28;
+
 /// A device on the virtio bus.
 #[repr(transparent)]
 pub(crate) struct VirtioDevice(Opaque<sys::virtio_device>);
@@ -121,8 +124,14 @@ impl VirtioDevice {
                 Some(Registration::<T>::queue_callback),
             )
         })?;
+        let descriptors = match self.has_feature(RING_INDIRECT) {
+            true => 1,
+            // One for each part.
+            false => 2,
+        };
         for vq in raw {
-            queues.push(RawQueue(NonNull::new(vq).ok_or(ENOENT)?), GFP_KERNEL)?;
+            let vq = NonNull::new(vq).ok_or(ENOENT)?;
+            queues.push(RawQueue { vq, descriptors }, GFP_KERNEL)?;
         }
         Ok(queues)
     }
@@ -134,8 +143,8 @@ impl VirtioDevice {
         unsafe { sys::coax_virtio_has_feature(self.raw(), bit) }
     }
 
-    /// Whether the device has set DEVICE_NEEDS_RESET (VirtIO 1.3 §2.1). With the PCI transport,
-    /// where this is one register read, callable from interrupts.
+    /// Whether a device that was started does not work any more: it has set DEVICE_NEEDS_RESET (VirtIO 1.3
+    /// §2.1), or was reset. With the PCI transport, where this is one register read, callable from interrupts.
     pub(crate) fn needs_reset(&self) -> bool {
         // SAFETY: `self` is a device.
         unsafe { sys::coax_virtio_needs_reset(self.raw()) }
@@ -172,8 +181,12 @@ impl Resetter {
     pub(crate) fn reset(&self) {
         let device = self.device.lock();
         if let Some(device) = *device {
+            // A function that is not there uses nothing, and never says that it is reset.
             // SAFETY: The driver has the device.
-            unsafe { sys::virtio_reset_device(device.as_ptr()) };
+            if !unsafe { sys::coax_virtio_is_gone(device.as_ptr()) } {
+                // SAFETY: As above.
+                unsafe { sys::virtio_reset_device(device.as_ptr()) };
+            }
             // SAFETY: As above.
             unsafe { sys::coax_virtio_synchronize_cbs(device.as_ptr()) };
         }
@@ -219,6 +232,14 @@ pub(crate) trait Driver: Send + Sync + Sized + 'static {
 
     /// The device is reset: takes all messages out of the queues and closes them.
     fn drain(&self);
+
+    /// The system is about to suspend or to hibernate, after which the device has been reset; an error keeps
+    /// it from it. Programs do not run.
+    ///
+    /// # Errors
+    ///
+    /// Any.
+    fn freeze(&self) -> Result;
 
     /// What the driver resets the device with.
     fn resetter(&self) -> &Resetter;
@@ -275,6 +296,9 @@ impl<T: Driver> Registration<T> {
                     validate: Some(Self::validate),
                     probe: Some(Self::probe),
                     remove: Some(Self::remove),
+                    freeze: Some(Self::freeze),
+                    reset_prepare: Some(Self::reset_prepare),
+                    reset_done: Some(Self::reset_done),
                     config_changed: Some(Self::config_changed),
                     ..pin_init::zeroed()
                 };
@@ -348,6 +372,27 @@ impl<T: Driver> Registration<T> {
             // SAFETY: As above.
             unsafe { Self::release(vdev, &object) };
         }
+    }
+
+    unsafe extern "C" fn freeze(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls for devices of this driver only.
+        match unsafe { Self::object(vdev) }.map(|object| object.freeze()) {
+            Some(Err(error)) => error.to_errno(),
+            _ => 0,
+        }
+    }
+
+    /// The transport is about to reset the device: the driver leaves it.
+    unsafe extern "C" fn reset_prepare(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls for devices of this driver only.
+        unsafe { Self::remove(vdev) };
+        0
+    }
+
+    /// The transport has reset the device: the driver takes it anew.
+    unsafe extern "C" fn reset_done(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls with a device that `reset_prepare` left, features agreed on.
+        unsafe { Self::probe(vdev) }
     }
 
     unsafe extern "C" fn config_changed(vdev: *mut sys::virtio_device) {

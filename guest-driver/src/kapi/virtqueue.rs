@@ -88,6 +88,8 @@ impl<T> Request<T> {
 struct State {
     // None when closed.
     vq: Option<NonNull<sys::virtqueue>>,
+    // Descriptors that a message takes.
+    descriptors: usize,
     // Callers that an interrupt has to wake.
     sleepers: usize,
 }
@@ -113,7 +115,11 @@ unsafe impl<T: Send> Sync for Queue<T> {}
 unsafe impl<T: Send> Send for Queue<T> {}
 
 /// A virtqueue as `find_queues` returns it, not yet typed.
-pub(crate) struct RawQueue(pub(super) NonNull<sys::virtqueue>);
+pub(crate) struct RawQueue {
+    pub(super) vq: NonNull<sys::virtqueue>,
+    /// Descriptors of the ring that a message takes at most.
+    pub(super) descriptors: usize,
+}
 
 impl<T: Send> Queue<T> {
     /// Takes over `raw`.
@@ -123,7 +129,11 @@ impl<T: Send> Queue<T> {
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
         pin_init!(Self {
-            state <- IrqSpinLock::new(State { vq: Some(raw.0), sleepers: 0 }, name, key),
+            state <- IrqSpinLock::new(
+                State { vq: Some(raw.vq), descriptors: raw.descriptors, sleepers: 0 },
+                name,
+                key,
+            ),
             _messages: PhantomData,
         })
     }
@@ -181,6 +191,16 @@ impl<T: Send> Queue<T> {
         let token = unsafe { sys::virtqueue_get_buf(vq.as_ptr(), &mut len) };
         // SAFETY: By the type's invariant.
         unsafe { Self::message(token) }.map(|request| (request, len as usize))
+    }
+
+    /// Messages that the ring has room for, at least.
+    pub(crate) fn room(&self) -> usize {
+        let state = self.state.lock();
+        match state.vq {
+            // SAFETY: `vq` is open and used under its lock.
+            Some(vq) => unsafe { vq.as_ref() }.num_free as usize / state.descriptors,
+            None => 0,
+        }
     }
 
     /// Has no interrupts come but while somebody sleeps.

@@ -17,6 +17,7 @@
 #include <linux/shmem_fs.h>
 #include <linux/timekeeping.h>
 #include <linux/userfaultfd_k.h>
+#include <linux/vmstat.h>
 
 unsigned long coax_spin_lock_irqsave(spinlock_t *lock)
 {
@@ -161,7 +162,16 @@ bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit)
 
 bool coax_virtio_needs_reset(struct virtio_device *vdev)
 {
-	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
+	u8 status = vdev->config->get_status(vdev);
+
+	/* Without DRIVER_OK it was reset by somebody else. */
+	return (status & VIRTIO_CONFIG_S_NEEDS_RESET) || !(status & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+bool coax_virtio_is_gone(struct virtio_device *vdev)
+{
+	/* What a read of a function returns that is not there; a status has bits that are never set. */
+	return vdev->config->get_status(vdev) == 0xff;
 }
 
 void *coax_virtio_get_drvdata(struct virtio_device *vdev)
@@ -250,6 +260,19 @@ bool coax_pfn_is_zero(unsigned long pfn)
 
 void coax_device_folio_init(struct page *page, struct dev_pagemap *pgmap, unsigned int order)
 {
+	unsigned int i;
+
+	/*
+	 * zone_device_page_init() clears the eight lowest flags, the page allocator all when a page is freed:
+	 * active, unevictable, swapbacked and the others of the last user, and those that the second page of
+	 * a large folio has in their places. Reserved is a device page's own, and poison stays.
+	 */
+	for (i = 0; i < 1U << order; i++) {
+		page[i].flags.f &= ~(PAGE_FLAGS_CHECK_AT_PREP & ~(1UL << PG_reserved));
+		page_cpupid_reset_last(page + i);
+		page[i].zone_device_data = NULL;
+		page[i].private = 0;
+	}
 	/*
 	 * Not zone_device_folio_init(): a free page may still say that it is the tail of a larger
 	 * folio, so that page_folio() would lead to another page.
@@ -257,6 +280,20 @@ void coax_device_folio_init(struct page *page, struct dev_pagemap *pgmap, unsign
 	zone_device_page_init(page, pgmap, order);
 	if (order)
 		folio_set_large_rmappable(page_folio(page));
+}
+
+void coax_device_folio_freed(struct folio *folio)
+{
+	long nr = folio_nr_pages(folio);
+
+	/*
+	 * munlock() passes device pages by, so that the last user may leave one locked; the page allocator
+	 * settles the account, for which a device page never gets there.
+	 */
+	if (!folio_test_clear_mlocked(folio))
+		return;
+	zone_stat_mod_folio(folio, NR_MLOCK, -nr);
+	count_vm_events(UNEVICTABLE_PGCLEARED, nr);
 }
 
 struct dev_pagemap *coax_page_pgmap(struct page *page)
@@ -554,6 +591,11 @@ bool coax_mm_is_current(struct mm_struct *mm)
 bool coax_admin(void)
 {
 	return capable(CAP_SYS_ADMIN);
+}
+
+bool coax_may_exceed(void)
+{
+	return capable(CAP_SYS_RESOURCE);
 }
 
 bool coax_may_trace(void)

@@ -10,7 +10,7 @@
 #include <linux/memory.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
-#include <linux/miscdevice.h>
+#include <linux/fs.h>
 #include <linux/mmu_notifier.h>
 #include <linux/poll.h>
 #include <linux/virtio.h>
@@ -48,12 +48,23 @@ void coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, vo
 bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len);
 bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit);
 bool coax_virtio_needs_reset(struct virtio_device *vdev);
+bool coax_virtio_is_gone(struct virtio_device *vdev);
 void *coax_virtio_get_drvdata(struct virtio_device *vdev);
 void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data);
 struct device *coax_virtio_parent(struct virtio_device *vdev);
 int coax_virtio_node(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
+
+/* Character devices. */
+struct coax_chardev;
+int coax_chardev_init(void);
+void coax_chardev_exit(void);
+struct coax_chardev *coax_chardev_add(const struct file_operations *fops, const char *name,
+				      umode_t mode, void *data);
+void coax_chardev_del(struct coax_chardev *chardev);
+void *coax_chardev_lock(struct inode *inode);
+void coax_chardev_unlock(struct inode *inode);
 
 /* Struct pages. */
 struct page *coax_pfn_to_page(unsigned long pfn);
@@ -69,6 +80,7 @@ unsigned long coax_folio_nr_pages(struct folio *folio);
 struct page *coax_alloc_folio_vma(struct vm_area_struct *vma, unsigned long addr, unsigned int order);
 struct page *coax_alloc_folio(unsigned int order);
 void coax_device_folio_init(struct page *page, struct dev_pagemap *pgmap, unsigned int order);
+void coax_device_folio_freed(struct folio *folio);
 void coax_lock_page(struct page *page);
 void coax_unlock_put_page(struct page *page);
 bool coax_page_is_anon(struct page *page);
@@ -120,6 +132,7 @@ bool coax_vma_has_page_table(struct vm_area_struct *vma, unsigned long addr);
 struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr);
 bool coax_mm_is_current(struct mm_struct *mm);
 bool coax_admin(void);
+bool coax_may_exceed(void);
 bool coax_may_trace(void);
 bool coax_fatal_signal_pending(void);
 void coax_thread_takes_signals(void);

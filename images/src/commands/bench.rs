@@ -4,7 +4,10 @@
 //! Everything is measured in one run on one machine: the demonstration, the guest's own
 //! measurements, the same work on the host, and the back end's memory.
 
+mod busy;
+mod fairness;
 mod goals;
+mod invalidate;
 mod memory;
 mod migrate;
 mod programs;
@@ -56,6 +59,8 @@ pub type Measured = BTreeMap<String, f64>;
 /// Measures what is asked for.
 pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
     match &options.part {
+        Some(BenchPart::Fairness(options)) => fairness::run(options, install),
+        Some(BenchPart::Invalidate(options)) => invalidate::run(options, install),
         Some(BenchPart::Migrate(options)) => migrate::run(options, install),
         Some(BenchPart::Programs(options)) => programs::run(options, install),
         None => everything(options, install),
@@ -134,9 +139,11 @@ fn on_the_host(images: &Images, measured: &mut Measured) -> Result<()> {
     Ok(())
 }
 
-/// The guest's own measurements in private mode, where a fault always moves a page.
+/// The guest's own measurements in private mode, where a fault always moves a page; faults also with both
+/// processors busy.
 fn in_a_guest(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
-    let job = Job::new(["coax-demo", "bench", "--json", "-"]);
+    const BOTH: &str = "coax-demo bench --json - && coax-demo bench --busy 2 --json -";
+    let job = Job::new(["sh", "-c", BOTH]);
     let vm = Vm::start(images, &config(accel), &job)?;
     succeeded(&vm.wait_watching(|line| {
         take(line, measured);
@@ -176,7 +183,7 @@ fn succeeded(outcome: &Outcome) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "coax-demo: {}\n{}",
+        "The guest's program: {}\n{}",
         outcome.exit,
         outcome.stderr_text().trim_end()
     )

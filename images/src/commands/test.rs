@@ -6,7 +6,9 @@ mod requirements;
 mod results;
 mod run;
 mod soak;
+mod stress;
 mod suites;
+mod trials;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -34,10 +36,14 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
             Suite::Vm => suites::vm(&mut results, options, install),
             Suite::Hmm => hmm::run(&mut results, options, json.take(), install),
             Suite::Requirements => requirements::run(&mut results, options, json.take(), install),
-            Suite::Soak => {
-                // It opens the file itself.
+            // These open the file themselves.
+            Suite::Soak | Suite::Stress | Suite::Stall | Suite::Kill => {
                 let json = json.take().and(options.json.as_deref());
-                soak::run(&mut results, options, json, install)
+                match suite {
+                    Suite::Soak => soak::run(&mut results, options, json, install),
+                    Suite::Stress => stress::run(&mut results, options, json, install),
+                    _ => trials::run(&mut results, name(suite), options, json, install),
+                }
             }
         };
         if let Err(error) = ran {
@@ -58,7 +64,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
 /// are named.
 fn chosen(options: &Test) -> Vec<Suite> {
     let all = Suite::value_variants().iter().copied();
-    let only_named = [Suite::Requirements, Suite::Soak];
+    let only_named = [Suite::Requirements, Suite::Soak, Suite::Stall, Suite::Kill];
     let by_default = |suite: &Suite| options.suites.is_empty() && !only_named.contains(suite);
     all.filter(|suite| by_default(suite) || options.suites.contains(suite))
         .collect()
@@ -72,6 +78,9 @@ fn name(suite: Suite) -> &'static str {
         Suite::Hmm => "hmm",
         Suite::Requirements => "requirements",
         Suite::Soak => "soak",
+        Suite::Stress => "stress",
+        Suite::Stall => "stall",
+        Suite::Kill => "kill",
     }
 }
 

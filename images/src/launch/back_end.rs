@@ -30,6 +30,8 @@ pub struct BackEnd {
     group: Group,
     socket: PathBuf,
     log: PathBuf,
+    /// It was killed on purpose, so that its end is no failure.
+    killed: bool,
 }
 
 impl BackEnd {
@@ -77,6 +79,7 @@ impl BackEnd {
             group: Self::listen(program, args, &socket, &log)?,
             socket,
             log,
+            killed: false,
         })
     }
 
@@ -101,14 +104,14 @@ impl BackEnd {
         )
     }
 
-    /// Starts it again, once its front end has left it and it has ended.
+    /// Starts it again, once its front end has left it, or it was killed, and it has ended.
     ///
     /// # Errors
     ///
     /// It does not end, or not well, or cannot be started.
     pub fn start_again(&mut self) -> io::Result<()> {
         match self.wait_at_most(PEER_END_LIMIT)? {
-            Some(status) if status.success() => {}
+            Some(status) if status.success() || self.killed => {}
             Some(status) => {
                 return Err(io::Error::other(format!(
                     "{} ended with {status}",
@@ -120,6 +123,7 @@ impl BackEnd {
         fs::remove_file(&self.socket)?;
         let group = Self::listen(&self.program, &self.args, &self.socket, &self.log);
         self.group = group.map_err(io::Error::other)?;
+        self.killed = false;
         Ok(())
     }
 
@@ -141,6 +145,17 @@ impl BackEnd {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         self.group.signal(signal);
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        self.killed = true;
+        self.signal(Signal::SIGKILL);
+    }
+
+    /// Whether it was killed on purpose and not started again.
+    pub fn was_killed(&self) -> bool {
+        self.killed
     }
 
     /// How it ended, if it does within `limit`.

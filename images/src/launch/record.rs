@@ -41,8 +41,6 @@ pub struct Record {
     pub channel_ended: bool,
     /// The first back end that ended while the VM was waited for: what it serves and how.
     pub back_end_left: Option<(String, ExitStatus)>,
-    /// The back ends of the devices were killed on purpose.
-    pub devices_killed: bool,
     /// The VM lived too long.
     pub timed_out: bool,
     /// The user ended it.

@@ -54,6 +54,8 @@ pub struct Vm {
     deadline: Option<Instant>,
     timeout: Option<Duration>,
     config: VmConfig,
+    /// When the devices, which are stopped, go on.
+    resume: Option<Instant>,
     /// Times that the first device was plugged in.
     plugged: u32,
     record: Record,
@@ -64,12 +66,19 @@ pub struct Vm {
 pub enum Action {
     /// Kill the back ends, as a crash would. Their end is then no failure.
     KillDevice,
+    /// Stop the back ends, and the guest not, until they are to go on.
+    StopDevice,
+    /// Have the back ends go on.
+    ContinueDevice,
     /// Ask the guest to let the first device go.
     UnplugDevice,
     /// Plug in another in its place, with a back end started anew.
     PlugDevice,
     /// Stop devices and guest for so long, as a host that suspends does.
     Stop(Duration),
+    /// Stop the devices alone for so long, as a debugger or a starved host does; the guest goes on
+    /// meanwhile, and so does the watcher.
+    StopDeviceFor(Duration),
 }
 
 impl Vm {
@@ -156,6 +165,7 @@ impl Vm {
             deadline: config.timeout.map(|limit| started + limit),
             timeout: config.timeout,
             config: config.clone(),
+            resume: None,
             plugged: 0,
             record: Record::new(evidence),
         })
@@ -194,7 +204,8 @@ impl Vm {
                 self.record.timed_out = self.record.complaint.is_none();
                 break;
             }
-            match self.events.recv_timeout(left.min(CHECK_INTERVAL)) {
+            let left = left.min(self.resume_when_due(now));
+            match self.events.recv_timeout(left) {
                 Ok(event) => {
                     self.handle(event);
                     while let Some(action) = self.record.next_line().map(|line| watch(&line)) {
@@ -274,9 +285,10 @@ impl Vm {
     fn act(&mut self, action: Option<Action>) {
         match action {
             Some(Action::KillDevice) => {
-                self.record.devices_killed = true;
-                self.signal_devices(Signal::SIGKILL);
+                self.devices.iter_mut().for_each(BackEnd::kill);
             }
+            Some(Action::StopDevice) => self.signal_devices(Signal::SIGSTOP),
+            Some(Action::ContinueDevice) => self.signal_devices(Signal::SIGCONT),
             Some(Action::UnplugDevice) => self.try_hard(Self::unplug),
             Some(Action::PlugDevice) => self.try_hard(Self::plug),
             Some(Action::Stop(time)) => {
@@ -288,8 +300,25 @@ impl Vm {
                 self.signal_devices(Signal::SIGCONT);
                 self.qemu.signal(Signal::SIGCONT);
             }
+            Some(Action::StopDeviceFor(time)) => {
+                self.signal_devices(Signal::SIGSTOP);
+                self.resume = Some(Instant::now() + time);
+            }
             None => {}
         }
+    }
+
+    /// Continues devices whose stop is over; the time until the next look is needed.
+    fn resume_when_due(&mut self, now: Instant) -> Duration {
+        let Some(end) = self.resume else {
+            return CHECK_INTERVAL;
+        };
+        let left = end.saturating_duration_since(now);
+        if left.is_zero() {
+            self.resume = None;
+            self.signal_devices(Signal::SIGCONT);
+        }
+        left.min(CHECK_INTERVAL)
     }
 
     fn signal_devices(&self, signal: Signal) {
@@ -384,13 +413,16 @@ impl Vm {
 
     /// The back ends whose end would be a failure: all that were not killed on purpose.
     fn answerable(&mut self) -> impl Iterator<Item = &mut BackEnd> {
-        let killed = self.record.devices_killed;
-        let devices = self.devices.iter_mut().filter(move |_| !killed);
+        let devices = self.devices.iter_mut();
+        let devices = devices.filter(|device| !device.was_killed());
         devices.chain(&mut self.tree)
     }
 
     /// Ends what still runs, and judges.
     fn finish(mut self) -> Result<Outcome, LaunchError> {
+        if self.resume.take().is_some() {
+            self.signal_devices(Signal::SIGCONT);
+        }
         if self.record.timed_out || self.record.escaped {
             self.qemu.signal(Signal::SIGKILL);
         }

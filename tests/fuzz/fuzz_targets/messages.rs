@@ -4,7 +4,7 @@
 
 use coax_abi::wire::{COPY_ZERO, MAX_COPY_ENTRIES, MAX_RANGE_PAGES, PAGE_SIZE};
 use libfuzzer_sys::fuzz_target;
-use vhost_device_coax::atc::Translation;
+use vhost_device_coax::mmu::atc::Translation;
 use vhost_device_coax::command::Request;
 use vhost_device_coax::message::{copy_entries, copy_range, Control, Translations};
 

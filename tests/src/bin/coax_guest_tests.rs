@@ -6,17 +6,24 @@
 
 use std::process::ExitCode;
 
+use vm_tests::bench;
 use vm_tests::case::Entry;
 use vm_tests::cases;
 use vm_tests::guest::hmm_errors;
 use vm_tests::guest::runner::{self, Verdict};
 use vm_tests::soak;
+use vm_tests::stress;
+use vm_tests::trial;
 
 const USAGE: &str = "\
 Usage: coax-guest-tests list            print the name of each case and what it shows
        coax-guest-tests run [CASE…]     run the cases of these full names, or all
        coax-guest-tests hmm-errors      print what comes of bad input to /dev/hmm_dmirrorN
-       coax-guest-tests soak PLAN       run stock programs in a long storm, as the host planned it";
+       coax-guest-tests fairness        time faults of the device beside other processes with it
+       coax-guest-tests invalidation W  time invalidations while commands of kind W are at work
+       coax-guest-tests soak PLAN       run stock programs in a long storm, as the host planned it
+       coax-guest-tests stress PLAN     run stress-ng in a storm, as the host planned it
+       coax-guest-tests trial PLAN      make the points of a trial, as the host planned it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +40,11 @@ fn main() -> ExitCode {
         }
         ("run", names) => run(names),
         ("hmm-errors", []) => status(hmm_errors::run()),
+        ("fairness", []) => status(bench::fairness::run()),
+        ("invalidation", [work]) => status(bench::invalidation::run(work)),
         ("soak", [plan]) => status(soak::guest::run(plan.as_ref())),
+        ("stress", [plan]) => status(stress::guest::run(plan.as_ref())),
+        ("trial", [plan]) => status(trial::guest::run(plan.as_ref())),
         // What `run` starts for each case.
         ("case", [name]) => match cases::find(name) {
             Some(entry) => runner::run_here(entry.case),

@@ -76,6 +76,11 @@ pub const SUBJECT: Subject = Subject {
         )
         .in_vm(Vm::Lifecycle),
         case!(
+            a_reset_of_the_pci_function_brings_pages_back,
+            "the function's `reset` in sysfs; pages on the device, files open, a command under way"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
             an_unplugged_device_gives_its_pages_back,
             "device_del under a command, pages on the device; device_add"
         )
@@ -281,6 +286,14 @@ fn pages_come_back(
 fn removing_the_pci_function_brings_pages_back() -> CaseResult {
     let name = module::bound_device()?;
     pages_come_back(|| module::remove_function(&name), module::find_functions)
+}
+
+fn a_reset_of_the_pci_function_brings_pages_back() -> CaseResult {
+    let name = module::bound_device()?;
+    pages_come_back(
+        || module::reset_function(&name),
+        || wait::until("The device being back", || Ok(module::has_device())),
+    )
 }
 
 fn an_unplugged_device_gives_its_pages_back() -> CaseResult {

@@ -311,6 +311,20 @@ impl Mapping {
         check(result).with_context(|| format!("munmap of {range:?}"))
     }
 
+    /// Locks all pages in memory, as `mlock(2)`.
+    pub fn lock(&self) -> Result<()> {
+        let start = self.pointer(0, self.len);
+        // SAFETY: the range belongs to this mapping; no byte of it changes.
+        check(unsafe { libc::mlock(start.cast(), self.len) }).context("mlock")
+    }
+
+    /// Undoes [`Mapping::lock`].
+    pub fn unlock(&self) -> Result<()> {
+        let start = self.pointer(0, self.len);
+        // SAFETY: the range belongs to this mapping; no byte of it changes.
+        check(unsafe { libc::munlock(start.cast(), self.len) }).context("munlock")
+    }
+
     /// Gives the kernel advice about a range.
     pub fn advise(&self, range: Range<usize>, advice: i32) -> std::io::Result<()> {
         let start = self.pointer(range.start, range.len());

@@ -108,6 +108,16 @@ impl Child {
         }
     }
 
+    /// Whether the child has ended.
+    pub fn has_ended(&self) -> Result<bool> {
+        readable(self.pidfd.as_fd(), Duration::ZERO)
+    }
+
+    /// Kills the child, which need not go at once.
+    pub fn send_kill(&self) -> Result<()> {
+        nix::sys::signal::kill(self.pid, Signal::SIGKILL).context("kill")
+    }
+
     /// Kills the child and waits until it is gone.
     pub fn kill(self) -> Result<()> {
         nix::sys::signal::kill(self.pid, Signal::SIGKILL).context("kill")?;

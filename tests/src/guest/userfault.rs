@@ -142,7 +142,8 @@ impl Monitor {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error).context("userfaultfd"),
         }
-        let message = Message::read_from_bytes(&bytes).map_err(|_| anyhow::anyhow!("Message"))?;
+        let message = Message::read_from_bytes(&bytes)
+            .map_err(|error| anyhow::anyhow!("Message: {error:?}"))?;
         ensure!(
             message.event == EVENT_PAGEFAULT,
             "Event {:#x}",

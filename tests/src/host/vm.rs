@@ -149,13 +149,10 @@ impl<'a> Output<'a> {
     }
 
     fn take(&mut self, line: &str) -> Option<Action> {
-        match Request::find(line) {
-            Some(Request::KillDevice) => return Some(Action::KillDevice),
-            Some(Request::UnplugDevice) => return Some(Action::UnplugDevice),
-            Some(Request::PlugDevice) => return Some(Action::PlugDevice),
-            Some(Request::Stop) => return Some(Action::Stop(STOP_TIME)),
-            None => self.parser.line(line),
+        if let Some(request) = Request::find(line) {
+            return Some(action(request));
         }
+        self.parser.line(line);
         for result in &self.parser.results()[self.shown..] {
             self.report.add(Named {
                 name: self.group.result_name(&result.name),
@@ -168,6 +165,19 @@ impl<'a> Output<'a> {
     }
 }
 
+/// What is done for a request.
+pub fn action(request: Request) -> Action {
+    match request {
+        Request::KillDevice => Action::KillDevice,
+        Request::StopDevice => Action::StopDevice,
+        Request::ContinueDevice => Action::ContinueDevice,
+        Request::UnplugDevice => Action::UnplugDevice,
+        Request::PlugDevice => Action::PlugDevice,
+        Request::Stop => Action::Stop(STOP_TIME),
+        Request::StopDeviceFor(time) => Action::StopDeviceFor(time),
+    }
+}
+
 fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> VmConfig {
     let cases: Duration = entries.iter().map(|entry| entry.case.limit).sum();
     VmConfig {
@@ -176,6 +186,7 @@ fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> 
             Mode::Coherent => job::Mode::Coherent,
             Mode::Numa => job::Mode::Numa,
         },
+        cpus: group.vm.cpus(),
         devices: group.vm.devices(),
         device_memory: Bytes::mib(group.vm.device_memory_mib(group.mode)),
         kernel_args: (group.mode == Mode::Numa)

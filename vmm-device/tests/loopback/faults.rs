@@ -263,6 +263,16 @@ fn translation_to_no_memory_ends_the_command() {
 }
 
 #[test]
+fn translation_to_the_last_page_of_all_addresses_is_no_memory() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let top = |va: u64| Some((0xffff_ffff_ffff_f000_u64.wrapping_add(va - VA), RW));
+    let reply = guest.run(0, OP_FILL, &[VA, 2 * PAGE_SIZE, 7], &top);
+    assert_eq!(reply.status, STATUS_BAD_GPA);
+    assert_eq!(reply.fault_va, VA);
+}
+
+#[test]
 fn parked_command_does_not_hold_up_others_of_its_engine() {
     let mut guest = Guest::new();
     guest.open(0);

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::Shutdown;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
@@ -17,6 +19,7 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_device_coax::device::Config;
 use vhost_device_coax::server;
+use vhost_device_coax::socket::Socket;
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
@@ -41,7 +44,7 @@ const DEVICE_MEMORY_BYTES: usize = 16 << 20;
 pub const CONFIG: Config = Config {
     contexts: 64,
     engines: ENGINES,
-    page_requests: 8,
+    page_requests: 16,
 };
 
 /// A guest.
@@ -49,6 +52,8 @@ pub struct Guest {
     pub mem: GuestMemoryMmap,
     files: Vec<File>,
     pub front_end: Option<Frontend>,
+    /// The front end's connection.
+    pub connection: UnixStream,
     pub queues: Vec<Vring>,
     server: Option<JoinHandle<Result<(), server::Error>>>,
     stop: UnixStream,
@@ -76,7 +81,7 @@ impl Guest {
     pub fn cold(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let listener = server::listen(&path).unwrap();
+        let listener = Socket::listen(&path).unwrap();
         let (stop, other) = UnixStream::pair().unwrap();
         let server = std::thread::spawn(move || server::serve(config, listener, other));
         let ranges = [(0, RAM), (DEVICE_MEMORY, DEVICE_MEMORY_BYTES)];
@@ -95,12 +100,14 @@ impl Guest {
             },
         ))
         .unwrap();
-        let front_end = Frontend::connect(&path, QUEUES as u64).unwrap();
+        let connection = UnixStream::connect(&path).unwrap();
+        let front_end = Frontend::from_stream(connection.try_clone().unwrap(), QUEUES as u64);
         front_end.set_owner().unwrap();
         Self {
             mem,
             files,
             front_end: Some(front_end),
+            connection,
             queues: Vec::new(),
             server: Some(server),
             stop,
@@ -130,19 +137,37 @@ impl Guest {
     }
 
     pub fn send_memory_table(&mut self) {
-        let regions: Vec<_> = self
-            .mem
-            .iter()
-            .zip(&self.files)
-            .map(|(region, file)| VhostUserMemoryRegionInfo {
-                guest_phys_addr: region.start_addr().0,
-                memory_size: region.len(),
-                userspace_addr: user_address(region.start_addr().0),
-                mmap_offset: 0,
-                mmap_handle: file.as_raw_fd(),
-            })
-            .collect();
+        self.send_memory_table_without(0..0);
+    }
+
+    /// Sends a memory table in which a range of guest memory, of whole pages, is missing, and waits
+    /// until it is in use.
+    pub fn send_memory_table_without(&mut self, hole: Range<u64>) {
+        let mut regions = Vec::new();
+        for (region, file) in self.mem.iter().zip(&self.files) {
+            let (start, end) = (region.start_addr().0, region.start_addr().0 + region.len());
+            let hole = hole.start.clamp(start, end)..hole.end.clamp(start, end);
+            for (from, to) in [(start, hole.start), (hole.end, end)] {
+                if from < to {
+                    regions.push(VhostUserMemoryRegionInfo {
+                        guest_phys_addr: from,
+                        memory_size: to - from,
+                        userspace_addr: user_address(from),
+                        mmap_offset: from - start,
+                        mmap_handle: file.as_raw_fd(),
+                    });
+                }
+            }
+        }
         self.front_end().set_mem_table(&regions).unwrap();
+        self.front_end().get_features().unwrap();
+    }
+
+    /// Takes the memory of a queue away, or gives it back.
+    pub fn hide_queue(&mut self, queue: u16, hidden: bool) {
+        let base = self.queues[usize::from(queue)].desc_table();
+        let bytes = if hidden { QUEUE_BYTES } else { 0 };
+        self.send_memory_table_without(base..base + bytes);
     }
 
     /// Makes new queues and starts them.
@@ -156,27 +181,45 @@ impl Guest {
 
     /// Starts the queues where they were stopped.
     pub fn resume_queues(&mut self, bases: &[u16; QUEUES]) {
-        let front_end = self.front_end.as_mut().unwrap();
-        for (n, queue) in self.queues.iter().enumerate() {
-            front_end.set_vring_num(n, SIZE).unwrap();
-            front_end.set_vring_base(n, bases[n]).unwrap();
-            let config = VringConfigData {
-                queue_max_size: SIZE,
-                queue_size: SIZE,
-                flags: 0,
-                desc_table_addr: user_address(queue.desc_table()),
-                used_ring_addr: user_address(queue.used()),
-                avail_ring_addr: user_address(queue.avail()),
-                log_addr: None,
-            };
-            front_end.set_vring_addr(n, &config).unwrap();
-            front_end.set_vring_call(n, &queue.call).unwrap();
-            front_end.set_vring_kick(n, &queue.kick).unwrap();
-            front_end.set_vring_enable(n, true).unwrap();
+        for (n, &base) in bases.iter().enumerate() {
+            self.resume_queue(n, base);
         }
         // None of these messages is answered. When a later one is, they have had their effect: until
         // then an engine finds its queue stopped, and a reset passes over what lies in it.
-        front_end.get_features().unwrap();
+        self.front_end().get_features().unwrap();
+    }
+
+    /// Starts one queue where it was stopped.
+    pub fn resume_queue(&mut self, n: usize, base: u16) {
+        let front_end = self.front_end.as_mut().unwrap();
+        let queue = &self.queues[n];
+        front_end.set_vring_num(n, SIZE).unwrap();
+        front_end.set_vring_base(n, base).unwrap();
+        let config = VringConfigData {
+            queue_max_size: SIZE,
+            queue_size: SIZE,
+            flags: 0,
+            desc_table_addr: user_address(queue.desc_table()),
+            used_ring_addr: user_address(queue.used()),
+            avail_ring_addr: user_address(queue.avail()),
+            log_addr: None,
+        };
+        front_end.set_vring_addr(n, &config).unwrap();
+        front_end.set_vring_call(n, &queue.call).unwrap();
+        front_end.set_vring_kick(n, &queue.kick).unwrap();
+        front_end.set_vring_enable(n, true).unwrap();
+    }
+
+    /// Stops one queue; tells where it stopped.
+    pub fn stop_queue(&mut self, n: usize) -> u16 {
+        self.front_end().get_vring_base(n).unwrap() as u16
+    }
+
+    /// Makes one queue anew, in the same place, and starts it from its beginning.
+    pub fn renew_queue(&mut self, n: usize) {
+        self.queues[n] = Vring::new(self.mem.clone(), n as u64 * QUEUE_BYTES);
+        self.resume_queue(n, 0);
+        self.front_end().get_features().unwrap();
     }
 
     /// Stops all queues, as QEMU does when the VM is paused; tells where they stopped.
@@ -491,14 +534,24 @@ impl Guest {
 
     /// Disconnects and returns how the server ended.
     pub fn disconnect(mut self) -> Result<(), server::Error> {
-        drop(self.front_end.take());
+        self.connection.shutdown(Shutdown::Both).unwrap();
+        self.wait_for_server()
+    }
+
+    /// Asks the server to stop, as a signal does.
+    pub fn ask_to_stop(&mut self) {
+        self.stop.write_all(&[0]).unwrap();
+    }
+
+    /// Waits for the server to end and returns how it did.
+    pub fn wait_for_server(&mut self) -> Result<(), server::Error> {
         self.server.take().unwrap().join().unwrap()
     }
 
-    /// Asks the server to stop, as a signal does, and returns how it ended.
+    /// Asks the server to stop and returns how it ended.
     pub fn stop_server(mut self) -> Result<(), server::Error> {
-        self.stop.write_all(&[0]).unwrap();
-        self.server.take().unwrap().join().unwrap()
+        self.ask_to_stop();
+        self.wait_for_server()
     }
 }
 

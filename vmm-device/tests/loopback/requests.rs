@@ -21,7 +21,8 @@ fn start_fills(guest: &mut Guest, count: u64) {
 fn page_requests_stay_within_the_allocation() {
     let mut guest = Guest::new();
     guest.open(0);
-    let status = guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 2, 0);
+    // Half of them are for one context.
+    let status = guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 4, 0);
     assert_eq!(status, STATUS_OK);
     start_fills(&mut guest, 5);
     let mut outstanding = vec![guest.request(), guest.request()];
@@ -49,7 +50,7 @@ fn larger_allocation_lets_waiting_requests_go() {
     start_fills(&mut guest, 3);
     guest.request();
     assert!(guest.poll_request().is_none());
-    guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 3, 0);
+    guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 6, 0);
     guest.request();
     guest.request();
 }
@@ -145,4 +146,61 @@ fn more_parked_commands_than_requests_allowed_all_end() {
     for _ in 0..128 {
         assert_eq!(guest.serve_until_reply(&linear).status, STATUS_OK);
     }
+}
+
+#[test]
+fn context_whose_pages_never_come_leaves_others_untouched() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.open(1);
+    // More than there are requests in all.
+    for n in 0..64 {
+        guest.submit(0, 0, OP_FILL, &[VA + (n << 21), 8, 7]);
+    }
+    let unanswered: Vec<_> = (0..CONFIG.page_requests / 2)
+        .map(|_| guest.request())
+        .collect();
+    assert!(unanswered.iter().all(|request| request.context == 0));
+    for n in 0..12 {
+        guest.submit(0, 1, OP_FILL, &[VA + (n << 21), 8, 7]);
+        let request = guest.request();
+        assert_eq!(request.context, 1);
+        guest.serve(&request, &linear);
+        assert_eq!(guest.serve_until_reply(&linear).status, STATUS_OK);
+    }
+}
+
+#[test]
+fn requests_survive_the_absence_of_their_queue() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_NOP, &[]);
+    guest.reply(0);
+    // The request queue lies in no memory for a while; the other queues do.
+    guest.hide_queue(QUEUE_REQUEST, true);
+    let missing = guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let other = guest.submit(0, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply_with_head(0).0, other);
+    assert_eq!(guest.stats().translation_requests, 0);
+    guest.hide_queue(QUEUE_REQUEST, false);
+    guest.queues[usize::from(QUEUE_REQUEST)].kick();
+    let request = guest.request();
+    guest.serve(&request, &linear);
+    let (head, reply) = guest.reply_with_head(0);
+    assert_eq!((head, reply.status.get()), (missing, STATUS_OK));
+}
+
+#[test]
+fn senseless_buffers_of_the_request_queue_are_passed_over() {
+    let mut guest = Guest::cold(CONFIG);
+    guest.start();
+    guest.open(0);
+    let queue = usize::from(QUEUE_REQUEST);
+    guest.queues[queue].offer(4000);
+    guest.offer_request_buffers(1);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let request = guest.request_keeping_buffer();
+    guest.serve(&request, &linear);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+    assert_ne!(guest.stats().guest_errors, 0);
 }

@@ -27,29 +27,27 @@ enum Before {
     Written,
 }
 
-/// Measures faults under each policy.
-pub fn run(device: &Path, output: &mut Output) -> Result<()> {
-    measure(
-        device,
-        output,
+/// What is measured: its name, and how.
+const ALL: [(&str, Policy, Before); 3] = [
+    (
         "fault_on_fault_untouched",
         Policy::OnFault,
         Before::Untouched,
-    )?;
-    measure(
-        device,
-        output,
-        "fault_on_fault_written",
-        Policy::OnFault,
-        Before::Written,
-    )?;
-    measure(
-        device,
-        output,
+    ),
+    ("fault_on_fault_written", Policy::OnFault, Before::Written),
+    (
         "fault_on_request_untouched",
         Policy::OnRequest,
         Before::Untouched,
-    )
+    ),
+];
+
+/// Measures faults under each policy; `prefix` is what the measurements' names begin with.
+pub fn run(device: &Path, prefix: &str, output: &mut Output) -> Result<()> {
+    for (name, policy, before) in ALL {
+        measure(device, output, &format!("{prefix}{name}"), policy, before)?;
+    }
+    Ok(())
 }
 
 fn measure(

@@ -12,6 +12,8 @@ use super::Measured;
 enum Limit {
     AtMost(f64),
     AtLeast(f64),
+    /// It is told, and nothing is asked of it.
+    None,
 }
 
 /// A goal: a measurement, or the quotient of two, and its limit.
@@ -69,10 +71,16 @@ pub const GENERAL: &[Goal] = &[
         Limit::AtMost(25.0 * 60.0),
     ),
     ratio(
-        "device page fault / empty command",
-        "fault_on_fault_untouched_device",
+        "device page fault, whole / empty command",
+        "fault_on_fault_untouched_command",
         "nop_round_trip",
-        Limit::AtMost(4.0),
+        Limit::AtMost(2.0),
+    ),
+    ratio(
+        "the same, both processors busy",
+        "busy_fault_on_fault_untouched_command",
+        "busy_nop_round_trip",
+        Limit::None,
     ),
     ratio(
         "list walk / host",
@@ -152,6 +160,61 @@ pub const MIGRATE: &[Goal] = &[
     ),
 ];
 
+/// Goals of `coax bench migrate --busy`, at which nothing else is measured.
+pub const MIGRATE_BUSY: &[Goal] = &[value(
+    "slowest move / test_hmm, busy host",
+    "ratio_least",
+    "×",
+    Limit::AtLeast(1.0),
+)];
+
+/// Goals of `coax bench fairness`.
+pub const FAIRNESS: &[Goal] = &[
+    beside(
+        "64 commands on pages that never come",
+        "fault_beside_stuck_faults",
+        "fault_without_stuck_faults",
+    ),
+    beside(
+        "64 commands without end",
+        "fault_beside_long_commands",
+        "fault_without_long_commands",
+    ),
+    beside(
+        "large copies by command",
+        "fault_beside_large_copies",
+        "fault_without_large_copies",
+    ),
+    beside(
+        "moves of memory to and fro",
+        "fault_beside_moves",
+        "fault_without_moves",
+    ),
+    beside(
+        "contexts that come and go",
+        "fault_beside_opens",
+        "fault_without_opens",
+    ),
+];
+
+/// Goals of `coax bench invalidate`: what the device takes, whatever it is at work on.
+pub const INVALIDATE: &[Goal] = &[
+    answer("p99 of the device, 16 MiB fills", "fill_device_p99"),
+    answer("p99 of the device, lists of 4,096 nodes", "list_device_p99"),
+    answer("p99 of the device, contended atomics", "atomics_device_p99"),
+    answer("p99 of the device, GEMM in 2 MiB tiles", "gemm_device_p99"),
+];
+
+/// How long an invalidation may wait for its answer.
+const fn answer(what: &'static str, name: &'static str) -> Goal {
+    value(what, name, "µs", Limit::AtMost(100.0))
+}
+
+/// What another process may do to one's faults.
+const fn beside(what: &'static str, with: &'static str, without: &'static str) -> Goal {
+    ratio(what, with, without, Limit::AtMost(2.0))
+}
+
 /// Goals of `coax bench programs`.
 pub const PROGRAMS: &[Goal] = &[
     value(
@@ -222,6 +285,7 @@ fn judge_one(goal: &Goal, measured: &Measured) -> Judged {
             format!("≥ {limit}"),
             value.is_some_and(|value| value >= limit),
         ),
+        Limit::None => (String::new(), value.is_some()),
     };
     Judged {
         what: goal.what,

@@ -215,6 +215,32 @@ pub fn list_vm_cases(options: &Test) -> Result<()> {
     Ok(())
 }
 
+/// Runs a program that boots VMs for a suite of this name, prints its lines and takes its results.
+///
+/// # Errors
+///
+/// It could not be started, or ended badly without saying what failed.
+pub fn ktap_of(results: &mut Results, suite: &str, mut program: Command) -> Result<()> {
+    program.stdin(Stdio::null()).stdout(Stdio::piped());
+    let group = Group::start(&mut program, Signal::SIGTERM);
+    let mut group = group.with_context(|| format!("Cannot start {suite}"))?;
+    let output = group.child().stdout.take().context("It has no output")?;
+    let from = results.len();
+    for line in BufReader::new(output).lines() {
+        let line = line.with_context(|| format!("Cannot read the output of {suite}"))?;
+        println!("{line}");
+        if let Some((name, verdict)) = ktap_line(&line) {
+            results.add(format!("{suite}: {name}"), verdict);
+        }
+    }
+    let status = group.wait().context("Cannot wait for it")?;
+    // The failures that were read tell more than the status.
+    if !status.success() && results.counts_from(from).1 == 0 {
+        bail!("It ended with {status}");
+    }
+    Ok(())
+}
+
 /// Builds the program that runs the VM tests.
 fn vm_tests() -> Result<PathBuf> {
     test_program("coax-vm-tests")

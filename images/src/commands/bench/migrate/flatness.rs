@@ -40,7 +40,8 @@ pub fn all(own: &Own) -> Vec<Flatness> {
     let kinds = kinds.concat();
     let by_size = kinds.iter().map(|kind| by_size(own, *kind));
     let by_devices = kinds.iter().map(|kind| by_devices(own, *kind));
-    by_size.chain(by_devices).collect()
+    let all = by_size.chain(by_devices);
+    all.filter(|curve| !curve.points.is_empty()).collect()
 }
 
 /// Costs by size, from that of a large page on.

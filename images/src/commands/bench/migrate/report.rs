@@ -86,6 +86,7 @@ impl Report {
         let to_device = |row: &Row| row.direction == Direction::ToDevice;
         let of_memcpy = |row: &Row| Some(row.own_ioctl_gbps? / row.memcpy_gbps?);
         let numbers = [
+            ("ratio_least", least(&|_| true, &|row| row.ratio)),
             (
                 "ratio_to_device_thp",
                 least(&|row| large(row) && to_device(row), &|row| row.ratio),
@@ -143,6 +144,9 @@ impl fmt::Display for Report {
                 cell(row.own_ioctl_gbps),
                 cell(row.memcpy_gbps)
             )?;
+        }
+        if self.flatness.is_empty() {
+            return Ok(());
         }
         writeln!(
             f,

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `coax bench fairness`: a device fault of one process beside what another does with the device.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::{goals, succeeded, take, Measured};
+use crate::cli::Fairness;
+use crate::commands::{announce_accel, create, exit_code};
+use coax_images::images::Images;
+use coax_images::job::{Job, Mode};
+use coax_images::kernel::Variant;
+use coax_images::launch::{Vm, VmConfig};
+
+/// A measurement takes seconds; one that waits for a fault in vain ends by itself.
+const VM_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// Measures, prints what was measured with a line for each goal, and writes what is asked for.
+pub fn run(options: &Fairness, install: bool) -> Result<ExitCode> {
+    let json = create(&options.json)?;
+    let images = Images::build(Variant::Base, install)?;
+    let accel = announce_accel(options.accel.accel)?;
+    let config = VmConfig {
+        mode: Mode::from(options.mode),
+        accel: options.accel.accel,
+        timeout: Some(VM_LIMIT),
+        ..VmConfig::default()
+    };
+    println!("A fault of the device, as a whole command, alone and beside another process");
+    let mut measured = Measured::new();
+    let job = Job::new(["coax-guest-tests", "fairness"]);
+    let outcome = Vm::start(&images, &config, &job)?.wait_watching(|line| {
+        take(line, &mut measured);
+        None
+    })?;
+    succeeded(&outcome)?;
+
+    println!("\nWhat must be reached: how many times as long a fault takes");
+    let judged = goals::judge(goals::FAIRNESS, &measured);
+    judged.iter().for_each(|goal| println!("  {goal}"));
+    let passed = judged.iter().all(|goal| goal.passed);
+    if let Some(file) = json {
+        let report = json!({
+            "verdict": if passed { "pass" } else { "fail" },
+            "kernel": images.kernel_version,
+            "qemu": images.qemu_version,
+            "accel": accel,
+            "mode": config.mode.name(),
+            "goals": judged,
+            "measured": measured,
+        });
+        serde_json::to_writer_pretty(file, &report).context("Cannot write the JSON report")?;
+    }
+    Ok(exit_code(passed))
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs stress-ng in a storm of moving pages, and compares how each stressor ends.
+//!
+//! Exit status: 0 if nothing failed, 1 if something did, 2 for a usage error.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use coax_images::accel::Choice;
+use coax_images::images::Images;
+use coax_images::kernel::Variant;
+use coax_images::launch::end_children_on_signals;
+use vm_tests::case::Mode;
+use vm_tests::stress::host::{self, Report, Settings};
+
+/// Run each stressor of stress-ng's classes vm, memory and scheduler while its memory moves to the device and
+/// back, and compare how it ends.
+#[derive(Debug, Parser)]
+#[command(name = "coax-stress", version)]
+struct Args {
+    /// Only stressors whose names contain one of these
+    #[arg(value_name = "STRESSOR")]
+    filters: Vec<String>,
+    /// In this mode only: private, coherent or numa
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// How long each stressor runs, without a storm and in it
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// The first step; a run says where to go on
+    #[arg(long, value_name = "STEP", default_value_t = 0)]
+    from: usize,
+    /// Also write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How the VMs are accelerated
+    #[arg(long, value_enum, default_value_t)]
+    accel: Choice,
+    /// Which guest kernel is used
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    kernel: Variant,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("coax-stress: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<bool> {
+    // Before the run: a path that cannot be written should not cost one.
+    let create =
+        |path: &PathBuf| File::create(path).with_context(|| format!("Creating {}", path.display()));
+    let json = args.json.as_ref().map(create).transpose()?;
+    end_children_on_signals().context("Signal handlers")?;
+    let settings = Settings {
+        images: Images::built(args.kernel)?,
+        seconds: args.seconds,
+        from: args.from,
+        filters: args.filters.clone(),
+        accel: args.accel,
+    };
+    let mut known = BTreeMap::new();
+    let mut modes = Vec::new();
+    for mode in Mode::ALL {
+        if args.mode.is_none_or(|only| only == mode) {
+            modes.push(host::run(&settings, mode, &mut known)?);
+        }
+    }
+    let report = Report::new(args.kernel.name(), args.seconds, modes);
+    print!("{report}{}", report.ktap());
+    if let Some(file) = json {
+        serde_json::to_writer_pretty(file, &report).context("Writing the JSON report")?;
+    }
+    Ok(report.passed())
+}
