@@ -192,7 +192,8 @@ fn an_atomic_operation_waits_for_the_monitor() -> CaseResult {
     let memory = Mapping::anonymous(LEN)?;
     let monitor = Monitor::new(&memory, Watch::Missing)?;
     let id = device.start(Command::fetch_add(memory.at(PAGE), 8, 1, 1, 0))?;
-    ensure!(monitor.next()?.page == 1, "Another page");
+    let fault = monitor.next().context("On a missing page")?;
+    ensure!(fault.page == 1, "{fault:?}");
     monitor.give(1, &[0; PAGE])?;
     device.finish(id).context("On a missing page")?;
     ensure!(memory.load(PAGE) == 1, "{}", memory.load(PAGE));
@@ -202,7 +203,7 @@ fn an_atomic_operation_waits_for_the_monitor() -> CaseResult {
     let monitor = Monitor::new(&memory, Watch::Writes)?;
     monitor.protect(0..PAGES, true)?;
     let id = device.start(Command::fetch_add(memory.at(PAGE), 8, 1, 1, 0))?;
-    let fault = monitor.next()?;
+    let fault = monitor.next().context("On a protected page")?;
     ensure!(fault.page == 1 && fault.protected, "{fault:?}");
     monitor.protect(0..PAGES, false)?;
     device.finish(id).context("On a protected page")?;
