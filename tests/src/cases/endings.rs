@@ -60,8 +60,9 @@ fn stuck(memory: &Mapping) -> Result<Device> {
     Ok(device)
 }
 
-/// Freezes a file system while `body` runs, which gets a mapping of a file on it.
-fn frozen(body: impl FnOnce(&Mapping) -> CaseResult) -> CaseResult {
+/// Freezes a file system while `body` runs, which gets a mapping of a file on it. Its faults are to be those of
+/// other processes: one that is in a fault can change no mapping, and this process has to thaw.
+fn frozen<T>(body: impl FnOnce(&Mapping) -> Result<T>) -> Result<T> {
     let disk = Disk::new()?;
     let (_file, memory) = disk.file(&[0; LEN])?;
     disk.freeze()?;
@@ -73,21 +74,31 @@ fn frozen(body: impl FnOnce(&Mapping) -> CaseResult) -> CaseResult {
 fn a_number_is_not_given_out_while_its_worker_lives() -> CaseResult {
     let watch = Device::open()?;
     let before = watch.stats()?.contexts;
-    let mut taken = 0;
-    frozen(|memory| {
-        let device = stuck(memory)?;
-        taken = number(&device)?;
-        let closing = Instant::now();
-        drop(device);
-        let took = closing.elapsed();
-        ensure!(took < AT_ONCE, "Closing took {took:?}");
+    // The next to open gets it.
+    let taken = number(&Device::open()?)?;
+    let closer = frozen(|memory| {
+        let (theirs, ours) = line()?;
+        let closer = fork(|| {
+            let device = stuck(memory)?;
+            ensure!(number(&device)? == taken, "Another number");
+            let closing = Instant::now();
+            drop(device);
+            let took = closing.elapsed();
+            ensure!(took < AT_ONCE, "Closing took {took:?}");
+            theirs.announce(1)
+        })?;
+        ours.await_step(1)?;
         for round in 0..32 {
             let next = Device::open()?;
-            ensure!(number(&next)? != taken, "Round {round}: given out again");
+            ensure!(
+                number(&next)? != taken,
+                "Round {round}: {taken} is given out again"
+            );
             next.run(Command::nop())?;
         }
-        Ok(())
+        Ok(closer)
     })?;
+    closer.succeeds()?;
     wait::until("The context being gone", || {
         Ok(watch.stats()?.contexts == before)
     })?;
