@@ -100,6 +100,11 @@ impl Device {
     /// memory or will be answered.
     pub fn reset(&self) {
         self.machine.reset();
+        self.machine
+            .outside
+            .ports
+            .iter()
+            .for_each(|port| port.renew());
         *lock(&self.machine.outside.device_memory) = DeviceMemory::default();
     }
 

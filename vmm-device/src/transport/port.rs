@@ -158,6 +158,13 @@ impl Port {
         Some(result)
     }
 
+    /// Begins another life, whatever the ring does: what was taken from it is not answered.
+    pub fn renew(&self) {
+        let mut state = lock(&self.state);
+        state.life += 1;
+        state.owed.clear();
+    }
+
     /// The life that the ring is in; `None` if it is stopped.
     pub fn life(&self) -> Option<u64> {
         self.with(&mut lock(&self.state), |_, state| state.life)

@@ -123,6 +123,11 @@ impl Guest {
 
     /// Negotiates and starts all queues, as QEMU does when the driver is ready.
     pub fn start(&mut self) {
+        self.negotiate();
+        self.start_queues();
+    }
+
+    pub fn negotiate(&mut self) {
         let offered = self.front_end().get_features().unwrap();
         let wanted =
             1 << 32 | 1 << 29 | 1 << 28 | 1 << 30 | 1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD;
@@ -133,7 +138,6 @@ impl Guest {
         self.front_end().set_features(wanted).unwrap();
         assert_eq!(self.front_end().get_queue_num().unwrap(), QUEUES as u64);
         self.send_memory_table();
-        self.start_queues();
     }
 
     pub fn send_memory_table(&mut self) {

@@ -238,6 +238,27 @@ fn answers_of_before_do_not_reach_a_queue_that_was_made_anew() {
 }
 
 #[test]
+fn answers_that_are_owed_do_not_survive_a_reset() {
+    let (mut guest, queue, base) = with_stopped_queue();
+    guest.front_end.as_mut().unwrap().reset_device().unwrap();
+    guest.negotiate();
+    // In the same place, as a driver never does.
+    for n in 0..=queue {
+        let base = if n == queue {
+            base
+        } else {
+            guest.stop_queue(n)
+        };
+        guest.resume_queue(n, base);
+    }
+    guest.open(0);
+    let head = guest.submit(1, 0, OP_NOP, &[]);
+    let (answered, reply) = guest.reply_with_head(1);
+    assert_eq!((answered, reply.status.get()), (head, STATUS_OK));
+    assert!(guest.queues[queue].poll().is_none());
+}
+
+#[test]
 fn commands_of_before_do_not_go_on_in_queues_that_were_made_anew() {
     let mut guest = Guest::new();
     guest.open(0);
