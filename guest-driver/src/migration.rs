@@ -11,9 +11,10 @@
 //! next ones are unmapped. When the device no longer answers, what is in its memory is brought back
 //! by the CPU, so that the loss of the back end loses no data.
 //!
-//! Windows in flight hold their folios locked. Nothing here waits for a folio lock (the memory manager
-//! only tries them, `mm/migrate_device.c`), and copies wait for nothing, so several in flight block
-//! nobody but the users of their pages.
+//! Windows in flight hold their folios locked and unmapped everywhere. Nothing here waits for a folio lock, and
+//! the memory manager waits for one only to split a folio that is mapped (`migrate_vma_split_folio()`), which
+//! none in flight is; copies wait for nothing. So several windows in flight block nobody but the users of
+//! their pages.
 
 mod cpu_fault;
 mod destinations;
@@ -197,14 +198,15 @@ fn count_first(memory: &DeviceMemory, moved: u64) {
 }
 
 /// Gives each page of `migration` system memory from `alloc`, which is told page and order, and
-/// has the device begin to copy. Pages for which there is no memory stay.
+/// has the device begin to copy; without memory for the message the CPU copies. Pages for which there is
+/// no memory stay.
 fn depart_home<'a>(
     memory: &DeviceMemory,
     mut migration: Migration<'a>,
     start: usize,
     fail_alloc: Option<&Atomic<bool>>,
     mut alloc: impl FnMut(usize, u32) -> Option<LockedFolio>,
-) -> Result<InFlight<'a>> {
+) -> InFlight<'a> {
     let mut alloc = |i, order| match fail_alloc {
         Some(fail) if fail.load(Relaxed) => {
             fail.store(false, Relaxed);
@@ -212,43 +214,52 @@ fn depart_home<'a>(
         }
         _ => alloc(i, order),
     };
-    let mut batch = CopyBatch::new(0)?;
+    let mut batch = CopyBatch::new(0);
     let mut next = 0;
     while let Some((i, source)) = migration.source_from(next) {
         next = i + (1 << source.order);
         let Some(page) = source.page else { continue };
         let from = memory.address_of(page);
         if let Some(folio) = alloc(i, source.order) {
-            batch.push(
-                Some(from),
-                folio.head().pfn() * PAGE_SIZE as u64,
-                1 << source.order,
-            )?;
+            push(&mut batch, from, &folio);
             migration.set_destination(i, folio);
             continue;
         }
-        if source.order == 0 {
+        if source.order == 0 || !migration.splits() {
             continue;
         }
         for part in 0..1usize << source.order {
             let Some(folio) = alloc(i + part, 0) else {
                 break;
             };
-            let from = from + (part * PAGE_SIZE) as u64;
-            batch.push(Some(from), folio.head().pfn() * PAGE_SIZE as u64, 1)?;
+            push(&mut batch, from + (part * PAGE_SIZE) as u64, &folio);
             migration.set_destination(i + part, folio);
         }
     }
-    let copy = batch.begin(&memory.data().link).unwrap_or_else(|_| {
-        migration.copy_by_cpu(memory);
-        None
-    });
-    Ok(InFlight {
+    let copy = batch
+        .and_then(|batch| batch.begin(&memory.data().link))
+        .unwrap_or_else(|_| {
+            migration.copy_by_cpu(memory);
+            None
+        });
+    InFlight {
         migration,
         copy,
         untouched: false,
         start,
-    })
+    }
+}
+
+/// Adds the copy from `from` to `folio`; a batch that has no room any more is given up.
+fn push(batch: &mut Result<CopyBatch>, from: u64, folio: &LockedFolio) {
+    let to = folio.head().pfn() * PAGE_SIZE as u64;
+    let pushed = match batch {
+        Ok(batch) => batch.push(Some(from), to, 1 << folio.order()),
+        Err(_) => return,
+    };
+    if let Err(error) = pushed {
+        *batch = Err(error);
+    }
 }
 
 /// Takes the device pages of `window` in `vma` on their way back.
@@ -272,7 +283,6 @@ fn depart_range_home<'a>(
         None,
         arrays,
     )?;
-    depart_home(memory, migration, start, fail_alloc, |i, order| {
-        LockedFolio::alloc(vma, start + i * PAGE_SIZE, order)
-    })
+    let alloc = |i, order| LockedFolio::alloc(vma, start + i * PAGE_SIZE, order);
+    Ok(depart_home(memory, migration, start, fail_alloc, alloc))
 }

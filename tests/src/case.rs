@@ -75,6 +75,8 @@ pub enum Vm {
     SmallDevice,
     /// There are two devices.
     TwoDevices,
+    /// There is one virtual CPU.
+    OneCpu,
     /// The root file system is that of the host, and cases start in the folder of
     /// [`crate::witness`].
     Tree,
@@ -88,10 +90,11 @@ pub enum Vm {
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 7] = [
+    pub const ALL: [Vm; 8] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,
+        Vm::OneCpu,
         Vm::Tree,
         Vm::Lifecycle,
         Vm::Doomed,
@@ -104,10 +107,19 @@ impl Vm {
             Vm::Standard => "standard",
             Vm::SmallDevice => "small-device",
             Vm::TwoDevices => "two-devices",
+            Vm::OneCpu => "one-cpu",
             Vm::Tree => "tree",
             Vm::Lifecycle => "lifecycle",
             Vm::Doomed => "doomed",
             Vm::DoomedUnseen => "doomed-unseen",
+        }
+    }
+
+    /// Virtual CPUs.
+    pub const fn cpus(self) -> u32 {
+        match self {
+            Vm::OneCpu => 1,
+            _ => 2,
         }
     }
 

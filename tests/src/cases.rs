@@ -10,6 +10,7 @@ pub mod blas;
 pub mod capacity;
 pub mod coherence;
 pub mod commands;
+pub mod endings;
 pub mod exit;
 pub mod fork;
 pub mod ioctl;
@@ -32,18 +33,22 @@ pub mod numa_removal;
 pub mod numpy;
 pub mod observability;
 pub mod openers;
+pub mod page_state;
 pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
 pub mod reset;
+pub mod stall;
 pub mod storm;
+pub mod stress;
 pub mod two_devices;
 pub mod unanswered;
+pub mod userfaults;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 38] = [
+const SUBJECTS: [Subject; 43] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -62,21 +67,26 @@ const SUBJECTS: [Subject; 38] = [
     ioctl::SUBJECT,
     fork::SUBJECT,
     mapping_changes::SUBJECT,
+    userfaults::SUBJECT,
     large_changes::SUBJECT,
     isolation::SUBJECT,
     exit::SUBJECT,
+    endings::SUBJECT,
     reset::SUBJECT,
     storm::SUBJECT,
     large_ranges::SUBJECT,
     blas::SUBJECT,
     reclaim::SUBJECT,
+    page_state::SUBJECT,
     large_capacity::SUBJECT,
     capacity::SUBJECT,
     two_devices::SUBJECT,
     programs::SUBJECT,
     program_storm::SUBJECT,
+    stress::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
+    stall::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
     openers::SUBJECT,

@@ -3,6 +3,7 @@
 
 pub mod blas;
 pub mod device;
+pub mod disk;
 pub mod fresh;
 pub mod hmm_errors;
 pub mod list;
@@ -19,4 +20,5 @@ pub mod raw;
 pub mod runner;
 pub mod slot;
 pub mod smaps;
+pub mod userfault;
 pub mod wait;

@@ -15,6 +15,10 @@ const MARK: &str = "host, please: ";
 pub enum Request {
     /// Kill the back end, as a crash would.
     KillDevice,
+    /// Stop the back end alone, as a debugger or a cgroup's freezer does.
+    StopDevice,
+    /// Have it go on.
+    ContinueDevice,
     /// Unplug it.
     UnplugDevice,
     /// Plug it in again.
@@ -30,8 +34,10 @@ const STOP_DEVICE_FOR: &str = "stop the device for ";
 
 impl Request {
     /// Those without a number, each with its name on the line.
-    const NAMED: [(Request, &str); 4] = [
+    const NAMED: [(Request, &str); 6] = [
         (Request::KillDevice, "kill the device"),
+        (Request::StopDevice, "stop the device"),
+        (Request::ContinueDevice, "have the device go on"),
         (Request::UnplugDevice, "unplug the device"),
         (Request::PlugDevice, "plug the device in"),
         (Request::Stop, "stop everything for a while"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Access rights as the wire has them.
+//! Access rights as the wire has them, and what lacks them.
 #![forbid(unsafe_code)]
 
 use coax_abi::wire::{ACCESS_ATOMIC, ACCESS_READ, ACCESS_WRITE};
@@ -46,4 +46,17 @@ impl Access {
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
+}
+
+/// A translation that an operation lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Miss {
+    /// First byte that cannot be accessed.
+    pub va: u64,
+    /// Bytes from `va` on that the operation is going to access in any case.
+    pub bytes: u64,
+    /// Right needed.
+    pub access: Access,
+    /// Accesses near `va` are likely although not certain.
+    pub around: bool,
 }

@@ -23,7 +23,8 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub socket_path: Option<PathBuf>,
 
-    /// Listen on this file descriptor, a listening Unix domain socket made by the parent
+    /// Serve this file descriptor of the parent: a Unix domain socket that listens, or one that is
+    /// connected to the front end
     #[arg(long, value_name = "FDNUM", value_parser = clap::value_parser!(RawFd).range(0..))]
     pub fd: Option<RawFd>,
 
@@ -43,7 +44,7 @@ pub struct Args {
     pub engines: u16,
 
     /// Page requests that may be outstanding
-    #[arg(long, value_name = "N", default_value_t = 64,
+    #[arg(long, value_name = "N", default_value_t = 128,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PAGE_REQUESTS)))]
     pub page_requests: u32,
 

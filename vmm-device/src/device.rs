@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The device: what its queues share.
+//! The device: the machine, what surrounds it, and what it announces.
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use coax_abi::wire;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::context::Contexts;
 use crate::dma::DeviceMemory;
-use crate::engine::gemm::TilePool;
-use crate::guest_log::GuestLog;
-use crate::intake::Intake;
-use crate::job::Inbox;
-use crate::pri::Pri;
-use crate::queue;
-use crate::stats::Stats;
+use crate::machine::Machine;
+use crate::mmu::ContextId;
+use crate::queues;
+use crate::shell::Shell;
 use crate::sync::lock;
+use crate::transport::linger::Linger;
 
 /// What the device announces in its configuration space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,65 +23,43 @@ pub struct Config {
     pub contexts: u32,
     /// Command queues, each with an engine; 1 … [`MAX_ENGINES`].
     pub engines: u16,
-    /// Page requests that may be outstanding, 1 … [`wire::MAX_PAGE_REQUESTS`].
+    /// Requests that may be outstanding, 1 … [`wire::MAX_PAGE_REQUESTS`].
     pub page_requests: u32,
 }
 
 /// Most engines: each is a thread, and a queue that the front end has to set up.
 pub const MAX_ENGINES: u16 = 16;
 
+/// How long the copy after this one is looked for: a migration of many pages sends one every half a
+/// millisecond or sooner.
+const COPY_LINGER: Duration = Duration::from_micros(500);
+/// How long the driver's next message is looked for while requests are outstanding.
+const ANSWER_LINGER: Duration = Duration::from_micros(50);
+
 /// State shared by the threads of all queues.
 #[derive(Debug)]
 pub struct Device {
     /// Announced sizes.
     pub config: Config,
-    /// Guest memory, replaced whenever the front end sends a new table.
-    pub memory: GuestMemoryAtomic<GuestMemoryMmap>,
-    /// Address spaces.
-    pub contexts: Contexts,
-    /// Parked commands.
-    pub pri: Pri,
-    /// Who has looked at its queue.
-    pub intake: Intake,
-    /// Buffers that matrix multiplications share.
-    pub tiles: TilePool,
-    /// Counters.
-    pub stats: Arc<Stats>,
-    /// Log of guest mistakes.
-    pub log: Arc<GuestLog>,
-    /// Where device memory lies.
-    pub device_memory: Mutex<DeviceMemory>,
-    /// Times that the device was reset.
-    resets: AtomicU64,
+    /// Commands, requests and address spaces.
+    pub machine: Machine<Shell>,
+    /// Looking for page copies.
+    pub copy_linger: Linger,
+    /// Looking for answers.
+    pub answer_linger: Linger,
     shutdown: AtomicBool,
 }
 
 impl Device {
     /// A device at power-on.
     pub fn new(config: Config) -> io::Result<Self> {
-        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-        let inboxes = (0..config.engines)
-            .map(|_| Inbox::new())
-            .collect::<io::Result<Vec<_>>>()?;
-        let stats = Arc::new(Stats::default());
-        let log = Arc::new(GuestLog::default());
+        let shell = Shell::new(wire::queue_count(config.engines))?;
+        let engines = usize::from(config.engines);
         Ok(Self {
             config,
-            contexts: Contexts::new(config.contexts),
-            pri: Pri::new(
-                config.page_requests,
-                inboxes,
-                memory.clone(),
-                Arc::clone(&stats),
-                Arc::clone(&log),
-            ),
-            memory,
-            intake: Intake::new(config.engines),
-            tiles: TilePool::default(),
-            stats,
-            log,
-            device_memory: Mutex::default(),
-            resets: AtomicU64::new(0),
+            machine: Machine::new(config.contexts, engines, config.page_requests, shell),
+            copy_linger: Linger::new(COPY_LINGER),
+            answer_linger: Linger::new(ANSWER_LINGER),
             shutdown: AtomicBool::new(false),
         })
     }
@@ -104,60 +78,39 @@ impl Device {
 
     /// Aborts all commands that were submitted and drops all translations; contexts stay open.
     pub fn abort_all(&self) {
-        self.intake.wait(|| self.pri.wake_all());
-        let contexts = self.contexts.all();
-        self.contexts.abort(&contexts, || self.pri.abort_parked());
+        self.take_all();
+        self.machine.abort_all();
     }
 
     /// Closes a context: its commands that were submitted end with "aborted". False if it is
     /// not open.
-    pub fn close(&self, context: u32) -> bool {
-        self.intake.wait(|| self.pri.wake_all());
-        self.contexts.close(context, || self.pri.abort_parked())
+    pub fn close(&self, context: ContextId) -> bool {
+        self.take_all();
+        self.machine.close(context)
+    }
+
+    /// Takes the commands that no engine has taken yet.
+    fn take_all(&self) {
+        for engine in 0..usize::from(self.config.engines) {
+            queues::command::take_all(self, engine);
+        }
     }
 
     /// Returns to the state at power-on. When this returns, no command of before accesses
     /// memory or will be answered.
     pub fn reset(&self) {
-        for context in self.contexts.all() {
-            self.contexts
-                .close(context.number(), || self.pri.abort_parked());
-        }
-        self.pri.reset();
-        self.resets.fetch_add(1, Ordering::Release);
-        *lock(&self.device_memory) = DeviceMemory::default();
-    }
-
-    /// Times that the device was reset.
-    pub fn resets(&self) -> u64 {
-        self.resets.load(Ordering::Acquire)
+        self.machine.reset();
+        *lock(&self.machine.outside.device_memory) = DeviceMemory::default();
     }
 
     /// Makes the engines end their loops.
     pub fn shut_down(&self) {
         self.shutdown.store(true, Ordering::Release);
-        self.pri.wake_all();
+        self.machine.outside.wake_all();
     }
 
     /// Whether the device is ending.
     pub fn shutting_down(&self) -> bool {
         self.shutdown.load(Ordering::Acquire)
-    }
-
-    /// Counts and logs a mistake of the guest.
-    pub fn guest_error(&self, what: std::fmt::Arguments<'_>) {
-        self.stats.guest_errors.bump();
-        self.log.warn(what);
-    }
-
-    /// Counts and logs the failure of a ring operation.
-    pub fn queue_error(&self, queue: &str, error: &queue::Error) {
-        let mut text = format!("{queue} queue: {error}");
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        self.guest_error(format_args!("{text}"));
     }
 }

@@ -5,14 +5,19 @@
 //! table of guest memory, both fixed for the step, and keeps the last page and leaf it used.
 #![forbid(unsafe_code)]
 
+use std::time::Instant;
+
 use coax_abi::wire::PAGE_SIZE;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
 use crate::access::Access;
-use crate::atc::{Atc, Leaf, LEAF_PAGES};
 use crate::engine::memory::{DmaMemory, Pair, PairStop, Stop};
+use crate::mmu::atc::{Atc, Leaf, LEAF_PAGES};
 use crate::stats::Stats;
+use crate::sync::{AtomicU32, Ordering};
 
+/// Longest piece: who waits for the step to end waits for one piece, some ten microseconds.
+const PIECE_BYTES: u64 = 64 * 1024;
 /// Leaves whose place a window remembers; a power of two.
 const LEAF_SLOTS: usize = 16;
 
@@ -101,6 +106,10 @@ pub struct Window<'m> {
     atc: &'m Atc,
     regions: &'m [Region<'m>],
     device_memory: DeviceMemory,
+    /// How many wait for the step to end.
+    waiting: Option<&'m AtomicU32>,
+    /// When the step has to end.
+    deadline: Option<Instant>,
     leaves: [(u64, Option<&'m Leaf>); LEAF_SLOTS],
     last_page: Option<CachedPage<'m>>,
     hits: u64,
@@ -116,6 +125,8 @@ impl<'m> Window<'m> {
             atc,
             regions,
             device_memory,
+            waiting: None,
+            deadline: None,
             leaves: [(0, None); LEAF_SLOTS],
             last_page: None,
             hits: 0,
@@ -123,6 +134,13 @@ impl<'m> Window<'m> {
             system_bytes: 0,
             device_bytes: 0,
         }
+    }
+
+    /// Has the step end when somebody waits for it, or at `deadline`.
+    pub fn interrupted_by(mut self, waiting: &'m AtomicU32, deadline: Option<Instant>) -> Self {
+        self.waiting = Some(waiting);
+        self.deadline = deadline;
+        self
     }
 
     /// Adds what the step did to the statistics.
@@ -168,6 +186,7 @@ impl<'m> Window<'m> {
     }
 
     fn look_up(&mut self, va: u64, len: u64, access: Access) -> Result<Found<'m>, Stop> {
+        let len = len.min(PIECE_BYTES);
         let vpn = va / PAGE_SIZE;
         let offset = va % PAGE_SIZE;
         let found = self.leaf(vpn).and_then(|leaf| {
@@ -184,7 +203,9 @@ impl<'m> Window<'m> {
         let mut next = vpn + 1;
         while end - offset < len && next % LEAF_PAGES != 0 {
             match leaf.page(next) {
-                Some(p) if p.gpa == page.gpa + end && p.access.contains(access) => {
+                Some(p)
+                    if Some(p.gpa) == page.gpa.checked_add(end) && p.access.contains(access) =>
+                {
                     end += PAGE_SIZE;
                     next += 1;
                 }
@@ -222,6 +243,14 @@ impl<'m> Window<'m> {
 }
 
 impl<'m> DmaMemory<'m> for Window<'m> {
+    fn interrupted(&self) -> bool {
+        self.waiting
+            .is_some_and(|waiting| waiting.load(Ordering::Relaxed) > 0)
+            || self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
     fn piece(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop> {
         let (bytes, on_device) = self.find(va, len, access)?;
         self.account(on_device, bytes.len());

@@ -20,27 +20,15 @@ pub mod tree;
 
 use coax_abi::wire::{RESULT_BYTES, STATUS_BAD_ARGUMENT, STATUS_OK};
 
-use crate::access::Access;
+use crate::access::{Access, Miss};
 use crate::command::Command;
 use memory::{DmaMemory, Stop};
 
 /// Bytes that one step moves at most, under one read lock of the translations.
 pub const STEP_BYTES: u64 = 256 * 1024;
-/// Bytes that an operation reads into a local buffer at a time; fits the first-level cache.
-pub const BUFFER_BYTES: usize = 16 * 1024;
-
-/// A translation that an operation lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Miss {
-    /// First byte that cannot be accessed.
-    pub va: u64,
-    /// Bytes from `va` on that the operation is going to access in any case.
-    pub bytes: u64,
-    /// Right needed.
-    pub access: Access,
-    /// Accesses near `va` are likely although not certain.
-    pub around: bool,
-}
+/// Bytes that an operation reads into a local buffer at a time; fits the first-level cache, and takes the
+/// slowest of them, a hash without instructions for it, some ten microseconds.
+pub const BUFFER_BYTES: usize = 8 * 1024;
 
 /// Most misses of one step: source and destination of a copy.
 pub const MAX_MISSES: usize = 2;

@@ -1,140 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A command on its way through the device, and the way back to its engine.
+//! A command as the engines have it.
 #![forbid(unsafe_code)]
 
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Mutex;
-use std::time::Instant;
+use coax_abi::wire::PAGE_SIZE;
 
-use coax_abi::wire::STATUS_ABORTED;
-use vm_memory::GuestAddressSpace;
-use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
+use crate::access::Miss;
+use crate::commands::{End, Outcome};
+use crate::engine::Operation;
+use crate::mmu::atc::Atc;
+use crate::mmu::Space;
+use crate::resolve::windows;
+use crate::sync::Arc;
+use crate::transport::chain::ReplySlot;
 
-use crate::access::Access;
-use crate::context::Membership;
-use crate::device::Device;
-use crate::dma::{regions, Window};
-use crate::engine::{Operation, Step};
-use crate::queue::ReplySlot;
-use crate::sync::lock;
+/// Times in a row that a command may be parked without gaining anything. Pages that the CPU
+/// takes back at once can cost some rounds; a driver that answers Success and never translates
+/// must not keep a command for ever.
+pub const MAX_FRUITLESS: u32 = 256;
 
 /// A command that was taken from its queue and not yet answered.
-///
-/// Field order is drop order: the membership goes last, so that a context counts as drained
-/// only when nothing of its commands is left.
 #[derive(Debug)]
 pub struct Job {
     /// What it does.
     pub operation: Operation,
+    /// The arithmetic that it announced is to be done.
+    pub computes: bool,
     /// Where the reply goes.
     pub reply: ReplySlot,
-    /// Engine that runs it.
-    pub engine: usize,
-    /// Page requests it waited for.
+    /// Address space that it runs in.
+    pub space: Arc<Space>,
+    /// Requests of it that became page requests.
     pub page_requests: u64,
     /// Times in a row that it was parked without having gained anything.
-    pub fruitless: u32,
+    fruitless: u32,
     /// [`Operation::advance`] when it was parked last.
-    pub parked_at: Option<u64>,
-    /// Context and epoch.
-    pub member: Membership,
+    parked_at: Option<u64>,
 }
 
 impl Job {
-    /// Takes one step, under the read lock of the context's translations.
-    pub fn step(&mut self, device: &Device) -> Step {
-        let memory = device.memory.memory();
-        let regions = regions(&memory);
-        let device_memory = *lock(&device.device_memory);
-        let atc = self.member.context().atc();
-        // Read under the lock: after an abort has cleared the translations no access happens.
-        if self.member.aborted() {
-            return Step::Done(STATUS_ABORTED);
-        }
-        let mut window = Window::new(&atc, &regions, device_memory);
-        let step = device.stats.at_work(|| self.operation.step(&mut window));
-        window.count(&device.stats);
-        step
-    }
-}
-
-/// What became of the wait of a parked command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Take the step again.
-    Retry,
-    /// The step was taken again already.
-    Stepped(Step),
-    /// Invalid Request was answered.
-    Fault {
-        /// Address refused.
-        va: u64,
-        /// Right refused.
-        access: Access,
-    },
-    /// Response Failure was answered, or would be.
-    Failure {
-        /// Address that could not be had.
-        va: u64,
-    },
-    /// The context was closed or reset.
-    Aborted,
-}
-
-/// A job that goes back to its engine.
-#[derive(Debug)]
-pub struct Resumed {
-    /// The job.
-    pub job: Box<Job>,
-    /// What became of its wait.
-    pub verdict: Verdict,
-    /// When its first page request was sent, if any was.
-    pub asked_at: Option<Instant>,
-}
-
-/// Jobs that are ready to go on, for one engine.
-#[derive(Debug)]
-pub struct Inbox {
-    resumed: Mutex<Vec<Resumed>>,
-    wake: EventFd,
-}
-
-impl Inbox {
-    /// An empty inbox.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            resumed: Mutex::default(),
-            wake: EventFd::new(EFD_NONBLOCK)?,
-        })
-    }
-
-    /// Event that tells the engine to look into the inbox.
-    pub fn wake_fd(&self) -> RawFd {
-        self.wake.as_raw_fd()
-    }
-
-    /// Hands a job back to the engine.
-    pub fn put(&self, resumed: Resumed) {
-        lock(&self.resumed).push(resumed);
-        self.wake();
-    }
-
-    /// Makes the engine look.
-    pub fn wake(&self) {
-        if let Err(error) = self.wake.write(1) {
-            log::error!("cannot wake an engine: {error}");
+    /// A command that has done nothing yet.
+    pub fn new(operation: Operation, reply: ReplySlot, space: Arc<Space>) -> Self {
+        Self {
+            operation,
+            computes: false,
+            reply,
+            space,
+            page_requests: 0,
+            fruitless: 0,
+            parked_at: None,
         }
     }
 
-    /// Resets the event; to be followed by [`Self::take`].
-    pub fn clear_wake(&self) {
-        // Nothing to read means that the event was not raised, which is fine.
-        let _ = self.wake.read();
+    /// Whether it has lost pages before it could use them.
+    pub fn contends(&self) -> bool {
+        self.fruitless > 0
     }
 
-    /// Takes the jobs that came in.
-    pub fn take(&self) -> Vec<Resumed> {
-        std::mem::take(&mut lock(&self.resumed))
+    /// What a step that missed comes to.
+    pub fn missed(&mut self, misses: &[Miss], atc: &Atc) -> Outcome {
+        let advance = self.operation.advance();
+        if self.parked_at.replace(advance) == Some(advance) {
+            self.fruitless += 1;
+        } else {
+            self.fruitless = 0;
+        }
+        if self.fruitless == MAX_FRUITLESS {
+            let va = misses.first().map_or(0, |miss| miss.va);
+            return Outcome::Ended(End::Failure { va });
+        }
+        // Windows ahead only while it gains something, so that a command which contends for its
+        // pages waits for no others, and as many as can be cached as things stand.
+        let room = if self.contends() {
+            0
+        } else {
+            atc.room().saturating_sub(misses.len())
+        };
+        let translated = |miss: &Miss| {
+            let vpn = miss.va / PAGE_SIZE;
+            atc.leaf(vpn)
+                .and_then(|leaf| leaf.page(vpn))
+                .is_some_and(|page| page.access.contains(miss.access))
+        };
+        Outcome::Missing(windows::wants(misses, room, translated))
     }
 }

@@ -4,29 +4,34 @@
 //! `README.md` of this crate describes the program and how its parts meet; the contract with
 //! the driver is the crate `coax-abi`.
 //!
-//! Imports go one way: `backend` and `server` know vhost-user, `queue` knows virtqueues;
-//! `service`, `worker` and `pri` know the device; `engine`, `command`, `message` and `atc`
-//! know none of these.
+//! Imports go one way: `transport`, `relay` and `server` know vhost-user and virtqueues; `queues`,
+//! `services::virtqueue` and `shell` know the device; `machine` knows `commands`, `resolve` and
+//! `mmu`, and reaches everything else through traits; these, `engine`, `command` and `message` know
+//! none of it.
 
 pub mod access;
 pub mod args;
-pub mod atc;
-pub mod backend;
 pub mod command;
-pub mod context;
+pub mod commands;
 pub mod device;
 pub mod dma;
 pub mod engine;
+pub mod error_output;
+pub mod fail_stop;
+pub mod fair;
 pub mod guest_log;
-pub mod intake;
 pub mod job;
 pub mod latency;
+pub mod machine;
 pub mod message;
-pub mod pri;
-pub mod queue;
+pub mod mmu;
+pub mod queues;
+pub mod relay;
+pub mod resolve;
 pub mod server;
-pub mod service;
+pub mod services;
+pub mod shell;
+pub mod socket;
 pub mod stats;
 pub mod sync;
-pub mod tags;
-pub mod worker;
+pub mod transport;

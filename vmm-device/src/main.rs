@@ -3,16 +3,18 @@
 // UNSAFETY: taking over the file descriptor that the parent passed with `--fd`.
 #![expect(unsafe_code)]
 
-use std::os::fd::{FromRawFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure, Context};
 use clap::Parser;
+use env_logger::Target;
 use log::LevelFilter;
-use vhost::vhost_user::Listener;
 use vhost_device_coax::args::Args;
-use vhost_device_coax::server;
+use vhost_device_coax::error_output::{write_line, ErrorOutput};
+use vhost_device_coax::socket::Socket;
+use vhost_device_coax::{fail_stop, server};
 
 fn main() -> ExitCode {
     // Other options are to be ignored then, even those that make no sense.
@@ -25,16 +27,18 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vhost-device-coax: {error:#}");
+            write_line(format_args!("vhost-device-coax: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    fail_stop::end_process_on_panic();
     start_log(args.verbose);
     // First of all that opens descriptors, so that the number cannot name one of ours.
     let adopted = args.fd.map(adopt).transpose()?;
+    leave_guest_memory_out_of_core_dumps();
     // Signals are caught before the socket exists, so that none leaves it behind.
     let (stop, raise) = UnixStream::pair().context("Cannot make a socket pair")?;
     for signal in [libc::SIGTERM, libc::SIGINT] {
@@ -42,12 +46,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
         signal_hook::low_level::pipe::register(signal, raise)
             .with_context(|| format!("Cannot catch signal {signal}"))?;
     }
-    let listener = match (adopted, &args.socket_path) {
-        (Some(listener), _) => listener,
-        (None, Some(path)) => server::listen(path)?,
-        (None, None) => bail!("Neither a path nor a descriptor to listen on"),
+    let socket = match (adopted, &args.socket_path) {
+        (Some(socket), _) => socket,
+        (None, Some(path)) => Socket::listen(path)?,
+        (None, None) => bail!("Neither a path nor a descriptor to serve"),
     };
-    Ok(server::serve(args.config(), listener, stop)?)
+    Ok(server::serve(args.config(), socket, stop)?)
 }
 
 fn start_log(verbose: u8) {
@@ -57,6 +61,7 @@ fn start_log(verbose: u8) {
         _ => LevelFilter::Trace,
     };
     env_logger::Builder::new()
+        .target(Target::Pipe(Box::new(ErrorOutput)))
         .filter_level(level)
         // It logs guest mistakes without a limit; ours are reported by the device.
         .filter_module("virtio_queue", LevelFilter::Off)
@@ -66,40 +71,38 @@ fn start_log(verbose: u8) {
         .init();
 }
 
-/// Takes over a listening socket of the parent.
-fn adopt(fd: RawFd) -> anyhow::Result<Listener> {
+/// Takes over a socket of the parent.
+fn adopt(fd: RawFd) -> anyhow::Result<Socket> {
     // Standard input may be a socket, as from a service manager; the others are written to.
     ensure!(
         fd >= 0 && fd != libc::STDOUT_FILENO && fd != libc::STDERR_FILENO,
         "Descriptor {fd} is an output stream"
     );
-    let mut listening: libc::c_int = 0;
-    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY:
-    // - `listening` is a writable integer of `size` bytes, and `size` a writable length; both
-    //   outlive the call.
     // - Any descriptor number may be asked about; a bad one is an error.
-    let result = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ACCEPTCONN,
-            std::ptr::from_mut(&mut listening).cast(),
-            &mut size,
-        )
-    };
-    if result != 0 {
+    let result = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if result < 0 {
         let error = std::io::Error::last_os_error();
         return Err(error).with_context(|| format!("Cannot use descriptor {fd}"));
     }
-    ensure!(listening != 0, "Descriptor {fd} is no listening socket");
     // SAFETY:
-    // - The descriptor is open: `getsockopt` accepted it.
+    // - The descriptor is open: `fcntl` accepted it.
     // - Nothing else in the process owns it: the parent passed it for this purpose, and the
-    //   program has opened no socket yet.
-    let socket = unsafe { UnixListener::from_raw_fd(fd) };
-    socket
-        .local_addr()
-        .with_context(|| format!("Descriptor {fd} is no Unix domain socket"))?;
-    Ok(Listener::from(socket))
+    //   program has opened no descriptor that it keeps yet.
+    let fd_owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    Socket::adopt(fd_owned).with_context(|| format!("Cannot use descriptor {fd}"))
+}
+
+/// A core dump of this process is for finding its own defects; what it shares is the guest's.
+fn leave_guest_memory_out_of_core_dumps() {
+    /// Shared memory of each kind in core(5): anonymous, of files, of huge pages, and DAX.
+    const SHARED: u32 = 1 << 1 | 1 << 3 | 1 << 6 | 1 << 8;
+    const FILTER: &str = "/proc/self/coredump_filter";
+    let filtered = std::fs::read_to_string(FILTER).and_then(|text| {
+        let filter = u32::from_str_radix(text.trim(), 16).map_err(std::io::Error::other)?;
+        std::fs::write(FILTER, format!("{:#x}", filter & !SHARED))
+    });
+    if let Err(error) = filtered {
+        log::warn!("a core dump would hold the guest's memory: {FILTER}: {error}");
+    }
 }

@@ -1,53 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Life of the program: one listening socket, one front end, an orderly end.
+//! Life of the program: one socket, one front end, an orderly end.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
+use rustix::event::PollFlags;
 use thiserror::Error;
-use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::backend::Backend;
 use crate::device::{Config, Device};
+use crate::fail_stop;
+use crate::relay::{self, End, Stop};
+use crate::socket::Socket;
+use crate::sync::{lock, wait_until};
+use crate::transport::vhost_user::Backend;
+
+/// Longest time that the device's threads may take to end: they look after every step.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the server could not start or go on.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The path of the socket is something else.
-    #[error("{0} exists and is no socket")]
-    NotASocket(PathBuf),
-    /// The path of the socket belongs to a program that runs.
-    #[error("{0} is in use by another program")]
-    InUse(PathBuf),
-    /// The path of the socket cannot be looked at.
-    #[error("Cannot look at {path}")]
-    Inspect {
-        /// Path.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The socket cannot be made.
-    #[error("Cannot listen on {path}")]
-    Listen {
-        /// Path.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: VhostUserError,
-    },
     /// An event descriptor cannot be set up.
     #[error("Cannot set up events")]
     Events(#[source] io::Error),
+    /// The connection to the front end failed.
+    #[error("Cannot serve the front end")]
+    Connection(#[from] io::Error),
     /// The vhost-user protocol failed. The daemon's error is kept as text: it is no
     /// [`std::error::Error`].
     #[error("vhost-user failed: {0}")]
@@ -60,98 +44,99 @@ impl From<DaemonError> for Error {
     }
 }
 
-/// Makes the listening socket. A socket that nobody listens on any more is replaced; anything
-/// else at the path is left alone.
-pub fn listen(path: &Path) -> Result<Listener, Error> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(Error::NotASocket(path.to_owned()));
-        }
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(Error::InUse(path.to_owned())),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => {
-            return Err(Error::Inspect {
-                path: path.to_owned(),
-                source,
-            });
-        }
-    }
-    Listener::new(path, true).map_err(|source| Error::Listen {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Serves the first front end that connects, until it disconnects or `stop` has a byte to
-/// read. Ends without error in both cases, and before a front end has come as well.
-pub fn serve(config: Config, mut listener: Listener, stop: UnixStream) -> Result<(), Error> {
+/// Serves one front end until it disconnects or `stop` has a byte to read. Ends without error
+/// in both cases, and before a front end has come as well. Others that connect are refused.
+///
+/// When the front end sees the end of its connection, the device accesses memory no more.
+pub fn serve(config: Config, socket: Socket, stop: UnixStream) -> Result<(), Error> {
     let device = Arc::new(Device::new(config).map_err(Error::Events)?);
     let backend = Arc::new(Backend::new(Arc::clone(&device)));
     let mut daemon = VhostUserDaemon::new(
         "coax-vhost-user".into(),
         Arc::clone(&backend),
-        device.memory.clone(),
+        device.machine.outside.memory.clone(),
     )?;
     backend
         .register_wakers(&daemon.get_epoll_handlers())
         .map_err(Error::Events)?;
-
-    log::info!("listening for a front end");
-    if !front_end_came(&listener, &stop).map_err(Error::Events)? {
-        return Ok(());
-    }
-    daemon.start(&mut listener)?;
-    log::info!("front end connected");
-    if let Some(handle) = daemon.shutdown_handle() {
-        thread::spawn(move || {
-            // An end of file means that nobody can stop the server this way any more.
-            if matches!((&stop).read(&mut [0]), Ok(1)) {
-                handle.shutdown();
-            }
-        });
-    }
-    let result = daemon.wait();
-    // 1. All commands end while the engines still run. 2. The engines leave their loops.
-    // 3. Dropping the daemon ends the threads. 4. Dropping the listener removes the socket.
-    device.reset();
-    device.shut_down();
+    let mut stop = Stop::new(stop);
+    let (listener, front_end, _place) = match socket {
+        Socket::Connected(front_end) => (None, Some(front_end), None),
+        Socket::Listening { listener, place } => {
+            log::info!("listening for a front end");
+            let front_end = wait_for_front_end(&listener, &mut stop)?;
+            (Some(listener), front_end, place)
+        }
+    };
+    let result = match &front_end {
+        Some(front_end) => converse(&mut daemon, front_end, listener.as_ref(), &mut stop),
+        None => Ok(()),
+    };
+    // 1. No message of the front end arrives any more: the daemon's connection has ended.
+    // 2. Engines and queues stop at their next step, and those who wait for an engine go on.
+    // 3. Dropping the daemon ends the threads. 4. The front end sees the end. 5. The socket is
+    // removed. If one of these hangs the process ends, and with it all of them.
+    let ended = limit_the_end();
+    backend.quiesce();
     drop(daemon);
     log::info!(
         "invalidations answered: {}",
-        device.stats.invalidation_times
+        device.machine.outside.stats.invalidation_times
     );
-    match result {
-        Ok(()) => Ok(()),
-        Err(DaemonError::HandleRequest(
-            VhostUserError::Disconnected | VhostUserError::PartialMessage,
-        )) => {
-            log::info!("front end disconnected");
-            Ok(())
+    drop(front_end);
+    ended();
+    result
+}
+
+/// Ends the process unless the returned function is called within [`END_LIMIT`].
+fn limit_the_end() -> impl FnOnce() {
+    let ended = Arc::new((Mutex::new(false), Condvar::new()));
+    let seen = Arc::clone(&ended);
+    thread::spawn(move || {
+        let (mutex, condvar) = &*seen;
+        if !wait_until(condvar, mutex, END_LIMIT, |&ended| ended) {
+            fail_stop::end_process(format_args!(
+                "the device's threads do not end within {END_LIMIT:?}"
+            ));
         }
-        Err(error) => Err(error.into()),
+    });
+    move || {
+        *lock(&ended.0) = true;
+        ended.1.notify_all();
     }
 }
 
-/// Waits for a connection; false if asked to stop first.
-fn front_end_came(listener: &Listener, stop: &UnixStream) -> io::Result<bool> {
-    const STOP: u64 = 1;
-    let epoll = Epoll::new()?;
-    for (fd, data) in [(listener.as_raw_fd(), 0), (stop.as_raw_fd(), STOP)] {
-        epoll.ctl(
-            ControlOperation::Add,
-            fd,
-            EpollEvent::new(EventSet::IN, data),
-        )?;
+/// Waits for a connection; none if asked to stop first.
+fn wait_for_front_end(listener: &UnixListener, stop: &mut Stop) -> io::Result<Option<UnixStream>> {
+    match stop.wait([(listener.as_fd(), PollFlags::IN)])? {
+        Some(_) => Ok(Some(listener.accept()?.0)),
+        None => Ok(None),
     }
-    let mut events = [EpollEvent::default(); 2];
-    loop {
-        match epoll.wait(-1, &mut events) {
-            Ok(count) => {
-                return Ok(!events[..count].iter().any(|event| event.data() == STOP));
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+}
+
+/// Has the daemon serve the front end until one of them ends or `stop` says so.
+fn converse(
+    daemon: &mut VhostUserDaemon<Arc<Backend>>,
+    front_end: &UnixStream,
+    listener: Option<&UnixListener>,
+    stop: &mut Stop,
+) -> Result<(), Error> {
+    let inner = relay::connect_daemon(|listener| daemon.start(listener).map_err(Error::from))?;
+    log::info!("front end connected");
+    let end = relay::run(front_end, &inner, listener, stop, |_| {
+        log::warn!("another front end is refused: the device serves one");
+    });
+    drop(inner);
+    let result = daemon.wait();
+    match end? {
+        End::Asked => Ok(()),
+        End::FrontEnd => {
+            log::info!("front end disconnected");
+            Ok(())
         }
+        End::Daemon => match result {
+            Ok(()) => Err(Error::Daemon("the daemon closed its socket".into())),
+            Err(error) => Err(error.into()),
+        },
     }
 }

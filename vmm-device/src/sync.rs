@@ -1,39 +1,103 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Lock helpers that carry on after another thread panicked.
+//! Lock helpers that end the process if another thread panicked while it held the lock.
 //!
-//! A panic in one device thread is a bug of ours, reported when it happens; the other threads
-//! still have to answer the guest, so a poisoned lock is taken as it is.
+//! In the program a panic has ended it already.
 #![forbid(unsafe_code)]
 
-use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::LockResult;
+pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
+
+use crate::fail_stop;
+
+/// Part of a limited wait that is counted as a whole.
+const SLICE: Duration = Duration::from_millis(100);
+/// Longest wait for what takes some milliseconds unless there is a defect.
+const LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+
+fn sound<T>(result: LockResult<T>) -> T {
+    result.unwrap_or_else(|_| {
+        fail_stop::end_process(format_args!("a thread that held a lock panicked"))
+    })
+}
 
 /// Takes a mutex.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    sound(mutex.lock())
 }
 
 /// Takes a lock for reading.
 pub fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
+    sound(lock.read())
 }
 
 /// Takes a lock for writing.
 pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
+    sound(lock.write())
 }
 
-/// Waits until `done` holds, for `timeout` at most; tells whether it holds.
+/// Waits until `done` holds, for `limit` at most; tells whether it holds.
+///
+/// Only time in which the others can run counts: a part of the wait counts once, however long
+/// the process was stopped meanwhile, as by a debugger or a frozen control group.
 pub fn wait_until<T>(
     condvar: &Condvar,
     mutex: &Mutex<T>,
-    timeout: Duration,
+    limit: Duration,
     mut done: impl FnMut(&T) -> bool,
 ) -> bool {
-    let (guard, _) = condvar
-        .wait_timeout_while(lock(mutex), timeout, |state| !done(state))
-        .unwrap_or_else(PoisonError::into_inner);
-    done(&guard)
+    let mut guard = lock(mutex);
+    let mut left = limit;
+    while !done(&guard) {
+        if left.is_zero() {
+            return false;
+        }
+        let slice = left.min(SLICE);
+        (guard, _) = sound(condvar.wait_timeout_while(guard, slice, |state| !done(state)));
+        left -= slice;
+    }
+    true
+}
+
+/// Waits until `done` holds, for `what` to have happened. If it does not, nobody can be told that it
+/// has, and the process ends.
+pub fn wait_for<T>(condvar: &Condvar, mutex: &Mutex<T>, what: &str, done: impl FnMut(&T) -> bool) {
+    if !wait_until(condvar, mutex, LIMIT, done) {
+        fail_stop::end_process(format_args!("{what}: not within {LIMIT:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::fail_stop::tests::said_at_the_end;
+
+    #[test]
+    fn what_does_not_happen_ends_the_process() {
+        let said = said_at_the_end("sync::tests::what_does_not_happen_ends_the_process", || {
+            wait_for(&Condvar::new(), &Mutex::new(()), "the end", |()| false)
+        });
+        assert!(said.contains("the end: not within 1s"), "{said}");
+    }
+
+    #[test]
+    fn time_in_which_the_process_is_stopped_counts_once() {
+        let (mutex, condvar) = (Mutex::new(0), Condvar::new());
+        let limit = 4 * SLICE;
+        let mut looks = 0;
+        let held = wait_until(&condvar, &mutex, limit, |_| {
+            looks += 1;
+            // The second look stands for a stop of many times the limit.
+            let begin = Instant::now();
+            while looks == 2 && begin.elapsed() < 2 * limit {
+                std::hint::spin_loop();
+            }
+            looks >= 5
+        });
+        assert!(held);
+        assert!(!wait_until(&condvar, &mutex, SLICE, |_| false));
+    }
 }

@@ -107,7 +107,8 @@ pub struct Submit {
     pub id: u64,
 }
 
-/// Collect a command. `EINTR` leaves it in place; `ETIMEDOUT` too; `EINVAL`: no such command,
+/// Collect a command. `EINTR` leaves it in place (a wait without limit is begun anew where the signal's
+/// action has `SA_RESTART`); `ETIMEDOUT` too; `EINVAL`: no such command,
 /// or another thread collects it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -153,7 +154,7 @@ pub struct Migrate {
     /// `MIGRATE_TO_*`.
     pub direction: u32,
     /// Process whose memory is meant, 0 for the caller's own. Another's needs
-    /// `CAP_SYS_ADMIN`, which its own policies and advice do not bind.
+    /// `CAP_SYS_ADMIN` and `CAP_SYS_PTRACE` (`EACCES`), and its own policies and advice do not bind that.
     pub pid: u32,
     /// Out: pages moved.
     pub moved: u64,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `coaxctl`: look at and steer the coax accelerator from inside the guest.
-#![forbid(unsafe_code)]
 
 mod args;
 mod contexts;
 mod maps;
 mod pagemap;
+mod procmap;
 mod range;
 mod report;
 mod sha256;

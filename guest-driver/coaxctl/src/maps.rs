@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `/proc/PID/maps`.
+//! What a process has mapped.
 #![forbid(unsafe_code)]
+
+use std::fs::File;
 
 use anyhow::{Context as _, Result};
 use coax::PageRange;
 
-/// One line of `/proc/PID/maps`.
+use crate::procmap::{self, Found};
+
+/// One mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Where it lies.
@@ -30,12 +34,6 @@ impl Mapping {
         self.rights.contains('w') && self.rights.ends_with('p')
     }
 
-    /// Whether it belongs to the kernel: `[vsyscall]` is listed for every process, but it is
-    /// no part of the process's page tables.
-    fn is_foreign(&self) -> bool {
-        self.name == "[vsyscall]"
-    }
-
     /// A mapping for tests of other files.
     #[cfg(test)]
     pub fn for_test(start: u64, end: u64, name: &str) -> Self {
@@ -51,74 +49,93 @@ impl Mapping {
 /// The mappings of a process, in the order of their addresses.
 pub fn read(pid: u32) -> Result<Vec<Mapping>> {
     let path = format!("/proc/{pid}/maps");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("Cannot read {path}"))?;
-    parse(&text).with_context(|| format!("Cannot understand {path}"))
-}
-
-fn parse(text: &str) -> Result<Vec<Mapping>> {
+    let file = File::open(&path).with_context(|| format!("Cannot open {path}"))?;
     let mut mappings = Vec::new();
-    for line in text.lines() {
-        let mapping = parse_line(line).with_context(|| format!("Malformed line {line:?}"))?;
-        if !mapping.is_foreign() {
-            mappings.push(mapping);
-        }
+    let mut from = 0;
+    while let Some(found) =
+        procmap::next(&file, from).with_context(|| format!("Cannot query {path}"))?
+    {
+        from = found.end;
+        mappings.push(Mapping::from(found));
     }
     Ok(mappings)
 }
 
-/// `START-END RIGHTS OFFSET MAJOR:MINOR INODE NAME`, where the name may contain blanks.
-fn parse_line(line: &str) -> Option<Mapping> {
-    let (addresses, rest) = line.split_once(' ')?;
-    let (start, end) = addresses.split_once('-')?;
-    let start = u64::from_str_radix(start, 16).ok()?;
-    let length = u64::from_str_radix(end, 16).ok()?.checked_sub(start)?;
-    let mut fields = rest.splitn(5, ' ');
-    let rights = fields.next()?.to_owned();
-    let name = fields.nth(3).unwrap_or_default().trim_start().to_owned();
-    Some(Mapping {
-        range: PageRange::new(start, length),
-        rights,
-        name,
-    })
+impl From<Found> for Mapping {
+    fn from(found: Found) -> Self {
+        let letters = [
+            (procmap::READABLE, 'r', '-'),
+            (procmap::WRITABLE, 'w', '-'),
+            (procmap::EXECUTABLE, 'x', '-'),
+            (procmap::SHARED, 's', 'p'),
+        ];
+        let letter = |(flag, set, not_set)| {
+            if found.flags & flag != 0 {
+                set
+            } else {
+                not_set
+            }
+        };
+        Mapping {
+            range: PageRange::new(found.start, found.end - found.start),
+            rights: letters.map(letter).iter().collect(),
+            name: found.name,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = "\
-55d0c2a00000-55d0c2a21000 rw-p 00000000 00:00 0                          [heap]
-7f5c00000000-7f5c00200000 rw-p 00000000 00:00 0
-7f5c10000000-7f5c10001000 r--s 00000000 08:01 131                        /tmp/a file
-ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
-";
+    fn found(flags: u64, name: &str) -> Mapping {
+        Mapping::from(Found {
+            start: 0x7f5c_1000_0000,
+            end: 0x7f5c_1000_2000,
+            flags,
+            name: name.to_owned(),
+        })
+    }
 
     #[test]
-    fn lines_give_range_rights_and_name() {
-        let mappings = parse(TEXT).expect("well-formed");
-        assert_eq!(mappings.len(), 3);
-        assert_eq!(mappings[0].range, PageRange::new(0x55d0_c2a0_0000, 0x21000));
-        assert_eq!(mappings[0].name, "[heap]");
-        assert!(mappings[0].is_private_and_writable());
-        assert!(!mappings[2].is_private_and_writable());
-        assert_eq!(mappings[1].name, "");
-        assert_eq!(mappings[2].rights, "r--s");
-        assert_eq!(mappings[2].name, "/tmp/a file");
+    fn a_mapping_has_range_rights_and_name() {
+        let mapping = found(procmap::READABLE | procmap::WRITABLE, "");
+        assert_eq!(mapping.range, PageRange::new(0x7f5c_1000_0000, 0x2000));
+        assert_eq!(mapping.rights, "rw-p");
+        assert!(mapping.is_private_and_writable());
+        let mapping = found(procmap::EXECUTABLE | procmap::SHARED, "/tmp/a file");
+        assert_eq!(mapping.rights, "--xs");
+        assert!(!mapping.is_private_and_writable());
     }
 
     #[test]
     fn names_match_whole_or_by_last_part() {
-        let mappings = parse(TEXT).expect("well-formed");
-        assert!(mappings[0].is_named("[heap]"));
-        assert!(mappings[1].is_named("[anon]"));
-        assert!(mappings[2].is_named("a file"));
-        assert!(mappings[2].is_named("/tmp/a file"));
-        assert!(!mappings[2].is_named("file"));
+        assert!(found(0, "[heap]").is_named("[heap]"));
+        assert!(found(0, "").is_named("[anon]"));
+        let file = found(0, "/tmp/a file");
+        assert!(file.is_named("a file") && file.is_named("/tmp/a file"));
+        assert!(!file.is_named("file"));
     }
 
     #[test]
-    fn own_mappings_can_be_read() {
-        let mappings = read(std::process::id()).expect("/proc is mounted");
-        assert!(mappings.iter().any(|mapping| mapping.name == "[stack]"));
+    fn own_mappings_are_those_of_the_text() -> Result<()> {
+        let mappings = match read(std::process::id()) {
+            // Before Linux 6.11.
+            Err(error)
+                if error
+                    .downcast_ref::<std::io::Error>()
+                    .and_then(std::io::Error::raw_os_error)
+                    == Some(libc::ENOTTY) =>
+            {
+                return Ok(());
+            }
+            other => other?,
+        };
+        let text = std::fs::read_to_string("/proc/self/maps")?;
+        let stack = mappings.iter().find(|mapping| mapping.name == "[stack]");
+        let line = text.lines().find(|line| line.ends_with("[stack]"));
+        let (stack, line) = (stack.context("A stack")?, line.context("Its line")?);
+        assert!(line.contains(&stack.rights), "{line}: {stack:?}");
+        Ok(())
     }
 }

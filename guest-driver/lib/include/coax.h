@@ -156,7 +156,7 @@ struct coax_ioc_migrate {
 	uint64_t addr;	    /* page-aligned */
 	uint64_t len;	    /* a multiple of the page size */
 	uint32_t direction; /* COAX_MIGRATE_* */
-	uint32_t pid;	    /* 0: own memory; another's needs CAP_SYS_ADMIN */
+	uint32_t pid;	    /* 0: own memory; another's needs CAP_SYS_ADMIN and CAP_SYS_PTRACE */
 	uint64_t moved;	    /* (out) pages moved */
 	uint64_t already;   /* (out) pages that were there before */
 	uint64_t left;	    /* (out) pages that stayed */

@@ -226,6 +226,12 @@ impl<'a> Migration<'a> {
         }
     }
 
+    /// Whether a large source with small destinations is split: the kernel does so by way of its mapping only
+    /// (`__migrate_device_pages()`).
+    pub(crate) fn splits(&self) -> bool {
+        matches!(self.how, How::Range(_))
+    }
+
     /// The folio set for page `i`.
     fn destination(&self, i: usize) -> Option<(PagePtr, u32)> {
         let dst = *self.arrays.dst.get(i)?;

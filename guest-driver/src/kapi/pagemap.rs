@@ -234,12 +234,6 @@ impl<T: PagemapOps> Pagemap<T> {
         self.kind != Kind::Coherent
     }
 
-    /// Whether the kernel reclaims the pages as it does those of system memory, and so has to know of
-    /// a device's writes to them.
-    pub(crate) fn is_reclaimed(&self) -> bool {
-        self.kind == Kind::Node
-    }
-
     /// Number of pages.
     pub(crate) fn pages(&self) -> usize {
         (self.memory.len() / 4096) as usize
@@ -339,6 +333,8 @@ impl<T: PagemapOps> Pagemap<T> {
         let pfn = unsafe { sys::coax_folio_pfn(folio) } as u64;
         // SAFETY: As above.
         let count = unsafe { sys::coax_folio_nr_pages(folio) } as usize;
+        // SAFETY: As above; nobody refers to the folio any more.
+        unsafe { sys::coax_device_folio_freed(folio) };
         this.data.folio_free((pfn - this.first_pfn) as usize, count);
     }
 

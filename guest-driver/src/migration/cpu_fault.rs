@@ -70,8 +70,7 @@ fn bring_back(
         let folio = LockedFolio::alloc(vma, start + i * PAGE_SIZE, order);
         fault_page_missing |= folio.is_none() && i == at_fault && order == 0;
         folio
-    })
-    .map_err(|_| FaultError::Lost)?;
+    });
     let moved = window.put_in_place(memory);
     if moved > 0 {
         memory.data().link.stats.to_system_fault.add(moved);

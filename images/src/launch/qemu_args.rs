@@ -27,6 +27,9 @@ const TCG_TREE_KERNEL_ARGS: &str = "init_on_alloc=1";
 /// What it is told when device memory is a memory node: the driver adds that memory, and the kernel
 /// is to online it for what can be moved away again.
 const NUMA_KERNEL_ARGS: &str = "memhp_default_state=online_movable";
+/// What it is told when there is one virtual CPU: it leaves `lock` out of its own operations
+/// otherwise, those on programs' memory included, which the device uses as well.
+const ONE_CPU_KERNEL_ARGS: &str = "noreplace-smp";
 /// Bus numbers between the host bridges of devices with a node of their own: each takes two, its own
 /// and that behind the port.
 const BUSES_PER_BRIDGE: usize = 8;
@@ -61,8 +64,8 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         Mode::Private | Mode::Coherent => args.add(&["-machine", "q35,memory-backend=mem"]),
         Mode::Numa => {
             args.add(&["-machine", "q35"]);
-            let cpus = config.cpus.saturating_sub(1);
-            let node = format!("node,nodeid=0,cpus=0-{cpus},memdev=mem");
+            let last = possible_cpus(config, accel) - 1;
+            let node = format!("node,nodeid=0,cpus=0-{last},memdev=mem");
             args.add(&["-numa", &node]);
         }
     }
@@ -71,12 +74,9 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         // Five-level page tables lengthen every walk and bring nothing here.
         Accel::Tcg => args.add(&["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]),
     }
-    args.add(&[
-        "-smp",
-        &config.cpus.to_string(),
-        "-m",
-        &config.memory.to_string(),
-    ]);
+    let possible = possible_cpus(config, accel);
+    args.add(&["-smp", &format!("{},maxcpus={possible}", config.cpus)]);
+    args.add(&["-m", &config.memory.to_string()]);
     // The back end maps the guest's memory, so it must be shared.
     let memory = format!(
         "memory-backend-memfd,id=mem,size={},share=on",
@@ -93,6 +93,7 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         .chain((accel == Accel::Tcg).then_some(TCG_KERNEL_ARGS))
         .chain((accel == Accel::Tcg && paths.tree.is_some()).then_some(TCG_TREE_KERNEL_ARGS))
         .chain((config.mode == Mode::Numa).then_some(NUMA_KERNEL_ARGS))
+        .chain((config.cpus == 1).then_some(ONE_CPU_KERNEL_ARGS))
         .chain(images.variant.kernel_args())
         .chain(config.kernel_args.iter().map(String::as_str))
         .collect();
@@ -124,6 +125,15 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         args.accelerator(config, number, socket);
     }
     args.0
+}
+
+/// Virtual CPUs that there may be. TCG translates atomic operations to such as are only for a machine
+/// with more than one possible CPU, and the device works on the same memory from another process.
+fn possible_cpus(config: &VmConfig, accel: Accel) -> u32 {
+    match accel {
+        Accel::Kvm => config.cpus,
+        Accel::Tcg => config.cpus.max(2),
+    }
 }
 
 /// A command line under construction.
@@ -251,6 +261,7 @@ fn shell_word(word: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Variant;
 
     #[test]
     fn shell_line_quotes_what_a_shell_would_take_apart() {
@@ -259,6 +270,50 @@ mod tests {
             shell_line(Path::new("/bin/qemu"), &args),
             r"/bin/qemu -append 'a=1 b='\''2'\''' ''"
         );
+    }
+
+    fn line(config: &VmConfig, accel: Accel) -> String {
+        let images = Images {
+            kernel: "kernel".into(),
+            kernel_version: String::new(),
+            variant: Variant::Base,
+            qemu: "qemu".into(),
+            qemu_version: String::new(),
+            firmware: Vec::new(),
+            initramfs: "initramfs".into(),
+            device: "device".into(),
+            engine_bench: "bench".into(),
+            build_seconds: 0.0,
+        };
+        let path = Path::new("/run/x");
+        let sockets = Sockets {
+            devices: vec![path],
+            tree: None,
+            job: path,
+            monitor: path,
+            initramfs: path,
+        };
+        shell_line(Path::new("qemu"), &qemu(&images, config, accel, &sockets))
+    }
+
+    #[test]
+    fn one_cpu_is_not_the_only_possible_one_where_tcg_would_leave_atomics_out() {
+        let config = VmConfig {
+            cpus: 1,
+            mode: Mode::Numa,
+            ..VmConfig::default()
+        };
+        let tcg = line(&config, Accel::Tcg);
+        for text in [
+            "-smp 1,maxcpus=2 ",
+            "cpus=0-1,",
+            " noreplace-smp",
+            "thread=multi",
+        ] {
+            assert!(tcg.contains(text), "no {text} in {tcg}");
+        }
+        let kvm = line(&config, Accel::Kvm);
+        assert!(kvm.contains("-smp 1,maxcpus=1 "), "{kvm}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use coax_abi::wire::{COPY_ZERO, MAX_COPY_ENTRIES, MAX_RANGE_PAGES, PAGE_SIZE};
 use libfuzzer_sys::fuzz_target;
-use vhost_device_coax::atc::Translation;
+use vhost_device_coax::mmu::atc::Translation;
 use vhost_device_coax::command::Request;
 use vhost_device_coax::message::{copy_entries, copy_range, Control, Translations};
 
@@ -47,9 +47,7 @@ fn copy(bytes: &[u8]) {
 fn translation(bytes: &[u8]) {
     match Translations::decode(bytes) {
         Ok(
-            Translations::Completion { entries, .. }
-            | Translations::GroupPart { entries, .. }
-            | Translations::GroupResponse { entries, .. },
+            Translations::Answer { entries, .. } | Translations::Ahead { entries, .. },
         ) => entries.iter().for_each(sound),
         Ok(Translations::Invalidate { vpn, .. }) => assert!(vpn <= u64::MAX / PAGE_SIZE),
         Err(_) => {}

@@ -9,7 +9,7 @@ use coax_abi::wire::PAGE_SIZE;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use vhost_device_coax::access::Access;
-use vhost_device_coax::atc::{Atc, Page, Translation};
+use vhost_device_coax::mmu::atc::{Atc, Page, Translation};
 
 /// Pages in which the runs begin: a few leaves, so that runs meet.
 const PAGES: u64 = 2048;

@@ -10,7 +10,7 @@ use coax::{Access, Command, Error, Policy, Status};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
 use crate::case;
-use crate::case::{CaseResult, Subject};
+use crate::case::{CaseResult, Mode, Subject, Vm};
 use crate::guest::device::{faulted, Device, Outcome};
 use crate::guest::memory::{Mapping, HUGE, PAGE, READ_ONLY, READ_WRITE};
 use crate::guest::process::{fork, line};
@@ -43,6 +43,12 @@ pub const SUBJECT: Subject = Subject {
             nothing_is_lost_in_a_file,
             "CPU and device add to a word that two mappings of a memfd show"
         ),
+        case!(
+            nothing_is_lost_with_one_processor,
+            "the only CPU and the device add to a word that both use in place"
+        )
+        .modes(&[Mode::Coherent])
+        .in_vm(Vm::OneCpu),
         case!(
             nothing_is_lost_on_the_stack,
             "CPU and device add to a local variable"
@@ -124,10 +130,14 @@ fn nothing_is_lost(
 
 /// Adds by the device to the word of a mapping, many times over.
 fn add_by_device(device: &Device, memory: &Mapping) -> Result<u64> {
-    let command = Command::fetch_add(memory.at(AT), 8, DEVICE_ONE, ADDITIONS, 0);
+    add_so_often(device, memory, ADDITIONS)
+}
+
+fn add_so_often(device: &Device, memory: &Mapping, additions: u64) -> Result<u64> {
+    let command = Command::fetch_add(memory.at(AT), 8, DEVICE_ONE, additions, 0);
     let done = device.run(command).context("FetchAdd")?;
-    ensure!(done.word(1) == ADDITIONS, "{done:?}");
-    Ok(ADDITIONS)
+    ensure!(done.word(1) == additions, "{done:?}");
+    Ok(additions)
 }
 
 /// The device and the CPU add to the word of a mapping.
@@ -214,6 +224,16 @@ fn nothing_is_lost_in_a_file() -> CaseResult {
     // The device by one mapping, the CPU by the other.
     let by_device = || add_by_device(&device, &one);
     nothing_is_lost(by_device, || other.add(AT, 1), || one.load(AT))
+}
+
+fn nothing_is_lost_with_one_processor() -> CaseResult {
+    let cpus = std::thread::available_parallelism().context("CPUs")?;
+    ensure!(cpus.get() == 1, "{cpus} CPUs");
+    let device = Device::open()?;
+    let memory = Mapping::shared(LEN)?;
+    // Many: the only CPU adds meanwhile only when nothing else is to be done.
+    let by_device = || add_so_often(&device, &memory, 1 << 20);
+    nothing_is_lost(by_device, || memory.add(AT, 1), || memory.load(AT))
 }
 
 fn nothing_is_lost_on_the_stack() -> CaseResult {

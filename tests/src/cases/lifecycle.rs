@@ -56,6 +56,11 @@ pub const SUBJECT: Subject = Subject {
         )
         .in_vm(Vm::Lifecycle),
         case!(
+            what_the_device_writes_to_lazily_freed_pages_is_kept,
+            "MADV_FREE, a device write to memory of a device not used before, and reclaim"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
             unbinding_under_commands_gives_enodev,
             "the device goes away under use"
         )
@@ -68,6 +73,11 @@ pub const SUBJECT: Subject = Subject {
         case!(
             removing_the_pci_function_brings_pages_back,
             "pages on the device, files open, a command under way; then found again"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
+            a_reset_of_the_pci_function_brings_pages_back,
+            "the function's `reset` in sysfs; pages on the device, files open, a command under way"
         )
         .in_vm(Vm::Lifecycle),
         case!(
@@ -180,6 +190,33 @@ fn a_closed_context_leaves_nothing_to_unload() -> CaseResult {
     works()
 }
 
+fn what_the_device_writes_to_lazily_freed_pages_is_kept() -> CaseResult {
+    const LEN: usize = 512 * PAGE;
+    const PATTERN: u64 = 0x2222_3333_4444_5555;
+    let mode = module::mode()?;
+    // A page of device memory keeps for ever what the pages that were there before left in its flags.
+    module::unload().context("delete_module")?;
+    module::load(mode)?;
+    let device = Device::open_moving()?;
+    let memory = Mapping::small_pages(LEN)?;
+    memory.fill(0..LEN, 0x11);
+    memory
+        .advise(0..LEN, libc::MADV_FREE)
+        .context("MADV_FREE")?;
+    device.fill(&memory, 0..LEN, PATTERN)?;
+    if mode != Mode::Numa {
+        device.evict(range_of(&memory))?;
+    }
+    memory
+        .advise(0..LEN, libc::MADV_PAGEOUT)
+        .context("MADV_PAGEOUT")?;
+    same(
+        "memory",
+        &memory.to_vec(),
+        &PATTERN.to_le_bytes().repeat(LEN / 8),
+    )
+}
+
 fn unbinding_under_commands_gives_enodev() -> CaseResult {
     let name = module::bound_device()?;
     let mut running = Vec::new();
@@ -249,6 +286,14 @@ fn pages_come_back(
 fn removing_the_pci_function_brings_pages_back() -> CaseResult {
     let name = module::bound_device()?;
     pages_come_back(|| module::remove_function(&name), module::find_functions)
+}
+
+fn a_reset_of_the_pci_function_brings_pages_back() -> CaseResult {
+    let name = module::bound_device()?;
+    pages_come_back(
+        || module::reset_function(&name),
+        || wait::until("The device being back", || Ok(module::has_device())),
+    )
 }
 
 fn an_unplugged_device_gives_its_pages_back() -> CaseResult {

@@ -2,23 +2,21 @@
 //! Pages of files and shared memory on the device's node: they move there, which only ordinary
 //! memory can, and everyone who uses the file sees the same bytes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command as Program;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{ensure, Context as _, Result};
 use coax::Command;
-use nix::mount::{mount, umount, MsFlags};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::signal::Signal;
 
 use crate::case;
-use crate::case::{CaseResult, Mode, Skip, Subject};
+use crate::case::{CaseResult, Mode, Subject};
 use crate::guest::device::{faulted, range_of, Device};
+use crate::guest::disk::Disk;
 use crate::guest::memory::{Mapping, PAGE, READ_WRITE};
 use crate::guest::node::{self, MOVE, MOVE_ALL, SYSTEM};
 use crate::guest::pattern::{self, same};
@@ -197,75 +195,6 @@ fn a_memfd_moves() -> CaseResult {
     same("memory", &memory.to_vec(), &content)?;
     moves(&device, &memory, &content)?;
     coherent_on_the_node(&device, &file, &memory)
-}
-
-/// A file system on a disk of memory, gone with this value.
-struct Disk {
-    mounted: PathBuf,
-    device: PathBuf,
-}
-
-impl Disk {
-    /// An ext4 file system (made as ext2, which that driver takes too) on a loop device.
-    fn new() -> Result<Self> {
-        const IMAGE: &str = "/tmp/coax-disk.img";
-        let image = File::create(IMAGE).context(IMAGE)?;
-        image.set_len(16 << 20)?;
-        let run = |words: &[&str]| -> Result<String> {
-            let program = Program::new("/bin/busybox").args(words).output();
-            let output = program.with_context(|| words.join(" "))?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "{}: {said}", words.join(" "));
-            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        };
-        if !Path::new("/dev/loop0").exists() {
-            return Err(Skip("the kernel has no loop devices".into()).into());
-        }
-        run(&["mke2fs", "-F", IMAGE])?;
-        let device = run(&["losetup", "-f"])?;
-        run(&["losetup", &device, IMAGE])?;
-        fs::remove_file(IMAGE)?;
-        let mounted = PathBuf::from("/tmp/coax-disk");
-        fs::create_dir_all(&mounted)?;
-        let disk = Disk {
-            mounted,
-            device: device.into(),
-        };
-        let (from, none) = (Some(disk.device.as_path()), MsFlags::empty());
-        mount(from, &disk.mounted, Some("ext4"), none, None::<&str>).context("mount")?;
-        Ok(disk)
-    }
-
-    /// A file with this content, and a shared mapping of it that has been read.
-    fn file(&self, content: &[u8]) -> Result<(File, Mapping)> {
-        let path = self.mounted.join("file");
-        let mut options = File::options();
-        let options = options.read(true).write(true).create(true).truncate(true);
-        let mut file = options
-            .open(&path)
-            .with_context(|| path.display().to_string())?;
-        file.write_all(content)?;
-        let memory = Mapping::file_shared(file.as_fd(), content.len(), READ_WRITE)?;
-        same("a fresh file", &memory.to_vec(), content)?;
-        Ok((file, memory))
-    }
-
-    /// What the disk itself holds of the file: the page cache is dropped first.
-    fn reread(&self, file: File, memory: Mapping) -> Result<Vec<u8>> {
-        file.sync_all().context("fsync")?;
-        drop((file, memory));
-        fs::write("/proc/sys/vm/drop_caches", "3").context("drop_caches")?;
-        fs::read(self.mounted.join("file")).context("The file")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // What is left over ends with the VM.
-        let _ = umount(&self.mounted);
-        let detach = ["losetup".as_ref(), "-d".as_ref(), self.device.as_os_str()];
-        let _ = Program::new("/bin/busybox").args(detach).status();
-    }
 }
 
 fn file_pages_move() -> CaseResult {

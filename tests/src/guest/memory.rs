@@ -60,6 +60,12 @@ impl Mapping {
         Self::map(address, len, READ_WRITE, flags, None)
     }
 
+    /// Private anonymous memory for which nothing is set aside, however much it is.
+    pub fn reserved(len: usize) -> Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::map(0, len, READ_WRITE, flags, None)
+    }
+
     /// Anonymous memory shared with children.
     pub fn shared(len: usize) -> Result<Self> {
         Self::map(
@@ -303,6 +309,20 @@ impl Mapping {
         // SAFETY: the range belongs to this mapping, into which there are no references.
         let result = unsafe { libc::munmap(start.cast(), range.len()) };
         check(result).with_context(|| format!("munmap of {range:?}"))
+    }
+
+    /// Locks all pages in memory, as `mlock(2)`.
+    pub fn lock(&self) -> Result<()> {
+        let start = self.pointer(0, self.len);
+        // SAFETY: the range belongs to this mapping; no byte of it changes.
+        check(unsafe { libc::mlock(start.cast(), self.len) }).context("mlock")
+    }
+
+    /// Undoes [`Mapping::lock`].
+    pub fn unlock(&self) -> Result<()> {
+        let start = self.pointer(0, self.len);
+        // SAFETY: the range belongs to this mapping; no byte of it changes.
+        check(unsafe { libc::munlock(start.cast(), self.len) }).context("munlock")
     }
 
     /// Gives the kernel advice about a range.

@@ -96,15 +96,26 @@ pub fn unbind(device: &str) -> Result<()> {
 
 /// Removes the PCI function that the device is, as for its unplugging.
 pub fn remove_function(device: &str) -> Result<()> {
-    let link = PathBuf::from(DRIVER_DIR).join(device);
-    let device = link.canonicalize().with_context(|| format!("{link:?}"))?;
-    let function = device.parent().context("The device has no parent")?;
+    let function = function_of(device)?;
     std::fs::write(function.join("remove"), "1").context("remove")?;
     ensure!(
         !function.exists(),
         "{function:?} is there after its removal"
     );
     Ok(())
+}
+
+/// Has the kernel reset the PCI function of a bound device, by whatever way it finds.
+pub fn reset_function(device: &str) -> Result<()> {
+    std::fs::write(function_of(device)?.join("reset"), "1").context("reset")
+}
+
+/// Folder of a bound device's PCI function.
+fn function_of(device: &str) -> Result<PathBuf> {
+    let link = PathBuf::from(DRIVER_DIR).join(device);
+    let device = link.canonicalize().with_context(|| format!("{link:?}"))?;
+    let function = device.parent().context("The device has no parent")?;
+    Ok(function.to_path_buf())
 }
 
 /// Whether the device's file is there.

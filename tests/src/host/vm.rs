@@ -169,6 +169,8 @@ impl<'a> Output<'a> {
 pub fn action(request: Request) -> Action {
     match request {
         Request::KillDevice => Action::KillDevice,
+        Request::StopDevice => Action::StopDevice,
+        Request::ContinueDevice => Action::ContinueDevice,
         Request::UnplugDevice => Action::UnplugDevice,
         Request::PlugDevice => Action::PlugDevice,
         Request::Stop => Action::Stop(STOP_TIME),
@@ -184,6 +186,7 @@ fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> 
             Mode::Coherent => job::Mode::Coherent,
             Mode::Numa => job::Mode::Numa,
         },
+        cpus: group.vm.cpus(),
         devices: group.vm.devices(),
         device_memory: Bytes::mib(group.vm.device_memory_mib(group.mode)),
         kernel_args: (group.mode == Mode::Numa)

@@ -192,6 +192,9 @@ impl FetchAdd {
                 Err(stop) => return stopped(stop, self.certain(offset), Access::ATOMIC, false),
             }
             self.done += 1;
+            if memory.interrupted() {
+                break;
+            }
         }
         Step::More
     }

@@ -116,6 +116,9 @@ impl Copy {
                     src.copy_to_volatile_slice(dst);
                     self.done += dst.len() as u64;
                     budget -= dst.len() as u64;
+                    if memory.interrupted() {
+                        budget = 0;
+                    }
                 }
                 Err(stop) => return self.stopped(stop),
             }

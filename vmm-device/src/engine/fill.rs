@@ -63,6 +63,9 @@ impl Fill {
                 self.done += n as u64;
                 budget -= n as u64;
             }
+            if memory.interrupted() {
+                budget = 0;
+            }
         }
         Step::Done(STATUS_OK)
     }

@@ -48,6 +48,9 @@ impl Sha256Sum {
             self.state.update(&buffer[..n]);
             self.done += n as u64;
             budget -= n as u64;
+            if memory.interrupted() {
+                budget = 0;
+            }
         }
         Step::Done(STATUS_OK)
     }

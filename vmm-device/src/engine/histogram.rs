@@ -58,6 +58,9 @@ impl Histogram {
             self.count(&buffer[..n]);
             self.read += n as u64;
             budget -= n as u64;
+            if memory.interrupted() {
+                budget = 0;
+            }
         }
         self.write(memory)
     }

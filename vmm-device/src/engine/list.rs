@@ -72,6 +72,9 @@ impl ListSum {
                 }
                 Err(stop) => return stopped(stop, 1, Access::READ, true),
             }
+            if memory.interrupted() {
+                break;
+            }
         }
         Step::More
     }

@@ -43,6 +43,12 @@ pub trait DmaMemory<'m> {
     /// `len` must not be 0, and neither range may wrap around.
     fn pair(&mut self, src: u64, dst: u64, len: u64) -> Result<Pair<'m>, PairStop>;
 
+    /// Whether somebody waits for the step to end: it ends with `Step::More` once something was
+    /// gained. To be asked after each bounded piece of work.
+    fn interrupted(&self) -> bool {
+        false
+    }
+
     /// Reads a little-endian integer, which may cross a page border.
     fn read_u64(&mut self, va: u64) -> Result<u64, Stop> {
         let piece = self.piece(va, 8, Access::READ)?;

@@ -81,6 +81,9 @@ impl TreeSearch {
                 Ok(Visit::Malformed) => return Step::Done(STATUS_BAD_DATA),
                 Err(stop) => return stopped(stop, 1, Access::READ, true),
             }
+            if memory.interrupted() {
+                break;
+            }
         }
         Step::More
     }

@@ -3,8 +3,11 @@
 //!
 //! The device runs in a thread of this process through the same `server` as in the program.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::Shutdown;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
@@ -16,10 +19,11 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_device_coax::device::Config;
 use vhost_device_coax::server;
+use vhost_device_coax::socket::Socket;
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::vring::{Vring, QUEUE_BYTES, SIZE};
 
@@ -40,7 +44,7 @@ const DEVICE_MEMORY_BYTES: usize = 16 << 20;
 pub const CONFIG: Config = Config {
     contexts: 64,
     engines: ENGINES,
-    page_requests: 8,
+    page_requests: 16,
 };
 
 /// A guest.
@@ -48,10 +52,14 @@ pub struct Guest {
     pub mem: GuestMemoryMmap,
     files: Vec<File>,
     pub front_end: Option<Frontend>,
+    /// The front end's connection.
+    pub connection: UnixStream,
     pub queues: Vec<Vring>,
     server: Option<JoinHandle<Result<(), server::Error>>>,
     stop: UnixStream,
     pub directory: tempfile::TempDir,
+    /// Generation of the last opening of each context.
+    generations: HashMap<u32, u32>,
     /// Request buffers that are not in the request queue.
     withheld: usize,
 }
@@ -73,7 +81,7 @@ impl Guest {
     pub fn cold(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let listener = server::listen(&path).unwrap();
+        let listener = Socket::listen(&path).unwrap();
         let (stop, other) = UnixStream::pair().unwrap();
         let server = std::thread::spawn(move || server::serve(config, listener, other));
         let ranges = [(0, RAM), (DEVICE_MEMORY, DEVICE_MEMORY_BYTES)];
@@ -92,16 +100,19 @@ impl Guest {
             },
         ))
         .unwrap();
-        let front_end = Frontend::connect(&path, QUEUES as u64).unwrap();
+        let connection = UnixStream::connect(&path).unwrap();
+        let front_end = Frontend::from_stream(connection.try_clone().unwrap(), QUEUES as u64);
         front_end.set_owner().unwrap();
         Self {
             mem,
             files,
             front_end: Some(front_end),
+            connection,
             queues: Vec::new(),
             server: Some(server),
             stop,
             directory,
+            generations: HashMap::new(),
             withheld: 0,
         }
     }
@@ -113,7 +124,8 @@ impl Guest {
     /// Negotiates and starts all queues, as QEMU does when the driver is ready.
     pub fn start(&mut self) {
         let offered = self.front_end().get_features().unwrap();
-        let wanted = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 30;
+        let wanted =
+            1 << 32 | 1 << 29 | 1 << 28 | 1 << 30 | 1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD;
         assert_eq!(offered & wanted, wanted);
         let protocol = self.front_end().get_protocol_features().unwrap();
         assert!(protocol.contains(VhostUserProtocolFeatures::CONFIG));
@@ -125,19 +137,37 @@ impl Guest {
     }
 
     pub fn send_memory_table(&mut self) {
-        let regions: Vec<_> = self
-            .mem
-            .iter()
-            .zip(&self.files)
-            .map(|(region, file)| VhostUserMemoryRegionInfo {
-                guest_phys_addr: region.start_addr().0,
-                memory_size: region.len(),
-                userspace_addr: user_address(region.start_addr().0),
-                mmap_offset: 0,
-                mmap_handle: file.as_raw_fd(),
-            })
-            .collect();
+        self.send_memory_table_without(0..0);
+    }
+
+    /// Sends a memory table in which a range of guest memory, of whole pages, is missing, and waits
+    /// until it is in use.
+    pub fn send_memory_table_without(&mut self, hole: Range<u64>) {
+        let mut regions = Vec::new();
+        for (region, file) in self.mem.iter().zip(&self.files) {
+            let (start, end) = (region.start_addr().0, region.start_addr().0 + region.len());
+            let hole = hole.start.clamp(start, end)..hole.end.clamp(start, end);
+            for (from, to) in [(start, hole.start), (hole.end, end)] {
+                if from < to {
+                    regions.push(VhostUserMemoryRegionInfo {
+                        guest_phys_addr: from,
+                        memory_size: to - from,
+                        userspace_addr: user_address(from),
+                        mmap_offset: from - start,
+                        mmap_handle: file.as_raw_fd(),
+                    });
+                }
+            }
+        }
         self.front_end().set_mem_table(&regions).unwrap();
+        self.front_end().get_features().unwrap();
+    }
+
+    /// Takes the memory of a queue away, or gives it back.
+    pub fn hide_queue(&mut self, queue: u16, hidden: bool) {
+        let base = self.queues[usize::from(queue)].desc_table();
+        let bytes = if hidden { QUEUE_BYTES } else { 0 };
+        self.send_memory_table_without(base..base + bytes);
     }
 
     /// Makes new queues and starts them.
@@ -151,27 +181,45 @@ impl Guest {
 
     /// Starts the queues where they were stopped.
     pub fn resume_queues(&mut self, bases: &[u16; QUEUES]) {
-        let front_end = self.front_end.as_mut().unwrap();
-        for (n, queue) in self.queues.iter().enumerate() {
-            front_end.set_vring_num(n, SIZE).unwrap();
-            front_end.set_vring_base(n, bases[n]).unwrap();
-            let config = VringConfigData {
-                queue_max_size: SIZE,
-                queue_size: SIZE,
-                flags: 0,
-                desc_table_addr: user_address(queue.desc_table()),
-                used_ring_addr: user_address(queue.used()),
-                avail_ring_addr: user_address(queue.avail()),
-                log_addr: None,
-            };
-            front_end.set_vring_addr(n, &config).unwrap();
-            front_end.set_vring_call(n, &queue.call).unwrap();
-            front_end.set_vring_kick(n, &queue.kick).unwrap();
-            front_end.set_vring_enable(n, true).unwrap();
+        for (n, &base) in bases.iter().enumerate() {
+            self.resume_queue(n, base);
         }
         // None of these messages is answered. When a later one is, they have had their effect: until
         // then an engine finds its queue stopped, and a reset passes over what lies in it.
-        front_end.get_features().unwrap();
+        self.front_end().get_features().unwrap();
+    }
+
+    /// Starts one queue where it was stopped.
+    pub fn resume_queue(&mut self, n: usize, base: u16) {
+        let front_end = self.front_end.as_mut().unwrap();
+        let queue = &self.queues[n];
+        front_end.set_vring_num(n, SIZE).unwrap();
+        front_end.set_vring_base(n, base).unwrap();
+        let config = VringConfigData {
+            queue_max_size: SIZE,
+            queue_size: SIZE,
+            flags: 0,
+            desc_table_addr: user_address(queue.desc_table()),
+            used_ring_addr: user_address(queue.used()),
+            avail_ring_addr: user_address(queue.avail()),
+            log_addr: None,
+        };
+        front_end.set_vring_addr(n, &config).unwrap();
+        front_end.set_vring_call(n, &queue.call).unwrap();
+        front_end.set_vring_kick(n, &queue.kick).unwrap();
+        front_end.set_vring_enable(n, true).unwrap();
+    }
+
+    /// Stops one queue; tells where it stopped.
+    pub fn stop_queue(&mut self, n: usize) -> u16 {
+        self.front_end().get_vring_base(n).unwrap() as u16
+    }
+
+    /// Makes one queue anew, in the same place, and starts it from its beginning.
+    pub fn renew_queue(&mut self, n: usize) {
+        self.queues[n] = Vring::new(self.mem.clone(), n as u64 * QUEUE_BYTES);
+        self.resume_queue(n, 0);
+        self.front_end().get_features().unwrap();
     }
 
     /// Stops all queues, as QEMU does when the VM is paused; tells where they stopped.
@@ -233,7 +281,7 @@ impl Guest {
     pub fn request_keeping_buffer(&mut self) -> DeviceRequest {
         let (_, bytes) = self.expect(QUEUE_REQUEST);
         self.withheld += 1;
-        DeviceRequest::read_from_bytes(&bytes).unwrap()
+        self.check_request(&bytes)
     }
 
     /// A request that is there already.
@@ -241,7 +289,23 @@ impl Guest {
         let (_, bytes) = self.queues[usize::from(QUEUE_REQUEST)].poll()?;
         self.withheld += 1;
         self.offer_request_buffers(1);
-        Some(DeviceRequest::read_from_bytes(&bytes).unwrap())
+        Some(self.check_request(&bytes))
+    }
+
+    /// What holds for every request.
+    fn check_request(&self, bytes: &[u8]) -> DeviceRequest {
+        let request = DeviceRequest::read_from_bytes(bytes).unwrap();
+        assert_eq!(request.kind, REQUEST_PAGE);
+        let (npages, around) = (request.npages.get(), request.around.get());
+        assert!(1 <= npages && npages <= around && around <= MAX_RANGE_PAGES);
+        assert_eq!(request.va.get() % PAGE_SIZE, 0);
+        assert_eq!(request.generation, self.generation(request.context.get()));
+        request
+    }
+
+    /// Generation of the last opening of a context, 0 if it was never opened.
+    pub fn generation(&self, context: u32) -> u32 {
+        self.generations.get(&context).copied().unwrap_or(0)
     }
 
     pub fn control(&mut self, opcode: u32, context: u32, arg0: u64, arg1: u64) -> u32 {
@@ -260,14 +324,28 @@ impl Guest {
         self.start_control(opcode, context, arg0, arg1, room);
         let (_, bytes) = self.expect(QUEUE_CONTROL);
         let (reply, rest) = ControlReply::read_from_prefix(&bytes).unwrap();
+        if opcode == CONTROL_CONTEXT_OPEN && reply.status == STATUS_OK {
+            let generation = reply.value.get();
+            // Generations grow, as this device gives them out.
+            assert!(self.generations.values().all(|&other| other < generation));
+            self.generations.insert(context, generation);
+        } else {
+            assert_eq!(reply.value, 0);
+        }
         (reply.status.get(), rest.to_vec())
     }
 
     /// Sends a control message without waiting for the answer.
     pub fn start_control(&mut self, opcode: u32, context: u32, arg0: u64, arg1: u64, room: usize) {
+        let generation = match opcode {
+            CONTROL_CONTEXT_CLOSE => self.generation(context),
+            _ => 0,
+        };
         let message = ControlRequest {
             opcode: opcode.into(),
             context: context.into(),
+            generation: generation.into(),
+            reserved: 0.into(),
             arg0: arg0.into(),
             arg1: arg1.into(),
         };
@@ -292,6 +370,8 @@ impl Guest {
         let message = Command {
             opcode: opcode.into(),
             context: context.into(),
+            generation: self.generation(context).into(),
+            reserved: 0.into(),
             arg: arg.map(Into::into),
         };
         self.queues[usize::from(QUEUE_COMMAND + engine)]
@@ -314,22 +394,25 @@ impl Guest {
         Some(CommandReply::read_from_bytes(&bytes).unwrap())
     }
 
-    /// Answers a translation request with runs of (va, gpa, pages, access).
+    /// Answers a request for which nothing had to be done, with runs of (va, gpa, pages, access).
     pub fn complete(&mut self, request: &DeviceRequest, runs: &[(u64, u64, u32, u32)]) {
-        assert_eq!(request.kind, REQUEST_TRANSLATION);
         self.translations(MSG_TRANSLATION_COMPLETION, request, 0, runs);
     }
 
-    /// Gives translations for a page request group before it is answered.
-    pub fn part(&mut self, request: &DeviceRequest, runs: &[(u64, u64, u32, u32)]) {
-        assert_eq!(request.kind, REQUEST_PAGE);
-        self.translations(MSG_GROUP_PART, request, 0, runs);
+    /// Answers a request that became a page request.
+    pub fn respond(&mut self, request: &DeviceRequest, code: u32, runs: &[(u64, u64, u32, u32)]) {
+        self.translations(MSG_PAGE_RESPONSE, request, code, runs);
     }
 
-    /// Answers a page request group.
-    pub fn respond(&mut self, request: &DeviceRequest, code: u32, runs: &[(u64, u64, u32, u32)]) {
-        assert_eq!(request.kind, REQUEST_PAGE);
-        self.translations(MSG_GROUP_RESPONSE, request, code, runs);
+    /// Gives translations that no request asked for.
+    pub fn ahead(&mut self, context: u32, generation: u32, runs: &[(u64, u64, u32, u32)]) {
+        let nothing: DeviceRequest = DeviceRequest::new_zeroed();
+        let context = DeviceRequest {
+            context: context.into(),
+            generation: generation.into(),
+            ..nothing
+        };
+        self.translations(MSG_TRANSLATION_AHEAD, &context, 0, runs);
     }
 
     fn translations(
@@ -342,12 +425,12 @@ impl Guest {
         let head = TranslationMessage {
             kind: kind.into(),
             context: request.context,
+            generation: request.generation,
             tag: request.tag,
             code: code.into(),
+            count: (runs.len() as u32).into(),
             va: 0.into(),
             npages: 0.into(),
-            count: (runs.len() as u32).into(),
-            reserved: 0.into(),
         };
         let mut message = head.as_bytes().to_vec();
         for &(va, gpa, npages, access) in runs {
@@ -366,15 +449,19 @@ impl Guest {
 
     /// Invalidates pages and waits for the answer.
     pub fn invalidate(&mut self, context: u32, va: u64, npages: u64) -> u32 {
+        self.invalidate_in(context, self.generation(context), va, npages)
+    }
+
+    pub fn invalidate_in(&mut self, context: u32, generation: u32, va: u64, npages: u64) -> u32 {
         let message = TranslationMessage {
             kind: MSG_INVALIDATE.into(),
             context: context.into(),
+            generation: generation.into(),
             tag: 0.into(),
             code: 0.into(),
+            count: 0.into(),
             va: va.into(),
             npages: npages.into(),
-            count: 0.into(),
-            reserved: 0.into(),
         };
         self.queues[usize::from(QUEUE_TRANSLATION)].add(message.as_bytes(), 8);
         let (_, bytes) = self.expect(QUEUE_TRANSLATION);
@@ -422,20 +509,15 @@ impl Guest {
         translate: &dyn Fn(u64) -> Option<(u64, u32)>,
     ) {
         let va = request.va.get();
-        let wanted = request.flags.get() & (ACCESS_READ | ACCESS_WRITE | ACCESS_ATOMIC);
-        if request.kind == REQUEST_TRANSLATION {
-            let runs: Vec<_> = (0..u64::from(request.npages.get()))
-                .map(|n| va + n * PAGE_SIZE)
-                .filter_map(|va| translate(va).map(|(gpa, access)| (va, gpa, 1, access)))
-                .collect();
-            self.complete(request, &runs);
-        } else {
-            let code = match translate(va) {
-                Some((_, access)) if access & wanted == wanted => RESPONSE_SUCCESS,
-                _ => RESPONSE_INVALID,
-            };
-            self.respond(request, code, &[]);
+        let wanted = request.flags.get();
+        if translate(va).is_none_or(|(_, access)| access & wanted != wanted) {
+            return self.respond(request, RESPONSE_INVALID, &[]);
         }
+        let runs: Vec<_> = (0..u64::from(request.around.get()))
+            .map(|n| va + n * PAGE_SIZE)
+            .filter_map(|va| translate(va).map(|(gpa, access)| (va, gpa, 1, access)))
+            .collect();
+        self.complete(request, &runs);
     }
 
     /// Writes bytes to guest memory.
@@ -452,14 +534,24 @@ impl Guest {
 
     /// Disconnects and returns how the server ended.
     pub fn disconnect(mut self) -> Result<(), server::Error> {
-        drop(self.front_end.take());
+        self.connection.shutdown(Shutdown::Both).unwrap();
+        self.wait_for_server()
+    }
+
+    /// Asks the server to stop, as a signal does.
+    pub fn ask_to_stop(&mut self) {
+        self.stop.write_all(&[0]).unwrap();
+    }
+
+    /// Waits for the server to end and returns how it did.
+    pub fn wait_for_server(&mut self) -> Result<(), server::Error> {
         self.server.take().unwrap().join().unwrap()
     }
 
-    /// Asks the server to stop, as a signal does, and returns how it ended.
+    /// Asks the server to stop and returns how it ended.
     pub fn stop_server(mut self) -> Result<(), server::Error> {
-        self.stop.write_all(&[0]).unwrap();
-        self.server.take().unwrap().join().unwrap()
+        self.ask_to_stop();
+        self.wait_for_server()
     }
 }
 

@@ -5,10 +5,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use coax_abi::wire::*;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost_device_coax::server::{self, Error};
+use vhost_device_coax::server;
+use vhost_device_coax::socket::{Error, Socket};
+use zerocopy::IntoBytes;
 
-use crate::front_end::{linear, Guest, CONFIG, PAGES, VA};
-use crate::vring::SIZE;
+use crate::front_end::{linear, Guest, CONFIG, DEVICE_MEMORY, ENGINES, PAGES, VA};
+use crate::vring::{Vring, SIZE};
 
 /// Brings a device into a state with a parked, an endless and an unread command.
 fn busy() -> Guest {
@@ -77,6 +79,44 @@ fn commands_go_on_after_a_pause() {
 }
 
 #[test]
+fn queues_are_served_after_any_number_of_pauses_with_new_kicks() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // Engines that are always in the middle of something, and a parked command to resume.
+    guest.write(PAGES, &VA.to_le_bytes());
+    guest.submit(0, 0, OP_LIST_SUM, &[VA, 0, 8, u64::MAX]);
+    let request = guest.request();
+    guest.serve(&request, &linear);
+    for _ in 0..200 {
+        guest.submit(0, 0, OP_FILL, &[VA + (1 << 21), 8, 7]);
+        let bases = guest.stop_queues();
+        guest.queues.iter_mut().for_each(Vring::renew_kick);
+        guest.resume_queues(&bases);
+        guest.submit(1, 0, OP_NOP, &[]);
+        assert_eq!(guest.reply(1).status, STATUS_OK);
+        while let Some(request) = guest.poll_request() {
+            guest.serve(&request, &linear);
+        }
+        while guest.poll_reply().is_some() {}
+    }
+    // Every queue is served: control, command, translation and request, copy.
+    guest.open(1);
+    guest.submit(1, 1, OP_FILL, &[VA, 8, 7]);
+    assert_eq!(guest.invalidate(1, VA, 1), STATUS_OK);
+    let header = CopyHeader {
+        count: 0.into(),
+        reserved: 0.into(),
+    };
+    guest.queues[usize::from(QUEUE_COPY)].add(header.as_bytes(), 8);
+    guest.expect(QUEUE_COPY);
+    for engine in 0..ENGINES {
+        let nop = guest.submit(engine, 0, OP_NOP, &[]);
+        while guest.reply_with_head(engine).0 != nop {}
+    }
+    guest.stop_server().unwrap();
+}
+
+#[test]
 fn no_memory_is_written_while_the_vm_is_paused() {
     let mut guest = Guest::new();
     guest.open(0);
@@ -119,7 +159,7 @@ fn disconnection_in_the_middle_of_commands_ends_the_server() {
 fn server_removes_its_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    let listener = server::listen(&path).unwrap();
+    let listener = Socket::listen(&path).unwrap();
     let (stop, other) = UnixStream::pair().unwrap();
     let thread = std::thread::spawn(move || server::serve(CONFIG, listener, other));
     drop(UnixStream::connect(&path).unwrap());
@@ -135,7 +175,7 @@ fn stop_ends_the_server_before_and_after_the_connection() {
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    let listener = server::listen(&path).unwrap();
+    let listener = Socket::listen(&path).unwrap();
     let (mut stop, other) = UnixStream::pair().unwrap();
     std::io::Write::write_all(&mut stop, &[0]).unwrap();
     server::serve(CONFIG, listener, other).unwrap();
@@ -147,18 +187,119 @@ fn only_a_stale_socket_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "data").unwrap();
-    assert!(matches!(server::listen(&file), Err(Error::NotASocket(_))));
+    assert!(matches!(Socket::listen(&file), Err(Error::NotASocket(_))));
     assert_eq!(std::fs::read(&file).unwrap(), b"data");
 
     let used = directory.path().join("used");
     let owner = UnixListener::bind(&used).unwrap();
-    assert!(matches!(server::listen(&used), Err(Error::InUse(_))));
+    assert!(matches!(Socket::listen(&used), Err(Error::InUse(_))));
     drop(owner);
-    assert!(server::listen(&used).is_ok());
+    assert!(Socket::listen(&used).is_ok());
 
     let nowhere = directory.path().join("none").join("socket");
-    assert!(matches!(
-        server::listen(&nowhere),
-        Err(Error::Listen { .. })
-    ));
+    assert!(matches!(Socket::listen(&nowhere), Err(Error::Lock { .. })));
+}
+
+/// A device with a command of the second engine that waits, and its queue stopped; tells where.
+fn with_stopped_queue() -> (Guest, usize, u16) {
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(1, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply(1).status, STATUS_OK);
+    guest.submit(1, 0, OP_FILL, &[VA, 8, 7]);
+    guest.request();
+    let queue = usize::from(QUEUE_COMMAND + 1);
+    let base = guest.stop_queue(queue);
+    assert_eq!(base, 2);
+    // The command ends, and its answer is owed.
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    assert!(guest.queues[queue].poll().is_none());
+    (guest, queue, base)
+}
+
+#[test]
+fn answers_that_are_owed_are_given_when_the_queue_goes_on() {
+    let (mut guest, queue, base) = with_stopped_queue();
+    guest.resume_queue(queue, base);
+    assert_eq!(guest.reply(1).status, STATUS_ABORTED);
+}
+
+#[test]
+fn answers_of_before_do_not_reach_a_queue_that_was_made_anew() {
+    let (mut guest, queue, _) = with_stopped_queue();
+    guest.renew_queue(queue);
+    guest.open(0);
+    let head = guest.submit(1, 0, OP_NOP, &[]);
+    // The first that the new driver sees, and the only one.
+    let (answered, reply) = guest.reply_with_head(1);
+    assert_eq!((answered, reply.status.get()), (head, STATUS_OK));
+    guest.stats();
+    assert!(guest.queues[queue].poll().is_none());
+}
+
+#[test]
+fn commands_of_before_do_not_go_on_in_queues_that_were_made_anew() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    // One that waits, one that runs, one that nobody has looked at.
+    guest.submit(0, 0, OP_FILL, &[VA + (1 << 21), 8, 7]);
+    let old = guest.request();
+    guest.write(PAGES, &VA.to_le_bytes());
+    guest.submit(0, 0, OP_LIST_SUM, &[VA, 0, 8, u64::MAX]);
+    let request = guest.request();
+    guest.serve(&request, &linear);
+    guest.stop_queues();
+    guest.start_queues();
+    guest.offer_request_buffers(SIZE.into());
+    let first = guest.submit(0, 0, OP_NOP, &[]);
+    let (head, reply) = guest.reply_with_head(0);
+    assert_eq!((head, reply.status.get()), (first, STATUS_OK));
+    guest.complete(&old, &[(old.va.get(), PAGES + (1 << 21), 1, 3)]);
+    let last = guest.submit(0, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply_with_head(0).0, last);
+    assert!(guest.poll_reply().is_none());
+    assert_eq!(guest.read(PAGES + (1 << 21), 1), [0]);
+}
+
+#[test]
+fn nothing_that_was_under_way_happens_after_a_reset() {
+    let mut guest = Guest::new();
+    for _ in 0..100 {
+        for context in 0..4 {
+            guest.start_control(CONTROL_CONTEXT_OPEN, context, 0, 0, 8);
+        }
+        guest.reset();
+        guest.start();
+        for context in 0..4 {
+            guest.open(context);
+        }
+        guest.reset();
+        guest.start();
+    }
+}
+
+#[test]
+fn memory_that_was_taken_away_is_not_written_any_more() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let device_memory = |va| {
+        let (gpa, access) = linear(va)?;
+        Some((gpa - PAGES + DEVICE_MEMORY, access))
+    };
+    for round in 1..20u64 {
+        guest.submit(0, 0, OP_FILL, &[VA, 8 << 20, round]);
+        while guest.stats().engine_ns == 0 {}
+        while let Some(request) = guest.poll_request() {
+            guest.serve(&request, &device_memory);
+        }
+        guest.send_memory_table_without(DEVICE_MEMORY..DEVICE_MEMORY + (16 << 20));
+        let before = guest.read(DEVICE_MEMORY, 8 << 20);
+        for _ in 0..4 {
+            assert!(guest.read(DEVICE_MEMORY, 8 << 20) == before);
+        }
+        guest.send_memory_table();
+        let reply = guest.serve_until_reply(&device_memory);
+        let status = reply.status.get();
+        assert!([STATUS_OK, STATUS_BAD_GPA].contains(&status), "{status}");
+    }
 }

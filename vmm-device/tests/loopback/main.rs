@@ -9,6 +9,7 @@ mod atomics;
 mod commands;
 mod contexts;
 mod copies;
+mod fail_stop;
 mod faults;
 mod front_end;
 mod gemm;

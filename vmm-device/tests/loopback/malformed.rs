@@ -2,11 +2,15 @@
 //! Chains and messages that make no sense: an error where there is room for one, and a device
 //! that lives on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use coax_abi::wire::*;
+use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
-use crate::front_end::{Guest, PAGES};
-use crate::vring::{Desc, INDIRECT, NEXT, WRITE};
+use crate::front_end::{Guest, LIMIT, PAGES, VA};
+use crate::vring::{Desc, INDIRECT, NEXT, SIZE, WRITE};
 
 const ENGINE: usize = QUEUE_COMMAND as usize;
 
@@ -14,6 +18,8 @@ fn nop() -> Command {
     Command {
         opcode: OP_NOP.into(),
         context: 0.into(),
+        generation: 1.into(),
+        reserved: 0.into(),
         arg: [0u64; COMMAND_ARGS].map(Into::into),
     }
 }
@@ -33,7 +39,7 @@ fn guest() -> Guest {
 fn command_of_wrong_length_is_refused() {
     let mut guest = guest();
     let long = [nop().as_bytes(), &[0; 4096]].concat();
-    for message in [&nop().as_bytes()[..103], &long[..105], &long] {
+    for message in [&nop().as_bytes()[..111], &long[..113], &long] {
         guest.queues[ENGINE].add(message, size_of::<CommandReply>() as u32);
         assert_eq!(guest.reply(0).status, STATUS_BAD_MESSAGE);
     }
@@ -50,12 +56,12 @@ fn unknown_opcodes_are_told_on_every_queue() {
     let message = TranslationMessage {
         kind: 0xdead.into(),
         context: 0.into(),
+        generation: 0.into(),
         tag: 0.into(),
         code: 0.into(),
+        count: 0.into(),
         va: 0.into(),
         npages: 0.into(),
-        count: 0.into(),
-        reserved: 0.into(),
     };
     guest.queues[usize::from(QUEUE_TRANSLATION)].add(message.as_bytes(), 8);
     let (_, bytes) = guest.expect(QUEUE_TRANSLATION);
@@ -71,9 +77,21 @@ fn chain_without_room_for_the_reply_is_answered_with_length_0() {
         let (_, written) = guest.expect(QUEUE_COMMAND);
         assert!(written.is_empty());
     }
-    guest.start_control(CONTROL_STATS, 0, 0, 0, 8);
+    guest.start_control(CONTROL_STATS, 0, 0, 0, 7);
     assert!(guest.expect(QUEUE_CONTROL).1.is_empty());
     assert_alive(&mut guest);
+}
+
+#[test]
+fn driver_that_knows_fewer_counters_gets_those() {
+    let mut guest = guest();
+    let all = guest.control_with(CONTROL_STATS, 0, 0, 0, 8 + 19 * 8).1;
+    assert_eq!(all.len(), 19 * 8);
+    for (room, counters) in [(8, 0), (16, 1), (8 + 7 * 8 + 3, 7)] {
+        let (status, some) = guest.control_with(CONTROL_STATS, 0, 0, 0, room);
+        assert_eq!(status, STATUS_OK);
+        assert_eq!(some, all[..counters * 8]);
+    }
 }
 
 #[test]
@@ -93,8 +111,8 @@ fn command_and_reply_may_be_split_anywhere() {
     let parts = [
         (message, 1, 0),
         (message + 1, 0, 0),
-        (message + 1, 100, 0),
-        (message + 101, 3, 0),
+        (message + 1, 108, 0),
+        (message + 109, 3, 0),
         (reply, 7, WRITE),
         (reply + 7, 0, WRITE),
         (reply + 7, 50, WRITE),
@@ -127,7 +145,7 @@ fn indirect_chain_is_served() {
     let descs = [
         Desc {
             addr: message,
-            len: 104,
+            len: 112,
             flags: NEXT,
             next: 1,
         },
@@ -168,14 +186,14 @@ fn senseless_descriptors_end_in_the_used_ring() {
         // A next descriptor outside the table.
         &[Desc {
             addr: PAGES,
-            len: 104,
+            len: 112,
             flags: NEXT,
             next: 9999,
         }],
         // No memory there.
         &[Desc {
             addr: 1 << 45,
-            len: 104,
+            len: 112,
             flags: 0,
             next: 0,
         }],
@@ -183,7 +201,7 @@ fn senseless_descriptors_end_in_the_used_ring() {
         &[
             Desc {
                 addr: PAGES,
-                len: 104,
+                len: 112,
                 flags: NEXT,
                 next: 1,
             },
@@ -211,7 +229,7 @@ fn senseless_descriptors_end_in_the_used_ring() {
             },
             Desc {
                 addr: PAGES + 0x1000,
-                len: 104,
+                len: 112,
                 flags: 0,
                 next: 0,
             },
@@ -260,4 +278,94 @@ fn flood_of_bad_commands_is_answered_one_by_one() {
     assert_eq!(stats.guest_errors, 500);
     assert_eq!(stats.commands_failed, 500);
     assert_eq!(stats.commands, 500);
+}
+
+#[test]
+fn entry_of_the_ring_that_cannot_be_read_is_told_and_read_later() {
+    let mut guest = guest();
+    let entries = guest.queues[ENGINE].avail_entries();
+    guest.send_memory_table_without(entries..entries + PAGE_SIZE);
+    let errors = guest.stats().guest_errors.get();
+    let head = guest.submit(0, 0, OP_NOP, &[]);
+    // Looked at when the bell rings, and not over and over again.
+    while guest.stats().guest_errors == errors {}
+    for _ in 0..100 {
+        assert!(guest.stats().guest_errors.get() <= errors + 2);
+    }
+    guest.send_memory_table();
+    assert_eq!(guest.reply_with_head(0).0, head);
+}
+
+#[test]
+fn flood_of_bad_commands_delays_neither_others_nor_a_close() {
+    let mut guest = guest();
+    guest.ahead(0, guest.generation(0), &[(VA, PAGES, 512, 3)]);
+    // A driver that never lets the queue become empty: all of its entries name the same chain.
+    let bad = Command {
+        opcode: 0xdead.into(),
+        ..nop()
+    };
+    let queue = &mut guest.queues[ENGINE];
+    let place = queue.buffer(200);
+    queue.write_desc(
+        200,
+        Desc {
+            addr: place,
+            len: size_of::<Command>() as u32,
+            flags: 0,
+            next: 0,
+        },
+    );
+    guest.write(place, bad.as_bytes());
+    guest.submit(0, 0, OP_FILL, &[VA, 1 << 20, u64::MAX]);
+    let queue = &guest.queues[ENGINE];
+    let (avail, entries, used) = (queue.avail(), queue.avail_entries(), queue.used());
+    for slot in 1..u64::from(SIZE) {
+        guest.write(entries + slot * 2, &200u16.to_le_bytes());
+    }
+    let stop = AtomicBool::new(false);
+    let memory = guest.mem.clone();
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let used: u16 = memory
+                    .load(GuestAddress(used + 2), Ordering::Acquire)
+                    .unwrap();
+                if used > 0 {
+                    memory.write_obj(200u16, GuestAddress(entries)).unwrap();
+                }
+                memory
+                    .store(
+                        used.wrapping_add(SIZE - 1),
+                        GuestAddress(avail + 2),
+                        Ordering::Release,
+                    )
+                    .unwrap();
+            }
+        });
+        guest.queues[ENGINE].kick();
+        let deadline = Instant::now() + LIMIT;
+        while guest.read(PAGES + (1 << 20) - 1, 1) != [0xff] {
+            assert!(Instant::now() < deadline, "the command gets no step");
+        }
+        let status = guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0);
+        stop.store(true, Ordering::Relaxed);
+        flood.join().unwrap();
+        assert_eq!(status, STATUS_OK);
+    });
+}
+
+#[test]
+fn command_gets_its_turn_while_bad_ones_are_taken() {
+    let mut guest = guest();
+    guest.ahead(0, guest.generation(0), &[(VA, PAGES, 512, 3)]);
+    // All of them are there when the queue is started.
+    let base = guest.stop_queue(ENGINE);
+    let good = guest.submit(0, 0, OP_FILL, &[VA, 64, 7]);
+    for _ in 0..120 {
+        guest.submit(0, 0, 0xffff, &[]);
+    }
+    guest.resume_queue(ENGINE, base);
+    let place = (0..=120).position(|_| guest.reply_with_head(0).0 == good);
+    assert!(place.is_some_and(|place| place <= 64), "{place:?}");
 }

@@ -72,7 +72,7 @@ impl Vring {
             next_avail: 0,
             last_used: 0,
             chains: vec![None; SIZE.into()],
-            kick: EventFd::new(0).unwrap(),
+            kick: EventFd::new(EFD_NONBLOCK).unwrap(),
             call,
             epoll,
         };
@@ -87,8 +87,13 @@ impl Vring {
         self.base
     }
 
+    /// The available ring: its head ends with a page, and its entries begin with the next one.
     pub fn avail(&self) -> u64 {
-        self.base + 0x4000
+        self.avail_entries() - 4
+    }
+
+    pub fn avail_entries(&self) -> u64 {
+        self.base + 0x5000
     }
 
     pub fn used(&self) -> u64 {
@@ -173,6 +178,11 @@ impl Vring {
                 Ordering::Release,
             )
             .unwrap();
+    }
+
+    /// Replaces the eventfd by which the driver kicks.
+    pub fn renew_kick(&mut self) {
+        self.kick = EventFd::new(EFD_NONBLOCK).unwrap();
     }
 
     pub fn kick(&self) {

@@ -18,7 +18,7 @@ use coax_images::images::Images;
 use coax_images::job::Mode;
 use coax_images::process::Group;
 use coax_images::progress::Progress;
-use coax_images::{guest, kernel, tool, virtiofsd};
+use coax_images::{guest, kernel, qemu, tool, virtiofsd};
 
 /// Tests of all crates, for the estimate.
 const EXPECTED_TESTS: u64 = 370;
@@ -54,18 +54,18 @@ pub fn unit(results: &mut Results) -> Result<()> {
     let mut output = CargoOutput::default();
     let mut progress = Progress::start("Unit tests");
     let mut done = 0;
-    let ran = tool::run_logged(
-        &mut cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
-        "Unit tests",
-        &log,
-        |line| {
-            if let Some((name, verdict)) = output.line(line) {
-                results.add(name, verdict);
-                done += 1;
-                progress.update(done, EXPECTED_TESTS);
-            }
-        },
-    );
+    let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    // The device's tests with QEMU run where there is one.
+    if let Ok(qemu) = qemu::built() {
+        tests.env("COAX_QEMU", qemu.program);
+    }
+    let ran = tool::run_logged(&mut tests, "Unit tests", &log, |line| {
+        if let Some((name, verdict)) = output.line(line) {
+            results.add(name, verdict);
+            done += 1;
+            progress.update(done, EXPECTED_TESTS);
+        }
+    });
     progress.finish();
     summary(results, from, "unit tests");
     match ran {

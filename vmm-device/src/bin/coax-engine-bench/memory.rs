@@ -7,11 +7,11 @@ use std::sync::Arc;
 use anyhow::{bail, Context};
 use coax_abi::wire::{PAGE_SIZE, STATUS_OK};
 use vhost_device_coax::access::Access;
-use vhost_device_coax::atc::{Atc, Translation, LEAF_PAGES, SHARED_LEAVES};
 use vhost_device_coax::command::Command;
 use vhost_device_coax::dma::{regions, DeviceMemory, Window};
 use vhost_device_coax::engine::gemm::TilePool;
 use vhost_device_coax::engine::{Operation, Progress, Step};
+use vhost_device_coax::mmu::atc::{Atc, Translation, LEAF_PAGES, SHARED_LEAVES};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Where virtual addresses begin.
@@ -38,7 +38,7 @@ impl Memory {
     /// `bytes` of zeros from [`VA`] on.
     pub fn new(bytes: u64, mapping: Mapping) -> anyhow::Result<Self> {
         let leaves = bytes.div_ceil(LEAF_PAGES * PAGE_SIZE);
-        if leaves > SHARED_LEAVES as u64 {
+        if leaves > SHARED_LEAVES as u64 / 2 {
             bail!("{bytes} bytes are more than the translation cache covers");
         }
         let pages = leaves * LEAF_PAGES;

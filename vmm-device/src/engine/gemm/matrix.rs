@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use super::kernel::Element;
 use crate::access::Access;
 use crate::engine::memory::{DmaMemory, Stop};
-use crate::engine::{stopped, Step};
+use crate::engine::{stopped, Step, STEP_BYTES};
 
 /// A matrix as it is stored.
 ///
@@ -146,6 +146,10 @@ pub fn transfer_in<'m, T: Element>(
         let n = piece.copy_to(&mut bytes[*done..]);
         *done += n;
         *budget -= n as u64;
+        // A transfer without a budget starts anew when it is interrupted.
+        if *budget <= STEP_BYTES && memory.interrupted() {
+            *budget = 0;
+        }
     }
     Ok(true)
 }
@@ -171,6 +175,9 @@ pub fn transfer_out<'m, T: Element>(
         piece.copy_from(&bytes[*done..]);
         *done += piece.len();
         *budget -= piece.len() as u64;
+        if memory.interrupted() {
+            *budget = 0;
+        }
     }
     Ok(true)
 }

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The driver as the translation service, through two queues.
+//!
+//! The *request queue* takes what is to be asked. The *translation queue* brings answers and
+//! invalidations, strictly in order: one thread takes the messages and finishes each before the
+//! next. The driver posts answers and invalidations under one lock, so a translation that is filled
+//! here cannot be older than the invalidation that is handled after it.
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use coax_abi::wire::{
+    DeviceRequest, InvalidateReply, TranslationEntry, TranslationMessage, MAX_RANGE_PAGES,
+    MAX_TRANSLATION_ENTRIES, PAGE_SIZE, QUEUE_REQUEST, QUEUE_TRANSLATION, REQUEST_PAGE,
+    STATUS_BAD_CONTEXT, STATUS_BAD_MESSAGE, STATUS_OK,
+};
+use zerocopy::IntoBytes;
+
+use crate::device::Device;
+use crate::guest_log::GuestLog;
+use crate::message::Translations;
+use crate::mmu::atc::LEAF_PAGES;
+use crate::mmu::ContextId;
+use crate::resolve::service::TranslationService;
+use crate::resolve::{Request, ResponseCode};
+use crate::stats::Stats;
+use crate::sync::Arc;
+use crate::transport::port::{Error, Port, Sizes};
+use crate::transport::serve::Served;
+
+/// The request queue.
+#[derive(Debug)]
+pub struct Requests {
+    port: Arc<Port>,
+    stats: Arc<Stats>,
+    log: Arc<GuestLog>,
+}
+
+impl Requests {
+    /// The request queue among these.
+    pub fn new(ports: &[Arc<Port>], stats: Arc<Stats>, log: Arc<GuestLog>) -> Self {
+        Self {
+            port: Arc::clone(&ports[usize::from(QUEUE_REQUEST)]),
+            stats,
+            log,
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        self.stats.guest_errors.bump();
+        self.log.warn(format_args!("request queue: {error}"));
+    }
+
+    /// Pushes a message; asks for a kick if there is no buffer.
+    fn push(&self, message: &DeviceRequest) -> Result<bool, Error> {
+        loop {
+            let bytes = message.as_bytes();
+            if self.port.push(bytes, |error| self.failed(error))? {
+                return Ok(true);
+            }
+            if !self.port.await_kick()? {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+impl TranslationService for Requests {
+    fn request(&self, request: &Request) -> bool {
+        let pushed = self.push(&message(request)).unwrap_or_else(|error| {
+            self.failed(&error);
+            false
+        });
+        if pushed {
+            self.stats.translation_requests.bump();
+        }
+        pushed
+    }
+
+    fn flush(&self) {
+        if let Err(error) = self.port.notify() {
+            self.failed(&error);
+        }
+    }
+
+    fn life(&self) -> u64 {
+        self.port.last_life()
+    }
+}
+
+/// The message for a request: it names the pages that are certain to be needed, and those around
+/// that are likely, both up to the next 2 MiB border.
+fn message(request: &Request) -> DeviceRequest {
+    let Request { tag, context, miss } = request;
+    let vpn = miss.va / PAGE_SIZE;
+    let to_border = (LEAF_PAGES - vpn % LEAF_PAGES).min(MAX_RANGE_PAGES.into());
+    let certain = (miss.va % PAGE_SIZE)
+        .saturating_add(miss.bytes)
+        .div_ceil(PAGE_SIZE)
+        .clamp(1, to_border);
+    let around = if miss.around { to_border } else { certain };
+    DeviceRequest {
+        kind: REQUEST_PAGE.into(),
+        context: context.number.into(),
+        generation: context.generation.into(),
+        tag: (*tag).into(),
+        va: (vpn * PAGE_SIZE).into(),
+        npages: (certain as u32).into(),
+        around: (around as u32).into(),
+        flags: miss.access.wire().into(),
+        reserved: 0.into(),
+    }
+}
+
+/// The driver added buffers to the request queue.
+pub fn buffers_came(device: &Device) {
+    device.machine.send();
+}
+
+/// Serves the translation queue.
+pub fn run(device: &Device) {
+    let served = Served {
+        device,
+        queue: QUEUE_TRANSLATION,
+        name: "translation",
+        sizes: Sizes {
+            request: size_of::<TranslationMessage>()
+                + MAX_TRANSLATION_ENTRIES as usize * size_of::<TranslationEntry>(),
+            reply: size_of::<InvalidateReply>(),
+        },
+        linger: (device.machine.requests_outstanding() > 0).then_some(&device.answer_linger),
+    };
+    served.run(|request, room| {
+        let message = request
+            .ok_or(STATUS_BAD_MESSAGE)
+            .and_then(Translations::decode);
+        match message {
+            Ok(message) => execute(device, message),
+            Err(status) => {
+                device
+                    .machine
+                    .outside
+                    .guest_error(format_args!("translation message refused, status {status}"));
+                // Only invalidations have room for an answer.
+                if room == 0 {
+                    Vec::new()
+                } else {
+                    reply(status)
+                }
+            }
+        }
+    });
+}
+
+fn execute(device: &Device, message: Translations) -> Vec<u8> {
+    log::trace!("{message:x?}");
+    let (machine, shell) = (&device.machine, &device.machine.outside);
+    match message {
+        Translations::Answer {
+            context,
+            tag,
+            code,
+            entries,
+        } => {
+            if machine.answered(context, tag, code, &entries) {
+                count(&shell.stats, code);
+            } else if !late(device, context) {
+                shell.guest_error(format_args!(
+                    "context {context}: answer with unknown tag {tag:#x}"
+                ));
+            }
+            Vec::new()
+        }
+        Translations::Ahead { context, entries } => {
+            if !machine.fill(context, &entries) && !late(device, context) {
+                shell.guest_error(format_args!(
+                    "translations ahead for context {context}, which is not open"
+                ));
+            }
+            Vec::new()
+        }
+        Translations::Invalidate {
+            context,
+            vpn,
+            npages,
+        } => {
+            let began = Instant::now();
+            if machine.invalidate(context, vpn, npages) {
+                shell.stats.invalidations.bump();
+                shell.stats.invalidation_times.record(began.elapsed());
+                reply(STATUS_OK)
+            } else {
+                reply(STATUS_BAD_CONTEXT)
+            }
+        }
+    }
+}
+
+fn count(stats: &Stats, code: Option<ResponseCode>) {
+    let Some(code) = code else {
+        return;
+    };
+    stats.page_requests.bump();
+    match code {
+        ResponseCode::Success => stats.responses_success.bump(),
+        ResponseCode::InvalidRequest => stats.responses_invalid.bump(),
+        ResponseCode::ResponseFailure => stats.responses_failure.bump(),
+    }
+}
+
+/// Whether a context was closed while the driver's message was on its way.
+fn late(device: &Device, context: ContextId) -> bool {
+    device.machine.mmu.known(context) && device.machine.mmu.get(context).is_none()
+}
+
+fn reply(status: u32) -> Vec<u8> {
+    InvalidateReply {
+        status: status.into(),
+        reserved: 0.into(),
+    }
+    .as_bytes()
+    .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Access, Miss};
+
+    const CONTEXT: ContextId = ContextId {
+        number: 9,
+        generation: 8,
+    };
+
+    fn request(va: u64, bytes: u64, around: bool) -> DeviceRequest {
+        message(&Request {
+            tag: 4,
+            context: CONTEXT,
+            miss: Miss {
+                va,
+                bytes,
+                access: Access::READ,
+                around,
+            },
+        })
+    }
+
+    /// Pages that are certain and pages around.
+    fn pages(message: &DeviceRequest) -> (u32, u32) {
+        (message.npages.get(), message.around.get())
+    }
+
+    #[test]
+    fn requests_cover_the_range_up_to_the_2_mib_border() {
+        // One byte beyond a page border needs two pages.
+        assert_eq!(pages(&request(0x1fff, 2, false)), (2, 2));
+        assert_eq!(pages(&request(0x1000, u64::MAX, false)), (511, 511));
+        assert_eq!(pages(&request(0, 1 << 40, false)), (512, 512));
+    }
+
+    #[test]
+    fn neighbours_are_welcome_but_not_certain() {
+        assert_eq!(pages(&request(0x1008, 1, true)), (1, 511));
+    }
+
+    #[test]
+    fn address_of_a_request_is_that_of_the_page() {
+        let message = request(u64::MAX, 1, false);
+        assert_eq!(message.va.get(), u64::MAX - 0xfff);
+        assert_eq!(pages(&message), (1, 1));
+        assert_eq!(message.flags.get(), Access::READ.wire());
+        assert_eq!((message.context.get(), message.generation.get()), (9, 8));
+        assert_eq!(message.tag.get(), 4);
+    }
+}
