@@ -38,6 +38,8 @@ const PLACE: usize = 128;
 const EPOCH: usize = WORKERS * PLACE;
 /// Not zero when workers are to end.
 const END: usize = EPOCH + 64;
+/// How far the victim is.
+const VICTIM: usize = END + 64;
 
 /// The board; it is the same in parent and children.
 #[derive(Debug)]
@@ -84,6 +86,16 @@ impl Board {
     /// Has workers end, or lets new ones work.
     pub fn set_ended(&self, ended: bool) {
         self.0.store(END, ended.into());
+    }
+
+    /// How far the victim is; the numbers are the victim's.
+    pub fn victim(&self) -> u64 {
+        self.0.load(VICTIM)
+    }
+
+    /// Says how far the victim is, or is to be.
+    pub fn set_victim(&self, step: u64) {
+        self.0.store(VICTIM, step);
     }
 
     /// All workers' counts.

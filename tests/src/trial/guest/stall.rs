@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use coax::{Command, Policy};
 
-use super::board::since;
+use super::board::{since, Board};
 use super::crew::Crew;
 use super::while_storming;
 use crate::case::CaseResult;
@@ -15,7 +15,7 @@ use crate::guest::device::Device;
 use crate::guest::fresh::Fresh;
 use crate::guest::memory::{Mapping, HUGE};
 use crate::guest::module;
-use crate::guest::process::{fork, line, Child, Line};
+use crate::guest::process::{fork, Child};
 use crate::guest::wait::on_this_kernel;
 use crate::request::Request;
 use crate::trial::event::Point;
@@ -23,9 +23,11 @@ use crate::trial::plan::What;
 use crate::trial::rng::Rng;
 
 /// What a victim lets go.
-const VICTIM: usize = 48 * HUGE;
+const VICTIM: usize = 32 * HUGE;
 /// Fills of all of it that are under way at the stop.
 const FILLS: usize = 60;
+/// Between two looks of the victim for the conductor's word.
+const WORD_INTERVAL: Duration = Duration::from_millis(5);
 /// Storm before the stop, in milliseconds.
 const BEFORE: std::ops::Range<usize> = 0..150;
 /// From the request for a stop until the device has stopped, on a busy host.
@@ -40,11 +42,13 @@ const RETURN_LIMIT: Duration = Duration::from_secs(60);
 const RESET_LIMIT: Duration = Duration::from_secs(5);
 /// Storm after that, before fresh memory is looked at: the device finishes what it had begun.
 const AFTER: Duration = Duration::from_millis(500);
-/// Longest until the victim has ended after that.
+/// Longest until the victim is at work, and until it has ended.
 const VICTIM_LIMIT: Duration = Duration::from_secs(60);
 
-const READY: u8 = 1;
-const UNMAP: u8 = 2;
+/// How far the victim is, as the board says it.
+const NONE: u64 = 0;
+const READY: u64 = 1;
+const UNMAP: u64 = 2;
 
 /// How a victim lets its memory go.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +68,13 @@ pub fn point(crew: &mut Crew, number: usize, stop: u64, rng: &mut Rng) -> Result
     let stop_time = Duration::from_millis(stop);
     let fate = [Fate::Unmap, Fate::Exit, Fate::Kill][rng.within(0..3)];
     let policy = [Policy::Never, Policy::OnRequest, Policy::OnFault][rng.within(0..3)];
-    let (ours, theirs) = line()?;
-    let victim = fork(|| victim(&theirs, policy, fate))?;
-    ours.await_step(READY).context("The victim")?;
+    crew.board.set_victim(NONE);
+    let victim = fork(|| victim(&crew.board, policy, fate))?;
+    let limit = on_this_kernel(VICTIM_LIMIT);
+    let over = |crew: &mut Crew| Ok(crew.board.victim() == READY || victim.has_ended()?);
+    if !while_storming(crew, limit, over)? || victim.has_ended()? {
+        crew.complain(format!("the victim was not at work within {limit:?}"));
+    }
     while_storming(crew, rng.milliseconds(BEFORE), |_| Ok(false))?;
 
     println!("{}", Request::StopDeviceFor(stop_time));
@@ -74,7 +82,7 @@ pub fn point(crew: &mut Crew, number: usize, stop: u64, rng: &mut Rng) -> Result
     while_storming(crew, LAG, |_| Ok(false))?;
     match fate {
         Fate::Kill => victim.send_kill()?,
-        Fate::Unmap | Fate::Exit => ours.announce(UNMAP)?,
+        Fate::Unmap | Fate::Exit => crew.board.set_victim(UNMAP),
     }
     if rng.percent(50) {
         crew.kill_one()?;
@@ -124,7 +132,7 @@ pub fn point(crew: &mut Crew, number: usize, stop: u64, rng: &mut Rng) -> Result
 const PATTERN: u64 = 0xD00D_D00D_D00D_D00D;
 
 /// Has the device fill memory, and lets that go when told.
-fn victim(line: &Line, policy: Policy, fate: Fate) -> CaseResult {
+fn victim(board: &Board, policy: Policy, fate: Fate) -> CaseResult {
     let device = Device::open()?;
     device.set_policy(policy, None)?;
     let memory = Mapping::anonymous(VICTIM)?;
@@ -136,8 +144,10 @@ fn victim(line: &Line, policy: Policy, fate: Fate) -> CaseResult {
     let fill = Command::fill(memory.address(), VICTIM as u64, PATTERN);
     let fills = (0..FILLS).map(|_| device.start(fill));
     let fills = fills.collect::<Result<Vec<_>, _>>()?;
-    line.announce(READY)?;
-    line.await_step(UNMAP)?;
+    board.set_victim(READY);
+    while board.victim() != UNMAP {
+        std::thread::sleep(WORD_INTERVAL);
+    }
     if matches!(fate, Fate::Exit) {
         return Ok(());
     }

@@ -19,7 +19,7 @@ use crate::trial::plan::{stopped, Plan};
 
 /// Little enough that half of it is looked at within a second, and that what was let go is soon somebody
 /// else's.
-const MEMORY: Bytes = Bytes::gib(1);
+const MEMORY: Bytes = Bytes::mib(768);
 /// Less than what the crew and a victim have: it is full at times.
 const DEVICE_MEMORY: Bytes = Bytes::mib(128);
 /// Where the plan lies in the guest.
@@ -27,7 +27,7 @@ const PLAN: &str = "/root/trial.json";
 /// Life of a VM besides what is said of points, on a base kernel.
 const OTHER_TIME: Duration = Duration::from_secs(180);
 /// Longest that a point takes, besides its stop, on a base kernel: limits in the guest are shorter.
-const POINT_TIME: Duration = Duration::from_secs(20);
+const POINT_TIME: Duration = Duration::from_secs(60);
 /// VMs that may end badly before the rest is given up.
 const MOST_BAD_ENDS: usize = 5;
 
