@@ -9,7 +9,7 @@
 )]
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
@@ -90,8 +90,24 @@ fn qemu(socket: &Path, args: &[&str]) -> Option<Running> {
         .args(args)
         .arg("-chardev")
         .arg(chardev)
-        .args(["-device", "vhost-user-coax-pci,chardev=coax,memdev=devmem"]);
+        .args(["-device", "vhost-user-coax-pci,chardev=coax,memdev=devmem"])
+        .args(["-qmp", "stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     Some(Running::start(&mut command))
+}
+
+/// Waits until QEMU has made its devices: its monitor answers then.
+fn wait_for_devices(qemu: &mut Running) {
+    let mut stdin = qemu.child.stdin.take().unwrap();
+    writeln!(stdin, "{{\"execute\": \"qmp_capabilities\"}}").unwrap();
+    let answers = BufReader::new(qemu.child.stdout.take().unwrap());
+    assert!(answers
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line.contains("return")));
+    // Open for as long as QEMU runs.
+    qemu.child.stdin = Some(stdin);
 }
 
 #[test]
@@ -127,9 +143,10 @@ fn another_back_end_goes_on_for_the_first_only_if_the_guest_can_use_it() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("socket");
     let first = back_end(&socket, &[]);
-    let Some(qemu) = qemu(&socket, &["-accel", "tcg", "-smp", "2"]) else {
+    let Some(mut qemu) = qemu(&socket, &["-accel", "tcg", "-smp", "2"]) else {
         return;
     };
+    wait_for_devices(&mut qemu);
     first.say("front end connected");
     drop(first);
     for (engines, text) in [
