@@ -4,15 +4,19 @@
 
 use kernel::prelude::*;
 
+mod call;
 mod commands;
 mod context;
 mod context_table;
 mod device;
+mod ending;
 mod faults;
 mod hmm;
 mod ioctl;
 mod kapi;
+mod lifetime;
 mod link;
+mod looks;
 mod memory;
 mod migration;
 mod mirror;
@@ -22,6 +26,7 @@ mod range_map;
 mod range_set;
 mod residency;
 mod show;
+mod stall;
 mod stats;
 mod sys;
 // The contract is a crate of its own for the device and the guest library.
@@ -59,10 +64,15 @@ module! {
 struct Coax {
     #[pin]
     _driver: kapi::virtio::Registration<device::Device>,
+    // Dropped last.
+    _class: kapi::chardev::Class,
 }
 
 impl kernel::InPlaceModule for Coax {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self { _driver <- kapi::virtio::Registration::new(module) })
+        try_pin_init!(Self {
+            _class: kapi::chardev::Class::new()?,
+            _driver <- kapi::virtio::Registration::new(module),
+        })
     }
 }

@@ -31,6 +31,8 @@ struct Slot {
 struct Table {
     slots: KVec<Slot>,
     next_id: u64,
+    /// Why there are no more.
+    ended: Option<Error>,
 }
 
 /// A context's commands; its lock is the innermost but for the queues'.
@@ -51,13 +53,13 @@ impl Commands {
     ///
     /// `ENOMEM`: no memory.
     pub(crate) fn new(first_id: u64) -> Result<Arc<Self>> {
-        let slots = KVec::with_capacity(MAX_IN_FLIGHT, GFP_KERNEL)?;
+        let slots = KVec::with_capacity(MAX_IN_FLIGHT, GFP_KERNEL_ACCOUNT)?;
         Arc::pin_init(
             pin_init!(Self {
-                table <- new_irqlock!(Table { slots, next_id: first_id }, "coax_commands"),
+                table <- new_irqlock!(Table { slots, next_id: first_id, ended: None }, "coax_commands"),
                 changed <- new_poll_condvar!("coax_commands_changed"),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
     }
 
@@ -65,9 +67,12 @@ impl Commands {
     ///
     /// # Errors
     ///
-    /// `EBUSY`: too many commands not collected.
+    /// `EBUSY`: too many commands not collected. `EIO`, `ENODEV`: there will be no more ([`Self::end`]).
     pub(crate) fn begin(&self) -> Result<u64> {
         let mut table = self.table.lock();
+        if let Some(error) = table.ended {
+            return Err(error);
+        }
         if table.slots.len() >= MAX_IN_FLIGHT {
             return Err(EBUSY);
         }
@@ -82,6 +87,13 @@ impl Commands {
             })
             .map_err(|_| EBUSY)?;
         Ok(id)
+    }
+
+    /// How many the device has not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        let table = self.table.lock();
+        let done = |slot: &&Slot| matches!(slot.state, State::Done(_));
+        table.slots.len() - table.slots.iter().filter(done).count()
     }
 
     /// Takes back a slot whose command could not be sent.
@@ -103,7 +115,7 @@ impl Commands {
     /// A command was answered; callable from interrupts.
     pub(crate) fn done(&self, tag: CommandTag, reply: Result<wire::CommandReply>) {
         let status = reply.as_ref().map_or(u32::MAX, |r| r.status.get());
-        trace::command_done(tag.context, tag.id, status);
+        trace::command_done(tag.context.number, tag.id, status);
         {
             let mut table = self.table.lock();
             table
@@ -119,13 +131,17 @@ impl Commands {
         self.changed.notify_all();
     }
 
-    /// Ends all commands that run with `error`.
-    pub(crate) fn fail_all(&self, error: Error) {
-        for slot in self.table.lock().slots.iter_mut() {
+    /// Ends all commands that run with `error`, and refuses others with it: the device answers none of this
+    /// context any more.
+    pub(crate) fn end(&self, error: Error) {
+        let mut table = self.table.lock();
+        table.ended = Some(error);
+        for slot in table.slots.iter_mut() {
             if matches!(slot.state, State::Running) {
                 slot.state = State::Done(Err(error));
             }
         }
+        drop(table);
         self.changed.notify_all();
     }
 

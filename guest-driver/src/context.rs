@@ -1,47 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One open file: a process's memory, its commands, its mirror.
-//!
-//! Teardown, in order, when the file goes or the device does:
-//!
-//! 1. The device closes the context: its commands end, it holds no translation and asks no more.
-//! 2. What it asked and answered until then is taken out of the rings.
-//! 3. The context becomes unreachable for interrupts.
-//! 4. Its worker and notifier go. A worker may be in a fault that takes long (swap, a slow file
-//!    system), so this is done by the reaper and not by the task that closes the file.
-//! 5. The number is free again.
+//! One open file: a process's memory, its commands, its mirror. `ending` says how it ends.
 
 use crate::{
     commands::Commands,
-    context_table::Entry,
+    context_table::{ContextId, Entry, User},
     device::Device,
+    ending::{self, Means},
     faults::Faults,
     ioctl,
     kapi::{
         chardev::OpenFile,
-        misc::{process, this_cpu},
+        irqlock::IrqSpinLock,
+        misc::{may_exceed, process, this_cpu, user},
         mm, trace,
         virtqueue::Request,
         work::Worker,
     },
-    link::{put, CommandTag},
+    lifetime::Lifetime,
+    link::{put, CommandTag, Patience},
     mirror::Mirror,
-    new_worker,
+    new_irqlock, new_worker,
     policy::Rule,
     show, uapi, wire,
 };
 use kernel::{
     bindings,
     fs::File,
-    mm::Mm,
+    mm::{Mm, MmWithUser},
     prelude::*,
     seq_file::SeqFile,
-    sync::{
-        aref::ARef,
-        atomic::{Atomic, Full, Relaxed},
-        poll::PollTable,
-        Arc,
-    },
+    sync::{aref::ARef, atomic::Relaxed, poll::PollTable, Arc},
 };
 
 /// Pages that migrate around a fault until the program says otherwise: 64 KiB, as many as the kernel
@@ -49,11 +38,12 @@ use kernel::{
 const FAULT_AROUND: u32 = 16;
 
 /// A context.
+#[pin_data]
 pub(crate) struct Context {
     /// The device opened.
     pub(crate) device: Arc<Device>,
-    /// Number on the device.
-    pub(crate) number: u32,
+    /// Which it is to the device.
+    pub(crate) id: ContextId,
     /// The process's memory.
     pub(crate) mm: ARef<Mm>,
     /// What the device may have cached.
@@ -62,7 +52,9 @@ pub(crate) struct Context {
     pub(crate) faults: Arc<Worker<Faults>>,
     /// Commands not collected.
     pub(crate) commands: Arc<Commands>,
-    closed: Atomic<bool>,
+    // None when the file is being closed.
+    #[pin]
+    means: IrqSpinLock<Option<Means>>,
 }
 
 impl Context {
@@ -72,7 +64,7 @@ impl Context {
     ///
     /// `ENODEV`: it was removed. `EPERM`: the caller does not share the context's memory.
     pub(crate) fn check(&self) -> Result {
-        if !self.device.is_alive() {
+        if self.device.link.lifetime.is_leaving() {
             return Err(ENODEV);
         }
         if !mm::is_current(&self.mm) {
@@ -85,7 +77,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `EBUSY`: too many in flight. `EIO`: the device is broken. `ENOMEM`.
+    /// `EBUSY`: too many in flight. `EIO`: the device is silent. `ENOMEM`.
     pub(crate) fn submit(&self, opcode: u32, arg: &[u64; wire::COMMAND_ARGS]) -> Result<u64> {
         let id = self.commands.begin()?;
         let sent = self.send(opcode, arg, id);
@@ -97,7 +89,7 @@ impl Context {
 
     fn send(&self, opcode: u32, arg: &[u64; wire::COMMAND_ARGS], id: u64) -> Result {
         let tag = CommandTag {
-            context: self.number,
+            context: self.id,
             id,
         };
         let mut message = Request::new(
@@ -111,16 +103,18 @@ impl Context {
             0,
             &wire::Command {
                 opcode: opcode.into(),
-                context: self.number.into(),
+                context: self.id.number.into(),
+                generation: self.id.generation.into(),
+                reserved: 0.into(),
                 arg: arg.map(Into::into),
             },
         )?;
         self.faults.data().cpu.store(this_cpu(), Relaxed);
-        trace::command(self.number, opcode, id);
+        trace::command(self.id.number, opcode, id);
         self.mirror.stats.commands.add(1);
         self.device
             .link
-            .command(message)
+            .command(message, self.commands.in_flight())
             .map_err(|e| if e == ENOSPC { EBUSY } else { e })
     }
 
@@ -137,7 +131,7 @@ impl Context {
     ) -> Result<wire::CommandReply> {
         let id = self.submit(opcode, arg)?;
         let link = &self.device.link;
-        link.poll_command(self.number, || self.commands.any_done());
+        link.poll_command(self.id.number, || self.commands.any_done());
         let reply = self.commands.collect(id, None);
         if reply.is_err() {
             self.commands.abandon(id);
@@ -145,15 +139,34 @@ impl Context {
         reply
     }
 
-    /// Closes the context on the device; later calls do nothing.
-    pub(crate) fn close(&self) {
-        if self.closed.xchg(true, Full) {
-            return;
-        }
-        let link = &self.device.link;
-        link.close_context(self.number, &self.commands);
-        drop(link.contexts.withdraw(self.number));
-        link.contexts.release(self.number);
+    /// What a context that the device has opened needs, for `user`, which is the caller's memory.
+    fn build(
+        device: &Arc<Device>,
+        id: ContextId,
+        user: &MmWithUser,
+        means: &mut Option<Means>,
+    ) -> Result<Arc<Self>> {
+        let rule = Rule {
+            policy: device.first_policy(),
+            fault_around: FAULT_AROUND,
+        };
+        let mirror = Mirror::new(device.link.clone(), id, rule)?;
+        let faults = Faults::new(device.clone(), user, mirror.clone())?;
+        let faults = Arc::pin_init(new_worker!(faults, "coax_faults"), GFP_KERNEL_ACCOUNT)?;
+        let commands = Commands::new(device.next_command_base())?;
+        let mm: &Mm = user;
+        Arc::pin_init(
+            pin_init!(Self {
+                device: device.clone(),
+                id,
+                mm: ARef::from(mm),
+                mirror,
+                faults,
+                commands,
+                means <- new_irqlock!(means.take(), "coax_means"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
     }
 }
 
@@ -161,47 +174,40 @@ impl OpenFile for Context {
     type Device = Device;
 
     fn open(device: &Arc<Device>) -> Result<Arc<Self>> {
-        if !device.is_alive() {
-            return Err(ENODEV);
-        }
-        let mm = mm::current().ok_or(EINVAL)?;
-        let user = mm.mmget_not_zero().ok_or(ESRCH)?;
         let link = &device.link;
-        let number = link.contexts.reserve()?;
-        let opened = (|| {
-            let rule = Rule {
-                policy: device.first_policy(),
-                fault_around: FAULT_AROUND,
-            };
-            let mirror = Mirror::new(link.clone(), number, rule)?;
-            let faults = Faults::new(device.clone(), &user, mirror.clone())?;
-            let faults = Arc::pin_init(new_worker!(faults, "coax_faults"), GFP_KERNEL)?;
-            let commands = Commands::new(device.next_command_base())?;
-            link.control(wire::CONTROL_CONTEXT_OPEN, number, 0, 0, &mut [])?;
-            link.contexts.publish(
-                number,
+        let guard = Lifetime::enter(&link.lifetime)?;
+        let mm = mm::current().ok_or(EINVAL)?;
+        let users_mm = mm.mmget_not_zero().ok_or(ESRCH)?;
+        let means = Means::new()?;
+        let counts_for = User {
+            id: user(),
+            exempt: may_exceed(),
+        };
+        let number = link.contexts.reserve(&counts_for)?;
+        let release = |_: &Error| link.contexts.release(number);
+        let opening = link.begin_open(number).inspect_err(release)?;
+        let answer = match link.finish_by(opening, Patience::Killable) {
+            Ok(answer) => answer,
+            Err(opening) => {
+                ending::abandon(link, number, opening, means, guard);
+                return Err(EINTR);
+            }
+        };
+        let id = link.opened(number, &answer).inspect_err(release)?;
+        let mut means = Some(means);
+        let built = Self::build(device, id, &users_mm, &mut means);
+        match &built {
+            Ok(context) => link.contexts.publish(
+                id,
                 Entry {
-                    faults: faults.clone(),
-                    commands: commands.clone(),
+                    faults: context.faults.clone(),
+                    commands: context.commands.clone(),
                     process: process(),
                 },
-            );
-            let context = Context {
-                device: device.clone(),
-                number,
-                mm: mm.clone(),
-                mirror,
-                faults,
-                commands,
-                closed: Atomic::new(false),
-            };
-            Ok(Arc::new(context, GFP_KERNEL)?)
-        })();
-        if opened.is_err() {
-            drop(link.contexts.withdraw(number));
-            link.contexts.release(number);
+            ),
+            Err(_) => ending::undo(link, id, means),
         }
-        opened
+        built
     }
 
     fn ioctl(&self, cmd: u32, arg: usize) -> Result<isize> {
@@ -211,7 +217,7 @@ impl OpenFile for Context {
 
     fn poll(&self, file: &File, table: &PollTable<'_>) -> u32 {
         table.register_wait(file, &self.commands.changed);
-        if !self.device.is_alive() {
+        if self.device.link.lifetime.is_leaving() {
             return bindings::POLLERR | bindings::POLLHUP;
         }
         if self.commands.any_done() {
@@ -226,8 +232,14 @@ impl OpenFile for Context {
     }
 
     fn release(&self) {
-        self.close();
-        self.device.reap(self.faults.clone());
+        let link = &self.device.link;
+        // If the driver is leaving the device, it ends all contexts.
+        if let Ok(guard) = Lifetime::enter(&link.lifetime) {
+            let means = self.means.lock().take();
+            if let Some(means) = means {
+                ending::end(link, self.id, means, guard);
+            }
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Context numbers, and to whom the device's requests and answers for each number go.
+//! Context numbers, and to whom the device's requests and answers for each go.
+//!
+//! A number is given out again when its context is gone; the device tells its openings apart by a
+//! generation, and so does whoever handles a message that names a context.
 //!
 //! The table's lock is taken in interrupts; entries are dropped outside of it, in process context,
 //! because dropping one waits for its worker.
@@ -15,7 +18,17 @@ use crate::{
 use kernel::{
     prelude::*,
     sync::{atomic::Relaxed, Arc},
+    task::Kuid,
 };
+
+/// One opening of a context, as messages name it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ContextId {
+    /// Number on the device.
+    pub(crate) number: u32,
+    /// Generation, which the device gave to the opening.
+    pub(crate) generation: u32,
+}
 
 /// What the device's messages for one context reach.
 #[derive(Clone)]
@@ -28,11 +41,30 @@ pub(crate) struct Entry {
     pub(crate) process: i32,
 }
 
-enum Slot {
+/// Part of the contexts that a user without `CAP_SYS_RESOURCE` may have: a quarter.
+const USER_SHARE: usize = 4;
+
+/// Who a context counts for.
+pub(crate) struct User {
+    /// The user.
+    pub(crate) id: Kuid,
+    /// Whether the limit of one user does not hold.
+    pub(crate) exempt: bool,
+}
+
+/// A number that was given out, and to whom.
+struct Slot {
+    user: Option<Kuid>,
+    state: State,
+}
+
+enum State {
     Free,
-    /// Number given out, context not reachable (being opened or closed).
+    /// Number given out, and no context there: not yet, or not any more.
     Taken,
-    Open(Entry),
+    Open(ContextId, Entry),
+    /// The device is closing it: commands end, and requests are not heard any more.
+    Closing(ContextId, Entry),
 }
 
 /// The contexts of one device, by number.
@@ -51,7 +83,11 @@ impl ContextTable {
     pub(crate) fn new(max: u32) -> Result<impl PinInit<Self>> {
         let mut slots = KVVec::with_capacity(max as usize, GFP_KERNEL)?;
         for _ in 0..max {
-            slots.push(Slot::Free, GFP_KERNEL)?;
+            let free = Slot {
+                user: None,
+                state: State::Free,
+            };
+            slots.push(free, GFP_KERNEL)?;
         }
         Ok(pin_init!(Self { slots <- new_irqlock!(slots, "coax_contexts") }))
     }
@@ -60,42 +96,71 @@ impl ContextTable {
     ///
     /// # Errors
     ///
-    /// `EMFILE`: the device has no context left.
-    pub(crate) fn reserve(&self) -> Result<u32> {
+    /// `EMFILE`: the device has no context left, or `user` has their share.
+    pub(crate) fn reserve(&self, user: &User) -> Result<u32> {
         let mut slots = self.slots.lock();
+        let share = (slots.len() / USER_SHARE).max(1);
+        let theirs = |slot: &&Slot| slot.user.as_ref() == Some(&user.id);
+        if !user.exempt && slots.iter().filter(theirs).count() >= share {
+            return Err(EMFILE);
+        }
         let free = slots
             .iter()
-            .position(|slot| matches!(slot, Slot::Free))
+            .position(|slot| matches!(slot.state, State::Free))
             .ok_or(EMFILE)?;
-        slots[free] = Slot::Taken;
+        slots[free] = Slot {
+            user: Some(user.id),
+            state: State::Taken,
+        };
         Ok(free as u32)
     }
 
     /// Makes the context reachable under a number that was reserved.
-    pub(crate) fn publish(&self, number: u32, entry: Entry) {
+    pub(crate) fn publish(&self, id: ContextId, entry: Entry) {
         let mut slots = self.slots.lock();
-        if let Some(slot) = slots.get_mut(number as usize) {
-            *slot = Slot::Open(entry);
+        if let Some(slot) = slots.get_mut(id.number as usize) {
+            slot.state = State::Open(id, entry);
         }
     }
 
-    /// Makes the context unreachable; the number stays taken.
-    pub(crate) fn withdraw(&self, number: u32) -> Option<Entry> {
+    /// Has requests of the context not heard any more, before the device closes it. None if that was done
+    /// before, and so is another's to end.
+    pub(crate) fn begin_close(&self, id: ContextId) -> Option<Entry> {
         let mut slots = self.slots.lock();
-        match slots
-            .get_mut(number as usize)
-            .map(|slot| core::mem::replace(slot, Slot::Taken))
-        {
-            Some(Slot::Open(entry)) => Some(entry),
-            _ => None,
+        let slot = slots.get_mut(id.number as usize)?;
+        match core::mem::replace(&mut slot.state, State::Taken) {
+            State::Open(open, entry) if open == id => {
+                slot.state = State::Closing(id, entry.clone());
+                Some(entry)
+            }
+            other => {
+                slot.state = other;
+                None
+            }
         }
     }
 
-    /// Gives a number back.
+    /// Makes a context that the device has closed unreachable; the number stays taken.
+    pub(crate) fn withdraw(&self, id: ContextId) -> Option<Entry> {
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(id.number as usize)?;
+        match core::mem::replace(&mut slot.state, State::Taken) {
+            State::Closing(closing, entry) if closing == id => Some(entry),
+            other => {
+                slot.state = other;
+                None
+            }
+        }
+    }
+
+    /// Gives back a number that no context has.
     pub(crate) fn release(&self, number: u32) {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get_mut(number as usize) {
-            *slot = Slot::Free;
+            *slot = Slot {
+                user: None,
+                state: State::Free,
+            };
         }
     }
 
@@ -104,34 +169,43 @@ impl ContextTable {
         self.slots
             .lock()
             .iter()
-            .filter(|slot| !matches!(slot, Slot::Free))
+            .filter(|slot| !matches!(slot.state, State::Free))
             .count() as u64
     }
 
     /// Entry of an open context.
-    pub(crate) fn get(&self, number: u32) -> Option<Entry> {
-        match self.slots.lock().get(number as usize) {
-            Some(Slot::Open(entry)) => Some(entry.clone()),
+    fn get(&self, number: u32) -> Option<(ContextId, Entry)> {
+        match self
+            .slots
+            .lock()
+            .get(number as usize)
+            .map(|slot| &slot.state)
+        {
+            Some(State::Open(id, entry)) => Some((*id, entry.clone())),
             _ => None,
         }
     }
 
-    /// The open contexts with their numbers, each found when it is asked for; in process context.
-    pub(crate) fn open(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
+    /// The open contexts, each found when it is asked for; in process context.
+    pub(crate) fn open(&self) -> impl Iterator<Item = (ContextId, Entry)> + '_ {
         let numbers = 0..self.slots.lock().len() as u32;
-        numbers.filter_map(|number| Some((number, self.get(number)?)))
+        numbers.filter_map(|number| self.get(number))
     }
 
     /// Hands a request of the device to its context; callable from interrupts.
     pub(crate) fn dispatch(&self, request: &wire::DeviceRequest, link: &Link) {
+        let meant = ContextId {
+            number: request.context.get(),
+            generation: request.generation.get(),
+        };
         let slots = self.slots.lock();
-        match slots.get(request.context.get() as usize) {
-            Some(Slot::Open(entry)) if entry.faults.data().push(request) => {
+        match slots.get(meant.number as usize).map(|slot| &slot.state) {
+            Some(State::Open(id, entry)) if *id == meant && entry.faults.data().push(request) => {
                 let cpu = entry.faults.data().cpu.load(Relaxed);
                 entry.faults.queue(&link.workqueue, cpu);
             }
-            // Of a context being closed, whose commands the device has aborted.
-            Some(Slot::Taken) => {}
+            // The device has aborted its commands.
+            Some(State::Closing(id, _)) if *id == meant => {}
             _ => link.stats.device_errors.add(1),
         }
     }
@@ -139,16 +213,22 @@ impl ContextTable {
     /// Hands an answered command to its context; callable from interrupts.
     pub(crate) fn command_done(&self, tag: CommandTag, reply: Result<wire::CommandReply>) {
         let slots = self.slots.lock();
-        if let Some(Slot::Open(entry)) = slots.get(tag.context as usize) {
-            entry.commands.done(tag, reply);
+        match slots
+            .get(tag.context.number as usize)
+            .map(|slot| &slot.state)
+        {
+            Some(State::Open(id, entry) | State::Closing(id, entry)) if *id == tag.context => {
+                entry.commands.done(tag, reply)
+            }
+            _ => {}
         }
     }
 
     /// Ends all commands of all contexts with `error`.
-    pub(crate) fn fail_commands(&self, error: Error) {
+    pub(crate) fn end_commands(&self, error: Error) {
         for slot in self.slots.lock().iter() {
-            if let Slot::Open(entry) = slot {
-                entry.commands.fail_all(error);
+            if let State::Open(_, entry) | State::Closing(_, entry) = &slot.state {
+                entry.commands.end(error);
             }
         }
     }

@@ -2,34 +2,27 @@
 
 //! One accelerator: from the virtio device to its character device, and back.
 //!
-//! Teardown, in order, when the driver is unbound or unloaded or the device unplugged:
-//!
-//! 1. The device is marked dead: calls fail with `ENODEV`, no page is given out any more.
-//! 2. The character device goes: no file can be opened.
-//! 3. All open contexts are closed on the device; their commands end.
-//! 4. All pages come back to system memory, and the device memory's struct pages go.
-//! 5. The virtio device is reset and the queues are emptied.
-//!
-//! Files that are still open keep the object alive until they are closed; the struct pages of the
-//! device memory go before, so that the device can be taken into service again.
+//! `lifetime` has the order of teardown. Files that are still open keep the object alive until they are closed;
+//! the struct pages of the device memory go before, so that the device can be taken into service again.
 
 use crate::{
     context::Context,
-    faults::Faults,
+    ending,
     hmm::Dmirror,
     kapi::{
         chardev,
-        misc::this_cpu,
         node::MemoryNode,
         node_memory::{self, NodeMemory},
         pagemap::{Kind, Pagemap},
-        virtio::{Driver, ShmRegion, VirtioDevice},
+        virtio::{Driver, Resetter, ShmRegion, VirtioDevice, ACCESS_PLATFORM},
         work::{Work, Worker},
     },
-    link::Link,
+    lifetime::{Guard, Lifetime},
+    link::{Features, Link},
     memory::{DeviceMemory, Memory, Supply},
     migration, new_worker, show, uapi, wire,
 };
+use core::ops::Deref;
 use kernel::{
     c_str, debugfs, new_mutex,
     prelude::*,
@@ -38,6 +31,7 @@ use kernel::{
         atomic::{Atomic, Full, Relaxed},
         Arc, ArcBorrow, Mutex,
     },
+    time::{delay::fsleep, Delta},
 };
 
 /// Most command queues that this driver uses; a device with more is refused.
@@ -52,6 +46,11 @@ const HMM_PRIVATE_DEVICES: u32 = 2;
 
 /// Longest attempt of a reset to empty the memory node, 10 s: what is still held then stays.
 const REMOVE_LIMIT_MS: u32 = 10_000;
+
+/// Pause before the device memory is emptied anew when the driver leaves it.
+const EMPTY_PAUSE: Delta = Delta::from_millis(100);
+/// Steps after which it is told that the driver waits for callers to leave.
+const TELL_AFTER: u32 = 10;
 
 /// Names of the command queues, for `/proc/interrupts`.
 const COMMAND_QUEUE_NAMES: [&CStr; MAX_COMMAND_QUEUES as usize] = [c"command"; 16];
@@ -101,8 +100,8 @@ type DebugFile = Pin<KBox<debugfs::File<Arc<Link>>>>;
 /// free when its names are.
 #[derive(Default)]
 struct Service {
-    chardev: Option<Pin<KBox<chardev::Registration<Context>>>>,
-    dmirror: Option<Pin<KBox<chardev::Registration<Dmirror>>>>,
+    chardev: Option<chardev::Registration<Context>>,
+    dmirror: Option<chardev::Registration<Dmirror>>,
     debugfs: Option<(debugfs::Dir, [DebugFile; 2])>,
     number: Option<Number>,
 }
@@ -126,54 +125,52 @@ pub(crate) struct Device {
     pub(crate) max_contexts: u32,
     page_requests: u32,
     region: ShmRegion,
-    alive: Atomic<bool>,
     next_command_base: Atomic<u64>,
     #[pin]
     service: Mutex<Service>,
     #[pin]
     resetting: Mutex<()>,
     #[pin]
-    reaper: Worker<Reaper>,
+    fence: Worker<Fence>,
 }
 
-/// Drops the workers of closed contexts while the device is in service. It is part of the device and
-/// so must not drop the last reference of it: after [`Driver::stop`] it does nothing any more.
-#[pin_data]
-struct Reaper {
-    // None after `stop`.
-    #[pin]
-    dead: Mutex<Option<KVec<Arc<Worker<Faults>>>>>,
-}
+/// Fences the device when its interrupt says that it needs a reset, in process context.
+struct Fence(Arc<Link>);
 
-impl Work for Reaper {
+impl Work for Fence {
     fn run(&self) {
-        loop {
-            let next = match &mut *self.dead.lock() {
-                Some(list) => list.pop(),
-                None => None,
-            };
-            match next {
-                // This waits, and not who drops the last reference.
-                Some(worker) => worker.cancel(),
-                None => return,
-            }
-        }
+        self.0.look_after();
+    }
+}
+
+/// The device memory, of a driver that stays meanwhile.
+pub(crate) struct InUse {
+    // Dropped first.
+    memory: Memories,
+    _guard: Guard,
+}
+
+impl Deref for InUse {
+    type Target = DeviceMemory;
+
+    fn deref(&self) -> &DeviceMemory {
+        &self.memory
     }
 }
 
 impl Device {
-    /// Whether the device is in service.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.alive.load(Relaxed)
-    }
-
     /// The device memory; to be held no longer than a call or a request takes.
     ///
     /// # Errors
     ///
     /// `ENODEV`: the device is out of service.
-    pub(crate) fn memory(&self) -> Result<Memories> {
-        self.memory.lock().clone().ok_or(ENODEV)
+    pub(crate) fn memory(&self) -> Result<InUse> {
+        let guard = Lifetime::enter(&self.link.lifetime)?;
+        let memory = self.memory.lock().clone().ok_or(ENODEV)?;
+        Ok(InUse {
+            memory,
+            _guard: guard,
+        })
     }
 
     /// The memory node that the device memory is, with `MODE_NUMA`.
@@ -200,24 +197,18 @@ impl Device {
             .fetch_add(COMMAND_IDS_PER_CONTEXT, Relaxed)
     }
 
-    /// Drops a closed context's worker, which may take long, without making the caller wait.
-    pub(crate) fn reap(&self, worker: Arc<Worker<Faults>>) {
-        let mut dead = self.reaper.data().dead.lock();
-        // Out of service, or without memory for the list, the caller does wait.
-        if let Some(list) = &mut *dead {
-            if list.push(worker, GFP_KERNEL).is_ok() {
-                self.reaper.queue(&self.link.workqueue, this_cpu());
-            }
-        }
-    }
-
     /// Takes the device out of service and back: commands end, all pages come back.
     ///
     /// # Errors
     ///
-    /// `EBUSY`: something holds on to pages. `EIO`: the device is broken. `ENOMEM`.
+    /// `EBUSY`: something holds on to pages. `EIO`: the device is silent. `EINTR`: the caller was killed.
+    /// `ENOMEM`.
     pub(crate) fn reset(&self) -> Result {
-        let reset = || self.link.control(wire::CONTROL_RESET, 0, 0, 0, &mut []);
+        let reset = || {
+            self.link
+                .control(wire::CONTROL_RESET, 0, 0, &mut [])
+                .map(|_| ())
+        };
         match self.bring_back(reset)? {
             0 => Ok(()),
             _ => Err(EBUSY),
@@ -238,19 +229,39 @@ impl Device {
         let memory = self.memory()?;
         memory.data().set_accepting(false);
         let held = first().and_then(|()| match &self.node {
-            // Removing the memory is the only way to empty a node that a driver has. It must not come
-            // back when the device is going, which waits for this call or has begun before it.
+            // Removing the memory is the only way to empty a node that a driver has. That it comes back when
+            // the driver is leaving does no harm: it waits for this call, and then removes it for good.
             Some(node) => node
                 .remove(REMOVE_LIMIT_MS)
-                .and_then(|()| match self.is_alive() {
-                    true => node.add(),
-                    false => Err(ENODEV),
-                })
+                .and_then(|()| node.add())
                 .map(|()| 0),
             None => migration::evict_all(&memory),
         });
-        memory.data().set_accepting(self.is_alive());
+        memory.data().set_accepting(true);
         held
+    }
+
+    /// Ends what programs have the device do, until nobody is inside any more.
+    fn wait_until_left(&self) {
+        let lifetime = &self.link.lifetime;
+        let mut steps = 0;
+        // Calls wait for commands, which end with their contexts; a context may still be opening.
+        loop {
+            ending::end_all(&self.link);
+            if lifetime.wait_until_left() {
+                break;
+            }
+            steps += 1;
+            if steps == TELL_AFTER {
+                pr_warn!(
+                    "coax{}: {} calls or faults are in the device; waiting for them to leave\n",
+                    lifetime.number(),
+                    lifetime.inside()
+                );
+            }
+        }
+        ending::end_all(&self.link);
+        self.link.endings.flush();
     }
 
     fn into_service(this: &Arc<Self>) -> Result {
@@ -266,38 +277,82 @@ impl Device {
             dir.read_callback_file(c"contexts", this.link.clone(), &show::contexts),
             GFP_KERNEL,
         )?;
-        let chardev = chardev::Registration::new(name, FOR_ALL, this.clone());
         service.debugfs = Some((dir, [stats, contexts]));
-        service.chardev = Some(KBox::pin_init(chardev, GFP_KERNEL)?);
+        let chardev = chardev::Registration::new(&name, FOR_ALL, this.clone());
+        service.chardev = Some(chardev?);
         if *crate::module_parameters::hmm.value() != 0 {
             let name = CString::try_from_fmt(fmt!("hmm_dmirror{}", number))?;
-            let dmirror = chardev::Registration::new(name, FOR_ROOT, this.clone());
-            service.dmirror = Some(KBox::pin_init(dmirror, GFP_KERNEL)?);
+            let dmirror = chardev::Registration::new(&name, FOR_ROOT, this.clone());
+            service.dmirror = Some(dmirror?);
         }
         Ok(())
     }
 }
 
-fn check(config: &wire::Config) -> Result<(), &'static str> {
+fn check(dev: &kernel::device::Device, config: &wire::Config) -> Result {
     let queues = config.command_queues.get();
     let contexts = config.max_contexts.get();
     let requests = config.page_request_capacity.get();
     if config.magic.get() != wire::MAGIC {
-        return Err("not a coax device: the configuration has another magic number");
+        dev_err!(
+            dev,
+            "coax: not a coax device: the configuration has another magic number\n"
+        );
+        return Err(EINVAL);
     }
     if config.abi_version.get() != wire::ABI_VERSION {
-        return Err("the device speaks another version of the device ABI");
+        dev_err!(
+            dev,
+            "coax: the device speaks version {} of the device ABI, this driver version {}; take both from one release\n",
+            config.abi_version.get(),
+            wire::ABI_VERSION
+        );
+        return Err(EINVAL);
     }
     if config.services.get() & wire::SERVICE_VIRTQUEUE == 0 {
-        return Err("the device does not offer translation by virtqueue");
+        dev_err!(
+            dev,
+            "coax: the device does not offer translation by virtqueue\n"
+        );
+        return Err(EINVAL);
     }
     if !(1..=MAX_COMMAND_QUEUES).contains(&queues)
         || !(1..=wire::MAX_CONTEXTS).contains(&contexts)
         || !(1..=wire::MAX_PAGE_REQUESTS).contains(&requests)
     {
-        return Err("a number in the configuration is out of range");
+        dev_err!(
+            dev,
+            "coax: a number in the configuration is out of range: {} command queues, {} contexts, {} page requests\n",
+            queues,
+            contexts,
+            requests
+        );
+        return Err(EINVAL);
     }
     Ok(())
+}
+
+/// Brings all pages back, however long something holds them.
+fn empty_for_good(number: u32, memory: &DeviceMemory) {
+    let mut told = false;
+    loop {
+        match migration::evict_all(memory) {
+            Ok(0) => return,
+            Ok(held) if !told => pr_warn!(
+                "coax{}: {} pages of the device memory are held; waiting\n",
+                number,
+                held
+            ),
+            Err(error) if !told => pr_warn!(
+                "coax{}: the device memory cannot be emptied yet: {:?}\n",
+                number,
+                error
+            ),
+            _ => {}
+        }
+        told = true;
+        fsleep(EMPTY_PAUSE);
+    }
 }
 
 /// The memory node that the device's memory is to be.
@@ -334,14 +389,23 @@ fn node_for(vdev: &VirtioDevice, region: ShmRegion) -> Result<Pin<KBox<NodeMemor
 impl Driver for Device {
     const NAME: &'static CStr = c_str!("coax");
     const ID: u32 = wire::VIRTIO_ID_COAX;
+    const FEATURES: &'static [u32] = &[wire::F_ATOMIC, wire::F_TRANSLATION_AHEAD];
 
-    fn probe(vdev: &VirtioDevice) -> Result<Arc<Self>> {
-        let dev = vdev.parent();
-        let config: wire::Config = vdev.read_config();
-        if let Err(why) = check(&config) {
-            dev_err!(dev, "coax: {}\n", why);
+    fn validate(vdev: &VirtioDevice) -> Result {
+        if vdev.has_feature(ACCESS_PLATFORM) {
+            dev_err!(
+                vdev.parent(),
+                "coax: the device wants addresses that an IOMMU translates (iommu_platform=on), and messages name physical ones; leave it off\n"
+            );
             return Err(EINVAL);
         }
+        Ok(())
+    }
+
+    fn probe(vdev: &VirtioDevice, resetter: Arc<Resetter>) -> Result<Arc<Self>> {
+        let dev = vdev.parent();
+        let config: wire::Config = vdev.read_config();
+        check(dev, &config)?;
         let Some(region) = vdev.shm_region(wire::SHM_DEVICE_MEMORY) else {
             dev_err!(dev, "coax: the device announces no device memory\n");
             return Err(ENODEV);
@@ -393,7 +457,11 @@ impl Driver for Device {
         }
         let queues = vdev.find_queues::<Self>(&names)?;
         let max_contexts = config.max_contexts.get();
-        let link = Link::new(queues, max_contexts)?;
+        let features = Features {
+            atomic: vdev.has_feature(wire::F_ATOMIC),
+            translation_ahead: vdev.has_feature(wire::F_TRANSLATION_AHEAD),
+        };
+        let link = Link::new(queues, resetter, number.0, features, max_contexts)?;
         let node = match kind {
             Kind::Node => Some(node_for(vdev, region)?),
             _ => None,
@@ -414,6 +482,7 @@ impl Driver for Device {
                 );
             })?;
         let memory = Arc::new(memory, GFP_KERNEL)?;
+        let fence = Fence(link.clone());
         Arc::pin_init(
             try_pin_init!(Self {
                 link,
@@ -423,7 +492,6 @@ impl Driver for Device {
                 max_contexts,
                 page_requests: config.page_request_capacity.get(),
                 region,
-                alive: Atomic::new(true),
                 next_command_base: Atomic::new(1),
                 service <- new_mutex!(
                     Service {
@@ -433,12 +501,7 @@ impl Driver for Device {
                     "coax_service"
                 ),
                 resetting <- new_mutex!((), "coax_resetting"),
-                reaper <- new_worker!(
-                    try_pin_init!(Reaper {
-                        dead <- new_mutex!(Some(KVec::new()), "coax_reaper"),
-                    }? Error),
-                    "coax_reaper_work"
-                ),
+                fence <- new_worker!(Ok(fence), "coax_fence"),
             }? Error),
             GFP_KERNEL,
         )
@@ -453,14 +516,13 @@ impl Driver for Device {
             );
             return Err(ENODEV);
         }
-        // One buffer for each request that can be outstanding, of both kinds.
+        // More than can be outstanding.
         this.link.post_request_buffers(wire::QUEUE_SIZE.into())?;
         let (base, bytes) = (this.region.start(), this.region.len());
         this.link
-            .control(wire::CONTROL_SET_DEVICE_MEMORY, 0, base, bytes, &mut [])?;
+            .control(wire::CONTROL_SET_DEVICE_MEMORY, base, bytes, &mut [])?;
         this.link.control(
             wire::CONTROL_SET_PAGE_REQUEST_ALLOCATION,
-            0,
             this.page_requests.into(),
             0,
             &mut [],
@@ -498,36 +560,35 @@ impl Driver for Device {
     }
 
     fn stop(&self) {
-        self.alive.store(false, Relaxed);
+        let lifetime = &self.link.lifetime;
+        lifetime.leave();
         *self.service.lock() = Service::default();
-        // A reset in progress must not accept pages again after this.
-        drop(self.resetting.lock());
         let memory = self.memory.lock().take();
         if let Some(memory) = &memory {
             memory.data().set_accepting(false);
         }
-        for number in 0..self.max_contexts {
-            if let Some(entry) = self.link.contexts.get(number) {
-                self.link.close_context(number, &entry.commands);
-                entry.faults.cancel();
-            }
-        }
+        self.wait_until_left();
         if let Some(node) = &self.node {
             node.remove_for_good();
         } else if let Some(memory) = memory {
-            match migration::evict_all(&memory) {
-                Ok(0) => {}
-                Ok(held) => pr_warn!("{} pages of the device memory are held; waiting\n", held),
-                Err(error) => pr_err!("the device memory could not be emptied: {:?}\n", error),
-            }
+            empty_for_good(lifetime.number(), &memory);
         }
-        let dead = self.reaper.data().dead.lock().take();
-        self.reaper.cancel();
-        drop(dead);
     }
 
     fn drain(&self) {
         self.link.drain();
+    }
+
+    fn freeze(&self) -> Result {
+        pr_err!(
+            "coax{}: the system cannot suspend or hibernate while the driver has the device, whose memory and contexts would not survive it; unbind it first\n",
+            self.link.lifetime.number()
+        );
+        Err(EBUSY)
+    }
+
+    fn resetter(&self) -> &Resetter {
+        self.link.resetter()
     }
 
     fn interrupt(&self, queue: u16) {
@@ -536,7 +597,7 @@ impl Driver for Device {
 
     fn config_changed(&self, device: &VirtioDevice) {
         if device.needs_reset() {
-            self.link.mark_broken("says that it needs a reset");
+            self.fence.queue_anywhere();
         }
     }
 }

@@ -1,98 +1,88 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Answering the device's translation requests and page requests for one context.
+//! Answering the device's requests for one context.
 //!
-//! The loop is that of `Documentation/mm/hmm.rst`: read the sequence, look at the page table (and
-//! fault pages in), then, under the mirror's lock, post the answer if nothing changed meanwhile,
-//! else begin anew. Under `POLICY_ON_FAULT` a page request first moves the pages to device
-//! memory; if they cannot move the device uses them where they are, so that every request ends.
-//! A request for atomic operations takes pages of system memory from the CPUs (`exclusive`).
+//! A request means "translate, else make it so", and is answered once. First it is looked at what is there
+//! (`stands`): if that will do, it is the answer. Else, under `POLICY_ON_FAULT`, pages move to device memory
+//! (`moving`), what is missing is faulted in, and what is there then is the answer (`answer`); pages that
+//! cannot move the device uses where they are, so that every request ends. A request for atomic operations
+//! takes pages of system memory from the CPUs (`exclusive`).
 //!
-//! Requests come by interrupt into a ring and are handled in order by the context's worker;
-//! contexts do not wait for each other. The worker holds neither the mirror's lock nor any other
-//! of the driver while it migrates or faults pages in, because both call the notifier.
+//! The loop is that of `Documentation/mm/hmm.rst`: read the sequence, look at the page table, then, under
+//! the mirror's lock, post the answer if nothing changed meanwhile, else begin anew.
+//!
+//! Requests come by interrupt into a ring and are handled in order by the context's worker, which waits for
+//! nobody: a fault that has to wait for a device or a program goes on in a thread of its own (`wait`), and
+//! the requests behind it are answered meanwhile. Contexts do not wait for each other. Neither worker nor
+//! threads hold a lock of the driver while they migrate or fault pages in, because both call the notifier.
+//!
+//! Teardown: first the worker is cancelled, which alone begins threads, then the threads are ended.
 
 mod answer;
 mod exclusive;
+mod moving;
+mod stands;
+mod wait;
 
 use crate::{
     device::Device,
     kapi::{
-        hmm::{range_fault, HmmPfn},
+        hmm::HmmPfn,
         irqlock::IrqSpinLock,
         migrate::PageArrays,
         misc::this_cpu,
         mm,
-        notifier::IntervalNotifier,
-        page::PMD_ORDER,
+        notifier::{IntervalNotifier, EVERYWHERE},
+        thread::Thread,
         trace,
-        work::Work,
+        work::{Work, Worker},
     },
     memory::{clear_ahead, DeviceMemory},
-    migration::{self, Wish, WINDOW_PAGES},
+    migration::WINDOW_PAGES,
     mirror::Mirror,
-    new_irqlock,
-    residency::windows,
-    uapi, wire,
+    new_irqlock, wire,
 };
+use answer::Answered;
 use kernel::{
-    mm::{virt, MmWithUser},
+    alloc::AllocError,
+    mm::MmWithUser,
     new_mutex,
     prelude::*,
     sync::{atomic::Atomic, Arc, Mutex},
-    time::Delta,
+    time::{delay::fsleep, Delta},
 };
+use wait::Waiting;
 use zerocopy::FromZeros;
 
 /// Longest attempt to answer one request while the mappings keep changing.
 const RETRY_LIMIT: Delta = Delta::from_secs(5);
-/// Requests waiting for the worker: all that the device may have outstanding, of both kinds.
-const RING: usize = 2 * wire::MAX_PAGE_REQUESTS as usize;
+/// Pause before the device is told to ask again because memory is short, which others need time to change.
+const SHORTAGE_PAUSE: Delta = Delta::from_millis(10);
+/// Requests waiting for the worker: all that the device may have outstanding.
+const RING: usize = wire::MAX_PAGE_REQUESTS as usize;
 
 const PAGE_SIZE: u64 = wire::PAGE_SIZE;
 
-/// What the worker uses again for each request.
+/// What a thread that answers uses again for each request.
 struct Scratch {
     pfns: KVec<HmmPfn>,
     arrays: PageArrays,
-    /// Worst code so far of each group whose last request has not come.
-    groups: [u32; wire::MAX_PAGE_REQUESTS as usize],
 }
 
 impl Scratch {
     fn new() -> Result<Self> {
         let mut pfns = KVec::new();
-        pfns.resize(WINDOW_PAGES, HmmPfn::SNAPSHOT, GFP_KERNEL)?;
+        pfns.resize(WINDOW_PAGES, HmmPfn::NONE, GFP_KERNEL)?;
         Ok(Scratch {
             pfns,
             arrays: PageArrays::default(),
-            groups: [wire::RESPONSE_SUCCESS; wire::MAX_PAGE_REQUESTS as usize],
         })
     }
-}
-
-/// Handles the requests of one context.
-#[pin_data]
-pub(crate) struct Faults {
-    device: Arc<Device>,
-    mirror: Arc<Mirror>,
-    /// Watches the process's mappings.
-    #[pin]
-    pub(crate) notifier: IntervalNotifier<Mirror>,
-    #[pin]
-    ring: IrqSpinLock<KVec<wire::DeviceRequest>>,
-    #[pin]
-    scratch: Mutex<Scratch>,
-    /// CPU that submitted last. What the program has just written is in this CPU's batch of pages
-    /// not yet on the LRU lists, which a migration empties cheaply only for its own CPU.
-    pub(crate) cpu: Atomic<u32>,
 }
 
 /// Access that a request asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
-    /// Whatever there is: nothing is faulted in.
-    Present,
     /// Reading.
     Read,
     /// Writing, which includes reading.
@@ -102,7 +92,6 @@ enum Want {
 }
 
 impl Want {
-    /// What the page request asks for.
     fn of(request: &wire::DeviceRequest) -> Self {
         let flags = request.flags.get();
         match (
@@ -117,64 +106,233 @@ impl Want {
 
     /// Whether pages must be writable.
     fn writes(self) -> bool {
-        matches!(self, Want::Write | Want::Atomic)
+        self != Want::Read
     }
 
-    /// What a look-up has to do for a page wanted so.
-    fn pfn(self) -> HmmPfn {
-        match self {
-            Want::Present => HmmPfn::SNAPSHOT,
-            _ => HmmPfn::fault(self.writes()),
-        }
+    /// Whether a page found so lacks what is wanted.
+    fn lacks(self, pfn: HmmPfn) -> bool {
+        pfn.page().is_none() || self.writes() && !pfn.is_writable()
     }
 }
 
-/// What becomes of pages in system memory that the policy has move before the device uses them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Unmoved {
-    /// The device uses them where they are.
-    Use,
-    /// The answer leaves them out.
-    Withhold,
-    /// There is no answer yet.
-    Refuse,
-}
-
-/// Why a page request cannot succeed.
+/// Why a request is not answered with translations.
 enum Refusal {
     /// No such page, or no such right.
     Invalid,
-    /// Something else: no memory, a dying process.
+    /// The process is gone, or the device.
     Failure,
+    /// Something that passes: the device is to ask again.
+    Later,
+    /// Somebody has to be waited for before the first page is there.
+    Wait,
 }
 
-impl Refusal {
-    fn of(error: Error) -> Self {
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
         if error == EFAULT || error == EPERM || error == EINVAL {
             Refusal::Invalid
-        } else {
+        } else if error == ESRCH || error == EIO || error == ENODEV {
             Refusal::Failure
+        } else {
+            if error == ENOMEM {
+                fsleep(SHORTAGE_PAUSE);
+            }
+            Refusal::Later
         }
     }
 }
 
+impl From<AllocError> for Refusal {
+    fn from(_: AllocError) -> Self {
+        ENOMEM.into()
+    }
+}
+
+/// A request being answered.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    request: &'a wire::DeviceRequest,
+    memory: &'a DeviceMemory,
+    mm: &'a MmWithUser,
+    want: Want,
+    va: u64,
+}
+
+impl Asked<'_> {
+    /// The request's answer of that kind, without entries.
+    fn head(&self, kind: u32) -> wire::TranslationMessage {
+        head(self.request, kind, 0)
+    }
+}
+
+/// Answers the requests of one context, from whichever thread.
+#[pin_data]
+pub(crate) struct Resolver {
+    device: Arc<Device>,
+    mirror: Arc<Mirror>,
+    /// Watches the process's mappings.
+    #[pin]
+    notifier: IntervalNotifier<Mirror>,
+    /// Requests that wait for somebody.
+    #[pin]
+    waiting: Mutex<KVec<Thread<Waiting>>>,
+}
+
+impl Resolver {
+    /// Takes a request, and answers it unless it has to wait.
+    fn take(
+        self: &Arc<Self>,
+        memory: &DeviceMemory,
+        request: wire::DeviceRequest,
+        s: &mut Scratch,
+    ) {
+        self.device.link.stats.translation_requests.add(1);
+        if let Err(Refusal::Wait) = self.serve(memory, &request, s) {
+            self.wait_for(request);
+        }
+    }
+
+    /// Answers a request, but for one that has to wait ([`Refusal::Wait`]).
+    fn serve(
+        &self,
+        memory: &DeviceMemory,
+        request: &wire::DeviceRequest,
+        scratch: &mut Scratch,
+    ) -> Result<(), Refusal> {
+        let Some(mm) = mm::get(self.notifier.mm()) else {
+            self.respond(request, wire::RESPONSE_FAILURE);
+            return Ok(());
+        };
+        let _charged = mm::charge_to(&mm);
+        let asked = Asked {
+            request,
+            memory,
+            mm: &mm,
+            want: Want::of(request),
+            va: request.va.get(),
+        };
+        let answered = match self.as_it_stands(asked, scratch) {
+            Ok(None) => return Ok(()),
+            Ok(Some(found)) => {
+                self.count_page_request(request);
+                self.resolve(asked, found, scratch)
+            }
+            Err(refusal) => {
+                self.count_page_request(request);
+                Err(refusal)
+            }
+        };
+        match answered {
+            Ok(()) => self.count_response(request, wire::RESPONSE_SUCCESS),
+            Err(Refusal::Wait) => return Err(Refusal::Wait),
+            Err(Refusal::Invalid) => self.respond(request, wire::RESPONSE_INVALID),
+            Err(Refusal::Failure) => self.respond(request, wire::RESPONSE_FAILURE),
+            Err(Refusal::Later) => self.respond(request, wire::RESPONSE_SUCCESS),
+        }
+        Ok(())
+    }
+
+    /// Makes the pages usable and posts a message with their translations.
+    fn resolve(
+        &self,
+        asked: Asked<'_>,
+        found: stands::Found,
+        scratch: &mut Scratch,
+    ) -> Result<(), Refusal> {
+        let moved = match found.moves {
+            true => self.migrate(asked, &found, scratch)?,
+            false => None,
+        };
+        if asked.want == Want::Atomic {
+            return self.answer_exclusive(asked, &found, scratch);
+        }
+        let reach = moved.clone().map_or(0, |window| window.end);
+        if moved.is_some() {
+            if let Answered::No = self.answer(asked, &found, reach, true, scratch)? {
+                // What had been elsewhere (private pages of another device) is in system memory only now.
+                self.migrate(asked, &found, scratch)?;
+            } else {
+                return Ok(());
+            }
+        }
+        self.answer(asked, &found, reach, false, scratch)?;
+        Ok(())
+    }
+
+    /// Answers a request with `code` and no translations.
+    fn respond(&self, request: &wire::DeviceRequest, code: u32) {
+        self.count_response(request, code);
+        let head = head(request, wire::MSG_PAGE_RESPONSE, code);
+        // Fails only when the device is broken, and then nobody waits for it.
+        let _ = answer::message_for(head, 0).and_then(|m| self.mirror.lock().post(m, 0, 0));
+    }
+
+    fn count_page_request(&self, request: &wire::DeviceRequest) {
+        let (va, npages, flags) = (request.va.get(), request.npages.get(), request.flags.get());
+        trace::page_request(request.context.get(), va, npages, flags);
+        self.device.link.stats.page_requests.add(1);
+        self.mirror.stats.page_requests.add(1);
+    }
+
+    fn count_response(&self, request: &wire::DeviceRequest, code: u32) {
+        let stats = &self.device.link.stats;
+        match code {
+            wire::RESPONSE_SUCCESS => stats.responses_success.add(1),
+            wire::RESPONSE_INVALID => stats.responses_invalid.add(1),
+            _ => stats.responses_failure.add(1),
+        }
+        trace::group_response(request.context.get(), request.tag.get(), code);
+    }
+}
+
+fn head(request: &wire::DeviceRequest, kind: u32, code: u32) -> wire::TranslationMessage {
+    wire::TranslationMessage {
+        kind: kind.into(),
+        context: request.context,
+        generation: request.generation,
+        tag: request.tag,
+        code: code.into(),
+        ..wire::TranslationMessage::new_zeroed()
+    }
+}
+
+/// Takes the requests of one context.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Faults {
+    resolver: Arc<Resolver>,
+    #[pin]
+    ring: IrqSpinLock<KVec<wire::DeviceRequest>>,
+    #[pin]
+    scratch: Mutex<Scratch>,
+    /// CPU that submitted last. What the program has just written is in this CPU's batch of pages
+    /// not yet on the LRU lists, which a migration empties cheaply only for its own CPU.
+    pub(crate) cpu: Atomic<u32>,
+}
+
 impl Faults {
-    /// Handles faults in `mm`, which must be in use.
+    /// Handles requests about `mm`, which must be in use.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new<'a>(
+    pub(crate) fn new(
         device: Arc<Device>,
-        mm: &'a MmWithUser,
+        mm: &MmWithUser,
         mirror: Arc<Mirror>,
-    ) -> Result<impl PinInit<Self, Error> + 'a> {
+    ) -> Result<impl PinInit<Self, Error>> {
+        let resolver = Arc::pin_init(
+            try_pin_init!(Resolver {
+                device,
+                notifier <- IntervalNotifier::new(mm, EVERYWHERE, mirror.clone()),
+                mirror,
+                waiting <- new_mutex!(KVec::new(), "coax_waiting"),
+            }? Error),
+            GFP_KERNEL,
+        )?;
         let ring = KVec::with_capacity(RING, GFP_KERNEL)?;
         let scratch = Scratch::new()?;
         Ok(try_pin_init!(Self {
-            device,
-            notifier <- IntervalNotifier::new(mm, mirror.clone()),
-            mirror,
+            resolver,
             ring <- new_irqlock!(ring, "coax_requests"),
             scratch <- new_mutex!(scratch, "coax_scratch"),
             cpu: Atomic::new(this_cpu()),
@@ -183,144 +341,20 @@ impl Faults {
 
     /// The context's mirror.
     pub(crate) fn mirror(&self) -> &Mirror {
-        &self.mirror
+        &self.resolver.mirror
     }
 
     /// Takes a request for the worker; false if it makes no sense or is one too many. Callable
     /// from interrupts.
     pub(crate) fn push(&self, request: &wire::DeviceRequest) -> bool {
-        let npages = request.npages.get();
+        let (npages, around) = (request.npages.get(), request.around.get());
         let sensible = (1..=wire::MAX_RANGE_PAGES).contains(&npages)
+            && (npages..=wire::MAX_RANGE_PAGES).contains(&around)
             && request.va.get() % PAGE_SIZE == 0
-            && request.tag.get() < wire::MAX_PAGE_REQUESTS
-            && matches!(
-                request.kind.get(),
-                wire::REQUEST_TRANSLATION | wire::REQUEST_PAGE
-            );
+            && request.kind.get() == wire::REQUEST_PAGE
+            && (request.flags.get() & wire::ACCESS_ATOMIC == 0
+                || self.resolver.device.link.features.atomic);
         sensible && self.ring.lock().push_within_capacity(*request).is_ok()
-    }
-
-    /// Largest part of the request's pages that lies in user space, in one mapping and under one policy,
-    /// which comes with it. The rest is for the device to ask for again.
-    fn clip(&self, mm: &MmWithUser, request: &wire::DeviceRequest) -> Result<(u64, usize, u32)> {
-        let va = request.va.get();
-        if va >= mm::task_size(mm) {
-            return Err(EFAULT);
-        }
-        let guard = mm.mmap_read_lock();
-        let vma = guard.vma_lookup(va as usize).ok_or(EFAULT)?;
-        let needed = if request.flags.get() & wire::ACCESS_WRITE != 0 {
-            virt::flags::WRITE
-        } else {
-            virt::flags::READ
-        };
-        if vma.flags() & needed == 0 {
-            return Err(EPERM);
-        }
-        let found = self.mirror.policies.at(va);
-        let pages = (found.range.end.min(vma.end() as u64) - va) / PAGE_SIZE;
-        let npages = (request.npages.get() as usize).min(pages as usize);
-        let policy = match self.device.node() {
-            Some(node) if !node.is_for(vma) => found.rule.policy.max(uapi::POLICY_ON_REQUEST),
-            _ => found.rule.policy,
-        };
-        Ok((va, npages, policy))
-    }
-
-    /// Moves the pages wanted, and those around them that are present, to device memory: all of a
-    /// 2 MiB page, and all of 2 MiB never touched where the program wants such pages. None that are
-    /// under other advice. False if none of them ever moves, or none can.
-    fn migrate(
-        &self,
-        memory: &DeviceMemory,
-        mm: &MmWithUser,
-        va: u64,
-        npages: usize,
-        write: bool,
-        scratch: &mut Scratch,
-    ) -> bool {
-        if !memory.data().has_room() {
-            self.device.link.stats.device_full.add(npages as u64);
-            return false;
-        }
-        if write {
-            self.break_copy_on_write(memory, mm, va, npages, scratch);
-        }
-        let order = self.map_order(memory, mm, va, scratch);
-        let guard = mm.mmap_read_lock();
-        let Some(vma) = guard
-            .vma_lookup(va as usize)
-            .filter(|vma| mm::may_migrate(vma))
-            .filter(|vma| self.device.node().is_none_or(|node| node.is_for(vma)))
-        else {
-            return false;
-        };
-        let found = self.mirror.policies.at(va);
-        if found.rule.policy != uapi::POLICY_ON_FAULT {
-            return false;
-        }
-        let first = vma.start().max(found.range.start as usize);
-        let last = vma.end().min(found.range.end as usize);
-        let wanted = va as usize..(va as usize + npages * PAGE_SIZE as usize).min(last);
-        let block = |pages: usize| {
-            let bytes = pages * PAGE_SIZE as usize;
-            let start = va as usize - va as usize % bytes;
-            start..start + bytes
-        };
-        let large = block(WINDOW_PAGES);
-        let untouched = order.is_none() && vma.flags() & virt::flags::HUGEPAGE != 0;
-        let fits = first <= large.start && large.end <= last;
-        let (window, fill) = if memory.has_large_folios()
-            && fits
-            && (untouched || order.is_some_and(|order| order >= PMD_ORDER))
-        {
-            (large, if untouched { wanted } else { 0..0 })
-        } else {
-            let around = block(found.rule.fault_around as usize);
-            let start = around.start.max(first);
-            let end = around.end.min(last).max(wanted.end);
-            if end - start > WINDOW_PAGES * PAGE_SIZE as usize {
-                (wanted.clone(), wanted)
-            } else {
-                (start..end, wanted)
-            }
-        };
-        let start = window.start;
-        let wish = Wish {
-            fill,
-            fill_large: untouched,
-            fail_alloc: None,
-        };
-        // What does not move is used in place.
-        let arrays = core::mem::take(&mut scratch.arrays);
-        let Ok((moved, arrays)) = migration::to_device(memory, vma, window, &wish, arrays) else {
-            return false;
-        };
-        scratch.arrays = arrays;
-        if moved > 0 {
-            self.device.link.stats.to_device_fault.add(moved);
-            self.mirror.stats.to_device.add(moved);
-            trace::to_device(self.mirror.context(), start as u64, moved);
-        }
-        true
-    }
-
-    /// Pages, as a power of two, that the page-table entry at `va` maps; none if nothing is there.
-    fn map_order(
-        &self,
-        memory: &DeviceMemory,
-        mm: &MmWithUser,
-        va: u64,
-        scratch: &mut Scratch,
-    ) -> Option<u32> {
-        let pfns = &mut scratch.pfns[..1];
-        pfns.fill(HmmPfn::SNAPSHOT);
-        let seq = self.notifier.read_begin();
-        let guard = mm.mmap_read_lock();
-        // A change in between makes this a guess, and a guess will do.
-        range_fault(&self.notifier, &guard, seq, va, pfns, memory.owner()).ok()?;
-        pfns[0].page()?;
-        Some(pfns[0].map_order())
     }
 
     /// Tells the device where pages are before it asks; of what changes meanwhile it will ask.
@@ -329,162 +363,38 @@ impl Faults {
     ///
     /// `ESRCH`: the process is gone. `ENOMEM`. `EIO`: the device is broken.
     pub(crate) fn tell_ahead(&self, memory: &DeviceMemory, va: u64, npages: usize) -> Result {
-        let head = wire::TranslationMessage {
-            kind: wire::MSG_TRANSLATION_AHEAD.into(),
-            context: self.mirror.context().into(),
-            ..wire::TranslationMessage::new_zeroed()
-        };
-        let mm = self.notifier.mm().mmget_not_zero().ok_or(ESRCH)?;
-        let mut scratch = Scratch::new()?;
-        for (va, npages) in windows(va, npages as u64 * PAGE_SIZE) {
-            let range = (va, npages);
-            let (want, unmoved) = (Want::Present, Unmoved::Use);
-            self.answer(memory, &mm, range, want, unmoved, head, &mut scratch)?;
-        }
-        Ok(())
-    }
-
-    fn translation_request(
-        &self,
-        memory: &DeviceMemory,
-        request: &wire::DeviceRequest,
-        scratch: &mut Scratch,
-    ) {
-        self.device.link.stats.translation_requests.add(1);
-        let head = head(wire::MSG_TRANSLATION_COMPLETION, request, 0);
-        let room = memory.data().has_room();
-        let answered = self
-            .notifier
-            .mm()
-            .mmget_not_zero()
-            .ok_or(ESRCH)
-            .and_then(|mm| {
-                let (va, npages, policy) = self.clip(&mm, request)?;
-                // Pages that ought to move first are withheld: the device then sends a page request.
-                let unmoved = if room && policy == uapi::POLICY_ON_FAULT {
-                    Unmoved::Withhold
-                } else {
-                    Unmoved::Use
-                };
-                let range = (va, npages);
-                self.answer(memory, &mm, range, Want::Present, unmoved, head, scratch)
-            });
-        if answered.is_err() {
-            self.answer_empty(head);
-        }
-    }
-
-    fn page_request(
-        &self,
-        memory: &DeviceMemory,
-        request: &wire::DeviceRequest,
-        scratch: &mut Scratch,
-    ) {
-        let (context, tag, flags) = (
-            self.mirror.context(),
-            request.tag.get(),
-            request.flags.get(),
-        );
-        trace::page_request(context, request.va.get(), request.npages.get(), flags);
-        self.device.link.stats.page_requests.add(1);
-        self.mirror.stats.page_requests.add(1);
-
-        let last = flags & wire::REQUEST_LAST != 0;
-        let earlier = scratch.groups[tag as usize];
-        // A group that is refused already gets no more translations.
-        let head = match (last, earlier) {
-            (_, code) if code != wire::RESPONSE_SUCCESS => None,
-            (true, _) => Some(head(
-                wire::MSG_GROUP_RESPONSE,
-                request,
-                wire::RESPONSE_SUCCESS,
-            )),
-            (false, _) => Some(head(wire::MSG_GROUP_PART, request, 0)),
-        };
-        let result = match head {
-            Some(head) => self.resolve(memory, request, head, scratch),
-            None => Ok(()),
-        };
-        let code = match result {
-            Ok(()) => earlier,
-            Err(Refusal::Invalid) => earlier.max(wire::RESPONSE_INVALID),
-            Err(Refusal::Failure) => wire::RESPONSE_FAILURE,
-        };
-        if !last {
-            scratch.groups[tag as usize] = code;
-            return;
-        }
-        scratch.groups[tag as usize] = wire::RESPONSE_SUCCESS;
-        let stats = &self.device.link.stats;
-        match code {
-            wire::RESPONSE_SUCCESS => stats.responses_success.add(1),
-            wire::RESPONSE_INVALID => stats.responses_invalid.add(1),
-            _ => stats.responses_failure.add(1),
-        }
-        trace::group_response(context, tag, code);
-        if code != wire::RESPONSE_SUCCESS {
-            self.answer_empty(crate::faults::head(wire::MSG_GROUP_RESPONSE, request, code));
-        }
-    }
-
-    /// Makes the pages usable and posts a message with their translations.
-    fn resolve(
-        &self,
-        memory: &DeviceMemory,
-        request: &wire::DeviceRequest,
-        head: wire::TranslationMessage,
-        scratch: &mut Scratch,
-    ) -> Result<(), Refusal> {
-        let mm = self
-            .notifier
-            .mm()
-            .mmget_not_zero()
-            .ok_or(Refusal::Failure)?;
-        let (va, npages, policy) = self.clip(&mm, request).map_err(Refusal::of)?;
-        let want = Want::of(request);
-        let write = want.writes();
-        let tried = policy == uapi::POLICY_ON_FAULT
-            && self.migrate(memory, &mm, va, npages, write, scratch);
-        let range = (va, npages);
-        if want == Want::Atomic {
-            let answered = self.answer_exclusive(memory, &mm, range, head, scratch);
-            return answered.map_err(Refusal::of);
-        }
-        if tried {
-            match self.answer(memory, &mm, range, want, Unmoved::Refuse, head, scratch) {
-                // The private pages of another device are in system memory only now.
-                Err(error) if error == EAGAIN => {
-                    self.migrate(memory, &mm, va, npages, write, scratch);
-                }
-                answered => return answered.map_err(Refusal::of),
-            }
-        }
-        self.answer(memory, &mm, range, want, Unmoved::Use, head, scratch)
-            .map_err(Refusal::of)
+        self.resolver.tell_ahead(memory, va, npages)
     }
 }
 
-fn head(kind: u32, request: &wire::DeviceRequest, code: u32) -> wire::TranslationMessage {
-    wire::TranslationMessage {
-        kind: kind.into(),
-        context: request.context,
-        tag: request.tag,
-        code: code.into(),
-        va: 0.into(),
-        npages: 0.into(),
-        count: 0.into(),
-        reserved: 0.into(),
+/// Whether stopping `worker` may take long.
+pub(crate) fn is_busy(worker: &Worker<Faults>) -> bool {
+    worker.is_busy() || worker.data().resolver.is_waiting()
+}
+
+/// Waits until `worker` does nothing more, and its requests wait for nobody any more: those go unanswered.
+/// To be called when no more requests come.
+pub(crate) fn stop(worker: &Worker<Faults>) {
+    worker.cancel();
+    worker.data().resolver.stop_waiting();
+}
+
+#[pinned_drop]
+impl PinnedDrop for Faults {
+    /// The worker is cancelled before.
+    fn drop(self: Pin<&mut Self>) {
+        self.resolver.stop_waiting();
     }
 }
 
 impl Work for Faults {
     fn run(&self) {
         // Without memory the device is out of service, and its commands have ended.
-        let Ok(memory) = self.device.memory() else {
+        let Ok(memory) = self.resolver.device.memory() else {
             return;
         };
         let mut scratch = self.scratch.lock();
-        loop {
+        while !self.resolver.mirror.is_closed() {
             let request = {
                 let mut ring = self.ring.lock();
                 match ring.is_empty() {
@@ -493,10 +403,7 @@ impl Work for Faults {
                 }
             };
             match request {
-                Ok(request) if request.kind.get() == wire::REQUEST_TRANSLATION => {
-                    self.translation_request(&memory, &request, &mut scratch);
-                }
-                Ok(request) => self.page_request(&memory, &request, &mut scratch),
+                Ok(request) => self.resolver.take(&memory, request, &mut scratch),
                 Err(_) => break,
             }
         }

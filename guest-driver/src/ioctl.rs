@@ -10,23 +10,17 @@ mod policy;
 use crate::{
     context::{checked, Context},
     kapi::{
-        misc::{cond_resched, is_admin, not_supported},
-        mm,
-        notifier::IntervalNotifier,
+        misc::{go_on, is_admin, may_trace, not_supported},
+        mm::{self, ReadGuard},
         uaccess,
     },
     memory::DeviceMemory,
-    migration::{Direction, Pipeline},
-    residency::{windows, Unconcerned, Window},
+    migration::{Direction, Pipeline, WINDOW_PAGES},
+    residency::{next_mapped, window, windows, View},
     uapi, wire,
 };
 use core::ops::Range;
-use kernel::{
-    mm::MmWithUser,
-    prelude::*,
-    sync::{aref::ARef, Arc},
-    time::msecs_to_jiffies,
-};
+use kernel::{mm::MmWithUser, prelude::*, time::msecs_to_jiffies};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// What is moved under one hold of the mmap lock, 64 MiB: long enough that the windows of it overlap,
@@ -76,8 +70,10 @@ fn info(context: &Context, arg: usize) -> Result {
 fn submit(context: &Context, arg: usize) -> Result {
     let mut submit: uapi::Submit = uaccess::read(arg)?;
     let (opcode, args) = checked(&submit)?;
+    // A command that began and whose identifier nobody gets would hold its place for ever.
+    uaccess::write(arg, &submit)?;
     submit.id = context.submit(opcode, args)?;
-    uaccess::write(arg, &submit)
+    uaccess::write(arg, &submit).inspect_err(|_| context.commands.abandon(submit.id))
 }
 
 fn wait(context: &Context, arg: usize) -> Result {
@@ -86,7 +82,13 @@ fn wait(context: &Context, arg: usize) -> Result {
         return Err(EINVAL);
     }
     let limit = (wait.timeout_ms != u32::MAX).then(|| msecs_to_jiffies(wait.timeout_ms));
-    let reply = context.commands.collect(wait.id, limit)?;
+    // What is collected is there no more.
+    uaccess::write(arg, &wait)?;
+    let reply = match context.commands.collect(wait.id, limit) {
+        // To begin anew is to go on, if there is no limit.
+        Err(error) if error == EINTR && limit.is_none() => return Err(ERESTARTSYS),
+        collected => collected?,
+    };
     wait.status = reply.status.get();
     wait.fault_va = reply.fault_va.get();
     wait.fault_access = reply.fault_access.get();
@@ -114,9 +116,9 @@ fn migrate(context: &Context, arg: usize) -> Result {
         _ => return Err(EINVAL),
     };
     let to_device = direction != Direction::ToSystem;
-    let mm: ARef<MmWithUser> = match migrate.pid {
-        0 => context.mm.mmget_not_zero().ok_or(ESRCH)?,
-        _ if !is_admin() => return Err(EACCES),
+    let mm = match migrate.pid {
+        0 => mm::get(&context.mm).ok_or(ESRCH)?,
+        _ if !is_admin() || !may_trace() => return Err(EACCES),
         pid => mm::of_pid(i32::try_from(pid).map_err(|_| ESRCH)?)?,
     };
     check_range(&mm, migrate.addr, migrate.len)?;
@@ -138,22 +140,23 @@ fn migrate(context: &Context, arg: usize) -> Result {
     }
     (migrate.moved, migrate.already, migrate.left) = (0, 0, 0);
     let memory = context.device.memory()?;
-    let mut look = None;
+    let mut view = None;
     let mut unmapped = false;
     let end = migrate.addr + migrate.len;
     let mut at = migrate.addr;
     while at < end {
+        go_on()?;
         let next = (at + CHUNK_BYTES).min(end);
         let (moved, gap) = migrate_chunk(context, &memory, &mm, at..next, direction)?;
         unmapped |= gap;
         migrate.moved += moved;
         let npages = (next - at) / wire::PAGE_SIZE;
         if moved < npages {
-            let look = match &mut look {
-                Some(look) => look,
-                none => none.insert(Look::new(&mm)?),
+            let view = match &mut view {
+                Some(view) => view,
+                none => none.insert(View::new(&memory, &mm, migrate.addr..end)?),
             };
-            let kinds = look.residents(&memory, &mm, at, next - at)?;
+            let kinds = residents(view, &mm, at..next)?;
             let on_device = kinds[usize::from(uapi::RESIDENT_DEVICE)];
             let on_system =
                 kinds[usize::from(uapi::RESIDENT_SYSTEM)] + kinds[usize::from(uapi::RESIDENT_FILE)];
@@ -166,7 +169,6 @@ fn migrate(context: &Context, arg: usize) -> Result {
             };
         }
         at = next;
-        cond_resched();
     }
     uaccess::write(arg, &migrate)?;
     if unmapped {
@@ -176,38 +178,18 @@ fn migrate(context: &Context, arg: usize) -> Result {
     }
 }
 
-/// Looks at a process's memory where not all of it moved.
-struct Look {
-    window: Window,
-    notifier: Pin<KBox<IntervalNotifier<Unconcerned>>>,
-}
-
-impl Look {
-    fn new(mm: &MmWithUser) -> Result<Self> {
-        let unconcerned = Arc::new(Unconcerned, GFP_KERNEL)?;
-        Ok(Look {
-            window: Window::new()?,
-            notifier: KBox::pin_init(IntervalNotifier::idle(mm, unconcerned), GFP_KERNEL)?,
-        })
+/// How many pages of `range` are of each kind.
+fn residents(view: &mut View<'_>, mm: &MmWithUser, range: Range<u64>) -> Result<[u64; 4]> {
+    let mut sum = [0; 4];
+    let mut at = range.start;
+    while let Some((addr, npages)) = window(next_mapped(mm, at, range.end)?, range.end) {
+        let counts = view.count(addr, npages)?;
+        sum.iter_mut()
+            .zip(counts)
+            .for_each(|(sum, count)| *sum += count);
+        at = addr + npages as u64 * wire::PAGE_SIZE;
     }
-
-    /// How many pages of `at` … `at + len` are of each kind.
-    fn residents(
-        &mut self,
-        memory: &DeviceMemory,
-        mm: &MmWithUser,
-        at: u64,
-        len: u64,
-    ) -> Result<[u64; 4]> {
-        let mut sum = [0; 4];
-        for (addr, npages) in windows(at, len) {
-            let counts = self.window.look(memory, &self.notifier, mm, addr, npages)?;
-            sum.iter_mut()
-                .zip(counts)
-                .for_each(|(sum, count)| *sum += count);
-        }
-        Ok(sum)
-    }
+    Ok(sum)
 }
 
 /// Moves the pages of `range`, mapping by mapping; returns how many moved and whether part of it is
@@ -219,7 +201,7 @@ fn migrate_chunk(
     range: Range<u64>,
     direction: Direction,
 ) -> Result<(u64, bool)> {
-    let mut pipeline = Pipeline::new(memory, direction, None, context.number);
+    let mut pipeline = Pipeline::new(memory, direction, None, context.id.number);
     let own = mm::is_current(mm);
     if own {
         context.mirror.forget(range.start, range.end);
@@ -227,16 +209,17 @@ fn migrate_chunk(
     let to_device = direction != Direction::ToSystem;
     let (mut at, mut moved, mut gap) = (range.start as usize, 0, false);
     let end = range.end as usize;
-    let guard = mm.mmap_read_lock();
+    let guard = ReadGuard::lock_killable(mm)?;
     while at < end {
-        let Some(vma) = mm::find_vma(mm, &guard, at).filter(|vma| vma.start() < end) else {
+        let Some(vma) = guard.find_vma(at).filter(|vma| vma.start() < end) else {
             gap = true;
             break;
         };
         gap |= vma.start() > at;
-        let part = vma.start().max(at)..vma.end().min(end);
-        at = part.end;
-        if !mm::may_migrate(vma) {
+        let part_end = vma.end().min(end);
+        let part = mm::next_mapped(vma, vma.start().max(at), part_end)..part_end;
+        at = part_end;
+        if part.is_empty() || !mm::may_migrate(vma) {
             continue;
         }
         let mut run = |part| match pipeline.run(vma, part) {
@@ -265,22 +248,39 @@ fn migrate_chunk(
 
 fn residency(context: &Context, arg: usize) -> Result {
     let mut residency: uapi::Residency = uaccess::read(arg)?;
-    let mm = context.mm.mmget_not_zero().ok_or(ESRCH)?;
+    let mm = mm::get(&context.mm).ok_or(ESRCH)?;
     check_range(&mm, residency.addr, residency.len)?;
     let memory = context.device.memory()?;
-    let mut look = Window::new()?;
+    let (start, end) = (residency.addr, residency.addr + residency.len);
+    let mut view = View::new(&memory, &mm, start..end)?;
     residency.pages = [0; 4];
-    let mut to = residency.vector;
-    for (addr, npages) in windows(residency.addr, residency.len) {
-        let counts = look.look(&memory, &context.faults.data().notifier, &mm, addr, npages)?;
-        for (total, count) in residency.pages.iter_mut().zip(counts) {
-            *total += count;
+    let vector = |at: u64| (residency.vector + (at - start) / wire::PAGE_SIZE) as usize;
+    residency
+        .vector
+        .checked_add(residency.len / wire::PAGE_SIZE)
+        .ok_or(EFAULT)?;
+    let mut at = start;
+    while at < end {
+        let next = next_mapped(&mm, at, end)?;
+        residency.pages[usize::from(uapi::RESIDENT_NONE)] += (next - at) / wire::PAGE_SIZE;
+        if residency.vector != 0 {
+            for (addr, npages) in windows(at, next - at) {
+                uaccess::write_bytes(vector(addr), &[uapi::RESIDENT_NONE; WINDOW_PAGES][..npages])?;
+                go_on()?;
+            }
         }
-        if to != 0 {
-            uaccess::write_bytes(to as usize, &look.kinds[..npages])?;
-            to = to.checked_add(npages as u64).ok_or(EFAULT)?;
+        at = next;
+        if let Some((addr, npages)) = window(next, end) {
+            let counts = view.count(addr, npages)?;
+            for (total, count) in residency.pages.iter_mut().zip(counts) {
+                *total += count;
+            }
+            if residency.vector != 0 {
+                uaccess::write_bytes(vector(addr), &view.kinds[..npages])?;
+            }
+            at += npages as u64 * wire::PAGE_SIZE;
         }
-        cond_resched();
+        go_on()?;
     }
     uaccess::write(arg, &residency)
 }
@@ -289,7 +289,7 @@ fn stats(context: &Context, arg: usize) -> Result {
     let mut device_stats = wire::DeviceStats::new_zeroed();
     let link = &context.device.link;
     // The driver's own counters are of most use when the device does not answer any more.
-    let _ = link.control(wire::CONTROL_STATS, 0, 0, 0, device_stats.as_mut_bytes());
+    let _ = link.control(wire::CONTROL_STATS, 0, 0, device_stats.as_mut_bytes());
     let mut stats = uapi::Stats::default();
     let own = &context.mirror.stats;
     stats.context_page_requests = own.page_requests.get();

@@ -18,6 +18,7 @@ pub(crate) mod node_memory;
 pub(crate) mod notifier;
 pub(crate) mod page;
 pub(crate) mod pagemap;
+pub(crate) mod thread;
 pub(crate) mod trace;
 pub(crate) mod uaccess;
 pub(crate) mod virtio;

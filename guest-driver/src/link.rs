@@ -1,91 +1,79 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver's side of the queues: sending messages and waiting for their answers.
+//! The driver's side of the queues: sending messages, waiting for their answers, and the fence after which
+//! there will be none.
 //!
-//! Every message is answered by the device within [`ANSWER_LIMIT_MS`], since none of those sent
-//! here depends on a fault (commands, which may, are not waited for here). A device that does not
-//! is broken: from then on every call fails with `EIO` at once, and all commands end with it. Who waits
-//! looks into the ring for a while before sleeping: most answers come sooner than an interrupt would.
+//! The device answers every message sent here without waiting for a fault (commands, which may wait for
+//! one, are not waited for here). Who waits looks into the ring for a while before sleeping, since most
+//! answers come sooner than an interrupt would; then it waits for the answer or a fence, however long that
+//! takes (`lifetime`).
 //!
-//! Lock order: context table → a context's command table or request ring → a queue's lock. All
-//! of them are taken with interrupts disabled, because interrupt handlers take them too.
+//! Lock order: `requests` → context table → a context's command table or request ring → a queue's lock. All
+//! of them are taken with interrupts disabled, because interrupt handlers take them too. `fenced` is taken
+//! before them, by whoever fences.
 
+mod control;
+
+pub(crate) use crate::call::{new_message, put, CallRequest, Pending};
 use crate::{
+    call::{hand_back, Call, Reply, Waiter},
     commands::Commands,
-    context_table::ContextTable,
+    context_table::{ContextId, ContextTable},
     kapi::{
-        completion::Completion,
+        completion::Waited,
         irqlock::IrqSpinLock,
         misc::need_resched,
+        virtio::Resetter,
         virtqueue::{Queue, RawQueue, Request},
         work::Workqueue,
     },
+    lifetime::Lifetime,
     new_irqlock, new_queue,
+    stall::STEP_MS,
     stats::Stats,
     wire,
 };
 use kernel::{
-    alloc::Flags,
+    new_mutex,
     prelude::*,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        Arc,
-    },
+    sync::{Arc, Mutex},
     time::{delay::fsleep, Delta, Instant, Monotonic},
 };
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::FromBytes;
 
-/// Longest wait for the device's answer: far above any copy or invalidation, below the kernel's
-/// hung-task limit.
-pub(crate) const ANSWER_LIMIT_MS: u32 = 10_000;
-/// Steps in which that limit is waited for. A guest that was stopped, with its device, finds when it goes
-/// on that its clock has run meanwhile: that ends one step, not the wait.
-const ANSWER_STEPS: u32 = 10;
-const ANSWER_STEP_MS: u32 = ANSWER_LIMIT_MS / ANSWER_STEPS;
 /// Longest look for an answer before the caller sleeps, 200 µs: about what a sleep and the interrupt
 /// that ends it cost, and what most answers, a copy of a megabyte among them, take.
 const POLL_LIMIT: Delta = Delta::from_micros(200);
 /// Pause before a full ring is tried again.
 const FULL_RING_PAUSE: Delta = Delta::from_micros(50);
 
-/// Who waits for a message's answer.
-#[pin_data]
-pub(crate) struct Waiter {
-    #[pin]
-    done: Completion,
-    #[pin]
-    answer: IrqSpinLock<Option<KBox<CallRequest>>>,
-}
-
-impl Waiter {
-    fn new(flags: Flags) -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self {
-                done <- Completion::new(),
-                answer <- new_irqlock!(None, "coax_answer"),
-            }),
-            flags,
-        )
-    }
-}
-
-/// A message that is answered once, to a waiter or to nobody.
-pub(crate) type CallRequest = Request<Option<Arc<Waiter>>>;
-
-/// A message whose answer is under way.
-pub(crate) struct Pending {
-    waiter: Arc<Waiter>,
-    /// Index of the queue that it comes by.
-    queue: u16,
+/// How long who waits for an answer is ready to wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Patience {
+    /// Until there is an answer, or a fence.
+    Endless,
+    /// The same, or until the caller is killed.
+    Killable,
+    /// The same, for so many milliseconds.
+    Millis(u32),
 }
 
 /// What a command carries through its queue.
 #[derive(Clone, Copy)]
 pub(crate) struct CommandTag {
     /// Context that sent it.
-    pub(crate) context: u32,
+    pub(crate) context: ContextId,
     /// Its identifier.
     pub(crate) id: u64,
+}
+
+/// What device and driver agreed on beyond the version of the ABI.
+#[derive(Clone, Copy)]
+pub(crate) struct Features {
+    /// `F_ATOMIC`.
+    pub(crate) atomic: bool,
+    /// `F_TRANSLATION_AHEAD`.
+    pub(crate) translation_ahead: bool,
 }
 
 /// The queues of one device and what all parts of the driver share with them.
@@ -100,23 +88,42 @@ pub(crate) struct Link {
     #[pin]
     request: Queue<()>,
     command: KVec<Pin<KBox<Queue<CommandTag>>>>,
-    broken: Atomic<bool>,
+    /// Taken while requests are taken and handed on, so that they reach their contexts in order. Buffers go back
+    /// in the end: the device cannot send as fast as they are taken.
+    #[pin]
+    requests: IrqSpinLock<KVec<KBox<Request<()>>>>,
+    /// Whether the queues are closed, after a reset.
+    #[pin]
+    fenced: Mutex<bool>,
+    resetter: Arc<Resetter>,
+    /// Whether the device is there.
+    pub(crate) lifetime: Arc<Lifetime>,
+    /// What was agreed on.
+    pub(crate) features: Features,
     /// Who handles the device's requests.
     #[pin]
     pub(crate) contexts: ContextTable,
     /// Runs the contexts' workers.
     pub(crate) workqueue: Workqueue,
+    /// Runs what ends contexts, which may take long.
+    pub(crate) endings: Workqueue,
     /// Counters.
     pub(crate) stats: Stats,
 }
 
 impl Link {
-    /// Takes over the device's queues, in the order of the device ABI.
+    /// Takes over the queues of device `number`, in the order of the device ABI.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `EINVAL`: no command queue.
-    pub(crate) fn new(queues: KVec<RawQueue>, max_contexts: u32) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        queues: KVec<RawQueue>,
+        resetter: Arc<Resetter>,
+        number: u32,
+        features: Features,
+        max_contexts: u32,
+    ) -> Result<Arc<Self>> {
         let mut queues = queues.into_iter();
         let mut next = || queues.next().ok_or(EINVAL);
         let (control, copy, translation, request) = (next()?, next()?, next()?, next()?);
@@ -130,7 +137,10 @@ impl Link {
         if command.is_empty() {
             return Err(EINVAL);
         }
-        let workqueue = Workqueue::new()?;
+        let workqueue = Workqueue::per_cpu()?;
+        let endings = Workqueue::unbound()?;
+        let lifetime = Lifetime::new(number)?;
+        let requests = KVec::with_capacity(wire::QUEUE_SIZE.into(), GFP_KERNEL)?;
         let contexts = ContextTable::new(max_contexts)?;
         let link = Arc::pin_init(
             pin_init!(Self {
@@ -139,9 +149,14 @@ impl Link {
                 translation <- new_queue!(translation, "coax_translation"),
                 request <- new_queue!(request, "coax_request"),
                 command,
-                broken: Atomic::new(false),
+                requests <- new_irqlock!(requests, "coax_requests_taken"),
+                fenced <- new_mutex!(false, "coax_fenced"),
+                resetter,
+                lifetime,
+                features,
                 contexts <- contexts,
                 workqueue,
+                endings,
                 stats: Stats::new(),
             }),
             GFP_KERNEL,
@@ -150,78 +165,146 @@ impl Link {
         Ok(link)
     }
 
-    /// Whether the device has stopped answering.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
+    /// What the device is reset with.
+    pub(crate) fn resetter(&self) -> &Resetter {
+        &self.resetter
     }
 
-    /// Gives the device up: all commands end with `EIO`.
-    pub(crate) fn mark_broken(&self, why: &str) {
-        if !self.broken.xchg(true, kernel::sync::atomic::Full) {
-            pr_err!(
-                "the device {}; unbind and bind the driver to recover\n",
-                why
-            );
+    /// Resets the device because of `why`, so that it touches no memory any more, and ends all that waits for
+    /// it. When this returns it is silent. Sleeps; callable under the locks that invalidations are sent under.
+    pub(crate) fn fence(&self, why: &str) {
+        let mut fenced = self.fenced.lock();
+        if *fenced {
+            return;
         }
-        self.contexts.fail_commands(EIO);
+        pr_err!(
+            "coax{}: the device {}; it is reset and used no more: unbind and bind the driver to recover\n",
+            self.lifetime.number(),
+            why
+        );
+        self.resetter.reset();
+        self.close();
+        *fenced = true;
+    }
+
+    /// Ends all that waits for the device, which is reset.
+    pub(crate) fn drain(&self) {
+        let mut fenced = self.fenced.lock();
+        if !*fenced {
+            self.close();
+            *fenced = true;
+        }
+    }
+
+    /// Empties and closes all queues.
+    fn close(&self) {
+        self.lifetime.fall_silent();
+        for (index, queue) in [&self.control, &self.copy, &self.translation]
+            .into_iter()
+            .enumerate()
+        {
+            // What it answered before counts.
+            self.take(index as u16);
+            queue.close().for_each(|message| hand_back(message, None));
+        }
+        self.request.close().for_each(drop);
+        self.take_all_commands();
+        let error = self.lifetime.error();
+        for queue in &self.command {
+            for message in queue.close() {
+                self.contexts.command_done(message.data, Err(error));
+            }
+        }
+        self.contexts.end_commands(error);
+    }
+
+    /// Fences a device that says that it needs a reset. Its interrupt says so too, but not before the driver
+    /// has started it.
+    pub(crate) fn look_after(&self) {
+        if !self.lifetime.is_silent() && self.resetter.needs_reset() {
+            self.fence("says that it needs a reset");
+        }
     }
 
     /// Sends a message; waits while the ring is full, which the device always empties.
-    fn send(&self, queue: &Queue<Option<Arc<Waiter>>>, mut message: KBox<CallRequest>) -> Result {
-        let mut steps = 0;
+    fn send(&self, index: u16, mut message: KBox<CallRequest>) -> Result {
+        let queue = match index {
+            wire::QUEUE_CONTROL => &self.control,
+            wire::QUEUE_COPY => &self.copy,
+            _ => &self.translation,
+        };
+        let mut wait = self.lifetime.stall.wait("taken a message");
         let mut began = Instant::<Monotonic>::now();
         loop {
-            if self.is_broken() {
-                return Err(EIO);
-            }
             match queue.send(message) {
                 Ok(()) => return Ok(()),
                 Err((error, back)) if error == ENOSPC || error == ENOMEM => message = back,
-                Err((error, _)) => return Err(error),
+                Err(_) => return Err(self.lifetime.error()),
             }
-            if began.elapsed().as_millis() > ANSWER_STEP_MS.into() {
-                steps += 1;
+            // Others may all be here too, with nobody left who takes answers.
+            self.take(index);
+            if began.elapsed().as_millis() > STEP_MS.into() {
                 began = Instant::<Monotonic>::now();
-            }
-            if steps == ANSWER_STEPS {
-                self.mark_broken("gave no answer in time");
-                return Err(EIO);
+                wait.step();
+                self.look_after();
             }
             fsleep(FULL_RING_PAUSE);
         }
     }
 
-    fn begin(&self, queue: u16, mut message: KBox<CallRequest>, flags: Flags) -> Result<Pending> {
-        let waiter = Waiter::new(flags)?;
-        message.data = Some(waiter.clone());
-        let to = match queue {
-            wire::QUEUE_CONTROL => &self.control,
-            wire::QUEUE_COPY => &self.copy,
-            _ => &self.translation,
-        };
-        self.send(to, message)?;
-        Ok(Pending { waiter, queue })
+    fn begin(&self, queue: u16, call: Call) -> Result<Pending> {
+        let (message, pending) = call.split(queue);
+        self.send(queue, message)?;
+        Ok(pending)
     }
 
-    fn finish(&self, pending: Pending) -> Result<KBox<CallRequest>> {
-        let waiter = &pending.waiter;
-        if let Some(answer) = self.poll(pending.queue, || waiter.answer.lock().take()) {
-            return Ok(answer);
+    /// Waits for what becomes of a message.
+    pub(crate) fn finish(&self, pending: Pending) -> Reply {
+        let mut pending = pending;
+        loop {
+            match self.finish_by(pending, Patience::Endless) {
+                Ok(reply) => return reply,
+                Err(back) => pending = back,
+            }
+        }
+    }
+
+    /// Waits for what becomes of a message; gives the wait back if the caller loses its patience first.
+    pub(crate) fn finish_by(&self, pending: Pending, patience: Patience) -> Result<Reply, Pending> {
+        if let Some(reply) = self.poll(pending.queue, || pending.take()) {
+            return Ok(reply);
         }
         let silent = self.silent(pending.queue);
         if silent.is_some_and(|queue| !queue.begin_sleep()) {
             self.take(pending.queue);
         }
-        let answered = (0..ANSWER_STEPS).any(|_| waiter.done.wait(ANSWER_STEP_MS));
+        self.sleep(&pending, patience);
         if let Some(queue) = silent {
             queue.end_sleep();
         }
-        if !answered {
-            self.mark_broken("gave no answer in time");
-            return Err(EIO);
+        pending.take().ok_or(pending)
+    }
+
+    fn sleep(&self, pending: &Pending, patience: Patience) {
+        let mut wait = self.lifetime.stall.wait(match pending.queue {
+            wire::QUEUE_CONTROL => "answered a control request",
+            wire::QUEUE_COPY => "copied pages",
+            _ => "given translations up",
+        });
+        let done = pending.done();
+        loop {
+            let ended = match patience {
+                Patience::Endless => done.wait(STEP_MS),
+                Patience::Killable => !matches!(done.wait_killable(STEP_MS), Waited::TimedOut),
+                // One wait is all of it.
+                Patience::Millis(limit) => done.wait(limit) || true,
+            };
+            if ended {
+                return;
+            }
+            wait.step();
+            self.look_after();
         }
-        let answer = waiter.answer.lock().take();
-        answer.ok_or(EIO)
     }
 
     /// The queue of that index if its answers come without interrupts while nobody sleeps: each copy
@@ -245,70 +328,31 @@ impl Link {
         }
     }
 
-    /// A control request with its answer; `reply` bytes may follow the status.
-    ///
-    /// # Errors
-    ///
-    /// `EIO`: the device is broken. `EBUSY`, `EINVAL`: the device refuses. `ENOMEM`.
-    pub(crate) fn control(
-        &self,
-        opcode: u32,
-        context: u32,
-        arg0: u64,
-        arg1: u64,
-        reply: &mut [u8],
-    ) -> Result {
-        let head = size_of::<wire::ControlReply>();
-        let mut message = new_message(
-            size_of::<wire::ControlRequest>(),
-            head + reply.len(),
-            GFP_KERNEL,
-        )?;
-        put(
-            &mut message,
-            0,
-            &wire::ControlRequest {
-                opcode: opcode.into(),
-                context: context.into(),
-                arg0: arg0.into(),
-                arg1: arg1.into(),
-            },
-        )?;
-        let pending = self.begin(wire::QUEUE_CONTROL, message, GFP_KERNEL)?;
-        let answer = self.finish(pending)?;
-        let (status, rest) =
-            wire::ControlReply::read_from_prefix(answer.writable()).map_err(|_| EIO)?;
-        match status.status.get() {
-            wire::STATUS_OK => {
-                reply.copy_from_slice(rest);
-                Ok(())
-            }
-            wire::STATUS_BUSY => Err(EBUSY),
-            _ => Err(EINVAL),
-        }
-    }
-
     /// Has the device begin with the copies in `message`, a copy chain with room for its reply.
     ///
     /// # Errors
     ///
-    /// `EIO`: the device is broken. `ENOMEM`.
+    /// `EIO`: the device is silent. `ENOMEM`.
     pub(crate) fn begin_copy(&self, message: KBox<CallRequest>) -> Result<Pending> {
-        self.begin(wire::QUEUE_COPY, message, GFP_KERNEL)
+        self.begin(wire::QUEUE_COPY, Call::new(message, GFP_KERNEL)?)
     }
 
-    /// Waits until the copies are done.
+    /// Waits until the device has done with the copies.
     ///
     /// # Errors
     ///
-    /// `EIO`: the device is broken or refused.
+    /// `EIO`: they are not done, and the device will not do them.
     pub(crate) fn finish_copy(&self, pending: Pending) -> Result {
-        let answer = self.finish(pending)?;
-        let reply = wire::CopyReply::read_from_bytes(answer.writable()).map_err(|_| EIO)?;
-        if reply.status.get() == wire::STATUS_OK {
-            Ok(())
-        } else {
-            Err(EIO)
+        let reply = self.finish(pending);
+        match reply.read::<wire::CopyReply>() {
+            Some((copied, _)) if copied.status.get() == wire::STATUS_OK => Ok(()),
+            Some(_) => Err(EIO),
+            None if reply.is_answer() => {
+                // It may be at it still.
+                self.fence("answered a copy with less than an answer");
+                Err(EIO)
+            }
+            None => Err(EIO),
         }
     }
 
@@ -316,40 +360,55 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// `EIO`: the device is broken.
+    /// `EIO`: the device is silent.
     pub(crate) fn post_translation(&self, message: KBox<CallRequest>) -> Result {
-        self.send(&self.translation, message)
+        self.send(wire::QUEUE_TRANSLATION, message)
     }
 
-    /// Puts an invalidation into the translation queue; allocates without reclaim.
+    /// Puts an invalidation into the translation queue.
     ///
     /// # Errors
     ///
-    /// `EIO`: the device is broken. `ENOMEM`.
-    pub(crate) fn begin_invalidation(&self, message: KBox<CallRequest>) -> Result<Pending> {
-        self.begin(wire::QUEUE_TRANSLATION, message, GFP_ATOMIC)
+    /// `EIO`: the device is silent, and uses no translation.
+    pub(crate) fn begin_invalidation(&self, call: Call) -> Result<Pending> {
+        self.begin(wire::QUEUE_TRANSLATION, call)
     }
 
-    /// Waits until the device has dropped the range and finished its accesses.
-    ///
-    /// # Errors
-    ///
-    /// `EIO`: the device is broken.
-    pub(crate) fn finish_invalidation(&self, pending: Pending) -> Result {
-        self.finish(pending).map(|_| ())
-    }
-
-    /// Sends a command on the queue that its context uses.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC`: the ring is full. `EIO`: the device is broken.
-    pub(crate) fn command(&self, message: KBox<Request<CommandTag>>) -> Result {
-        if self.is_broken() {
-            return Err(EIO);
+    /// Waits until the device has dropped the range and finished its accesses, or is silent; returns the
+    /// message, to be used again.
+    pub(crate) fn finish_invalidation(&self, pending: Pending) -> Call {
+        let reply = self.finish(pending);
+        let status = reply
+            .read::<wire::InvalidateReply>()
+            .map(|(reply, _)| reply.status.get());
+        let dropped = match status {
+            // Of a context that is closed nothing is left either.
+            Some(wire::STATUS_OK | wire::STATUS_BAD_CONTEXT) => true,
+            Some(_) => false,
+            None => !reply.is_answer(),
+        };
+        if !dropped {
+            self.fence("does not drop what it was told to drop");
         }
-        let queue = &self.command[message.data.context as usize % self.command.len()];
-        queue.send(message).map_err(|(error, _)| error)
+        reply.into_call()
+    }
+
+    /// Sends a command on the queue that its context uses, which has so many in flight, this one among them:
+    /// no more than there is still room for, so that however many contexts are greedy there is room for one
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`: the context's share is used up. `EIO`: the device is silent.
+    pub(crate) fn command(&self, message: KBox<Request<CommandTag>>, in_flight: usize) -> Result {
+        let queue = &self.command[message.data.context.number as usize % self.command.len()];
+        if in_flight > queue.room() && !self.lifetime.is_silent() {
+            return Err(ENOSPC);
+        }
+        queue.send(message).map_err(|(error, _)| match error {
+            error if error == ENOSPC || error == ENOMEM => error,
+            _ => self.lifetime.error(),
+        })
     }
 
     /// Looks for a while for the answer to a command of `context`, until `done` says that it is there.
@@ -358,14 +417,12 @@ impl Link {
         self.poll(wire::QUEUE_COMMAND + index as u16, || done().then_some(()));
     }
 
-    /// Closes a context on the device and takes all that the device asked and answered for it, in
-    /// this order: after it nothing of the context is in the rings. Its commands end.
-    pub(crate) fn close_context(&self, number: u32, commands: &Commands) {
-        // A broken device answers nothing and is told nothing.
-        let _ = self.control(wire::CONTROL_CONTEXT_CLOSE, number, 0, 0, &mut []);
+    /// Takes all that the device asked and answered for a context that it has closed, whose commands end:
+    /// after this nothing of the context is in the rings.
+    pub(crate) fn take_closed(&self, commands: &Commands) {
         self.take_requests();
         self.take_all_commands();
-        commands.fail_all(ENODEV);
+        commands.end(ENODEV);
     }
 
     /// Number of command queues.
@@ -377,11 +434,12 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EIO`: the device is broken.
+    /// `ENOMEM`; `EIO`: the device is silent.
     pub(crate) fn post_request_buffers(&self, count: u32) -> Result {
         for _ in 0..count {
             let buffer = Request::new(0, size_of::<wire::DeviceRequest>(), (), GFP_KERNEL)?;
-            self.request.send(buffer).map_err(|(error, _)| error)?;
+            let sent = self.request.send(buffer);
+            sent.map_err(|_| self.lifetime.error())?;
         }
         Ok(())
     }
@@ -400,15 +458,18 @@ impl Link {
     /// Takes all requests that are in the ring. After the answer to the closing of a context this
     /// leaves none of it.
     fn take_requests(&self) {
-        while let Some((mut buffer, len)) = self.request.pop() {
-            match wire::DeviceRequest::read_from_bytes(buffer.writable()) {
-                Ok(request) if len == size_of::<wire::DeviceRequest>() => {
-                    self.contexts.dispatch(&request, self);
-                }
-                _ => self.stats.device_errors.add(1),
+        let mut taken = self.requests.lock();
+        while let Some((buffer, len)) = self.request.pop() {
+            match wire::DeviceRequest::read_from_bytes(buffer.written(len)) {
+                Ok(request) => self.contexts.dispatch(&request, self),
+                Err(_) => self.stats.device_errors.add(1),
             }
+            // There is room for as many as were ever sent.
+            let _ = taken.push_within_capacity(buffer);
+        }
+        while let Some(mut buffer) = taken.pop() {
             buffer.clear_writable();
-            // Fails only when the device is going.
+            // Fails only when the device is silent.
             let _ = self.request.send(buffer);
         }
     }
@@ -418,12 +479,8 @@ impl Link {
             return;
         };
         while let Some((message, len)) = queue.pop() {
-            let reply = wire::CommandReply::read_from_bytes(message.writable());
-            let reply = if len == size_of::<wire::CommandReply>() {
-                reply.map_err(|_| EIO)
-            } else {
-                Err(EIO)
-            };
+            let reply = wire::CommandReply::read_from_bytes(message.written(len));
+            let reply = reply.map_err(|_| EIO);
             if reply.is_err() {
                 self.stats.device_errors.add(1);
             }
@@ -437,63 +494,10 @@ impl Link {
             self.take_commands(wire::QUEUE_COMMAND + index);
         }
     }
-
-    /// Empties and closes all queues; the device is reset.
-    pub(crate) fn drain(&self) {
-        for queue in [&self.control, &self.copy, &self.translation] {
-            while let Some(message) = queue.detach_unused() {
-                answer(message);
-            }
-            queue.close();
-        }
-        while self.request.detach_unused().is_some() {}
-        self.request.close();
-        for queue in &self.command {
-            while let Some(message) = queue.detach_unused() {
-                self.contexts.command_done(message.data, Err(ENODEV));
-            }
-            queue.close();
-        }
-    }
-}
-
-/// A message of the sizes given, to be sent by a [`Link`].
-///
-/// # Errors
-///
-/// `ENOMEM`: no memory.
-pub(crate) fn new_message(
-    readable: usize,
-    writable: usize,
-    flags: Flags,
-) -> Result<KBox<CallRequest>> {
-    Request::new(readable, writable, None, flags)
-}
-
-/// Writes `part` into the readable part of `message` at `offset`.
-///
-/// # Errors
-///
-/// `EINVAL`: it does not fit.
-pub(crate) fn put<T, P>(message: &mut Request<T>, offset: usize, part: &P) -> Result
-where
-    P: IntoBytes + Immutable + KnownLayout,
-{
-    let end = offset + size_of::<P>();
-    let room = message.readable_mut().get_mut(offset..end).ok_or(EINVAL)?;
-    room.copy_from_slice(part.as_bytes());
-    Ok(())
 }
 
 fn answer_all(queue: &Queue<Option<Arc<Waiter>>>) {
-    while let Some((message, _)) = queue.pop() {
-        answer(message);
-    }
-}
-
-fn answer(mut message: KBox<CallRequest>) {
-    if let Some(waiter) = message.data.take() {
-        *waiter.answer.lock() = Some(message);
-        waiter.done.complete_all();
+    while let Some((message, len)) = queue.pop() {
+        hand_back(message, Some(len));
     }
 }

@@ -127,7 +127,7 @@ impl Memory {
 
     /// Whether pages are given out.
     pub(crate) fn is_accepting(&self) -> bool {
-        self.accepting.load(Relaxed)
+        self.accepting.load(Relaxed) && self.link.lifetime.is_live()
     }
 
     /// Whether pages are to be given out; taken pages stay.

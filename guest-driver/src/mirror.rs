@@ -10,39 +10,42 @@
 //!    the look at the page table that it rests on is found outdated.
 //! 2. A range stays recorded until the device has answered its invalidation, so that a second
 //!    change of the same range does not pass while the device still finishes accesses.
-//! 3. An invalidation waits for the device to finish accesses in progress, outside the lock. The
-//!    device answers it without waiting for any fault, command, copy or lock of ours.
+//! 3. An invalidation waits for the device to finish accesses in progress, outside the lock, until the
+//!    device has answered or a fence has passed (`lifetime`). The device answers it without waiting for any
+//!    fault, command, copy or lock of ours.
 //!
 //! Lock order: mmap lock (and what the memory manager holds around notifiers: rmap and folio
 //! locks) → `Mirror::lock` → queue locks. Under `Mirror::lock` no memory is allocated in a way that
 //! reclaims, because reclaim calls the notifier.
 
 use crate::{
+    call::{new_message, put, Call, CallRequest},
+    context_table::ContextId,
     kapi::{
-        notifier::{Invalidate, Invalidation},
+        notifier::{IntervalNotifier, Invalidate, Invalidation},
         trace,
     },
-    link::{new_message, put, CallRequest, Link},
+    link::Link,
+    looks::{Looks, Ticket},
     policy::{Policies, Rule},
     range_set::RangeSet,
     stats::ContextStats,
     wire,
 };
+use core::ops::Range;
 use kernel::{
-    new_mutex,
+    alloc::{flags, Flags},
+    new_condvar, new_mutex,
     prelude::*,
-    sync::{lock::mutex::MutexGuard, Arc, Mutex},
-    time::{delay::fsleep, Delta},
+    sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex},
 };
-
-/// Pause before an invalidation tries again to get memory for its message.
-const NO_MEMORY_PAUSE: Delta = Delta::from_millis(1);
+use zerocopy::FromZeros;
 
 /// One context's mirror.
 #[pin_data]
 pub(crate) struct Mirror {
     link: Arc<Link>,
-    context: u32,
+    id: ContextId,
     /// Counters of the context.
     pub(crate) stats: ContextStats,
     /// When pages move. Here because the notifier takes advice back.
@@ -50,9 +53,18 @@ pub(crate) struct Mirror {
     pub(crate) policies: Policies,
     #[pin]
     state: Mutex<State>,
+    /// A message for an invalidation that finds no memory for its own, while no other uses it.
+    #[pin]
+    reserve: Mutex<Option<Call>>,
+    #[pin]
+    returned: CondVar,
 }
 
 struct State {
+    /// The device has closed the context: it has cached nothing, and is told nothing more.
+    closed: bool,
+    /// What is being looked at.
+    looks: Looks,
     /// What the device may have cached.
     cached: RangeSet,
     /// What of it the device may have exclusively.
@@ -60,6 +72,41 @@ struct State {
     /// What is being invalidated: empty when nothing is in flight, else at least that.
     leaving: RangeSet,
     in_flight: u32,
+}
+
+/// A look at some of the mappings, which changes of others do not make outdated.
+pub(crate) struct Look<'a> {
+    mirror: &'a Mirror,
+    /// The mirror's.
+    pub(crate) notifier: &'a IntervalNotifier<Mirror>,
+    ticket: Ticket,
+    /// When it began, as the notifier counts.
+    pub(crate) seq: u64,
+}
+
+impl<'a> Look<'a> {
+    /// Begins anew.
+    pub(crate) fn again(&mut self) {
+        self.seq = self.notifier.read_begin();
+    }
+
+    /// Begins anew, because mappings changed meanwhile.
+    pub(crate) fn outdated(&mut self) {
+        self.mirror.link.stats.retries.add(1);
+        self.again();
+    }
+
+    /// Holds the mirror still, if what was seen still holds: until the result is dropped it will.
+    pub(crate) fn hold(&self) -> Option<Held<'a>> {
+        let held = self.mirror.lock();
+        (!self.notifier.retry(self.seq)).then_some(held)
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.mirror.state.lock().looks.end(self.ticket);
+    }
 }
 
 /// The mirror held still: no invalidation passes.
@@ -74,15 +121,20 @@ impl Mirror {
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new(link: Arc<Link>, context: u32, rule: Rule) -> Result<Arc<Self>> {
+    pub(crate) fn new(link: Arc<Link>, id: ContextId, rule: Rule) -> Result<Arc<Self>> {
+        let reserve = Some(new_call(GFP_KERNEL_ACCOUNT)?);
         Arc::pin_init(
             pin_init!(Self {
                 link,
-                context,
+                id,
+                reserve <- new_mutex!(reserve, "coax_mirror_reserve"),
+                returned <- new_condvar!("coax_mirror_returned"),
                 stats: ContextStats::new(),
                 policies <- Policies::new(rule),
                 state <- new_mutex!(
                     State {
+                        closed: false,
+                        looks: Looks::new(),
                         cached: RangeSet::new(),
                         exclusive: RangeSet::new(),
                         leaving: RangeSet::new(),
@@ -91,13 +143,34 @@ impl Mirror {
                     "coax_mirror"
                 ),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
     }
 
-    /// Number of the context.
-    pub(crate) fn context(&self) -> u32 {
-        self.context
+    /// The context.
+    pub(crate) fn id(&self) -> ContextId {
+        self.id
+    }
+
+    /// Begins to look at the mappings of `range`: waits for changes of it in progress. `notifier` is the
+    /// one that this mirror is the target of.
+    pub(crate) fn look<'a>(
+        &'a self,
+        notifier: &'a IntervalNotifier<Self>,
+        range: Range<u64>,
+    ) -> Look<'a> {
+        let mut state = self.state.lock();
+        let (ticket, changing) = state.looks.begin(range);
+        if let Some(number) = changing {
+            notifier.outdate(number);
+        }
+        drop(state);
+        Look {
+            mirror: self,
+            notifier,
+            ticket,
+            seq: notifier.read_begin(),
+        }
     }
 
     /// Keeps invalidations out while the result is alive.
@@ -108,29 +181,62 @@ impl Mirror {
         }
     }
 
-    fn message(&self, start: u64, end: u64) -> Result<KBox<CallRequest>> {
-        let mut message = new_message(
-            size_of::<wire::TranslationMessage>(),
-            size_of::<wire::InvalidateReply>(),
-            GFP_ATOMIC,
-        )?;
-        let first = start & !(wire::PAGE_SIZE - 1);
-        put(
-            &mut message,
-            0,
-            &wire::TranslationMessage {
-                kind: wire::MSG_INVALIDATE.into(),
-                context: self.context.into(),
-                tag: 0.into(),
-                code: 0.into(),
-                va: first.into(),
-                npages: (end - first).div_ceil(wire::PAGE_SIZE).into(),
-                count: 0.into(),
-                reserved: 0.into(),
-            },
-        )?;
-        Ok(message)
+    /// The device has closed the context: nothing more is posted or invalidated.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.cached.clear();
+        state.exclusive.clear();
     }
+
+    /// Whether the device has closed the context.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// An invalidation of `start` … `end`. Where memory is short it is the one that was put by: that is
+    /// waited for, which the device's answer ends.
+    fn invalidation(&self, start: u64, end: u64) -> Result<Call> {
+        let mut call = match new_call(GFP_ATOMIC | flags::__GFP_NOWARN) {
+            Ok(call) => call,
+            Err(_) => {
+                let mut reserve = self.reserve.lock();
+                loop {
+                    match reserve.take() {
+                        Some(call) => break call,
+                        None => self.returned.wait(&mut reserve),
+                    }
+                }
+            }
+        };
+        let first = start & !(wire::PAGE_SIZE - 1);
+        let head = wire::TranslationMessage {
+            kind: wire::MSG_INVALIDATE.into(),
+            context: self.id.number.into(),
+            generation: self.id.generation.into(),
+            va: first.into(),
+            npages: (end - first).div_ceil(wire::PAGE_SIZE).into(),
+            ..wire::TranslationMessage::new_zeroed()
+        };
+        put(&mut call.message, 0, &head)?;
+        Ok(call)
+    }
+
+    /// Puts a message by, if none is.
+    fn put_by(&self, call: Call) {
+        let mut reserve = self.reserve.lock();
+        if reserve.is_none() {
+            *reserve = Some(call);
+            self.returned.notify_one();
+        }
+    }
+}
+
+/// Room for an invalidation and the wait for its answer.
+fn new_call(flags: Flags) -> Result<Call> {
+    let readable = size_of::<wire::TranslationMessage>();
+    let message = new_message(readable, size_of::<wire::InvalidateReply>(), flags)?;
+    Call::new(message, flags)
 }
 
 impl Held<'_> {
@@ -138,8 +244,11 @@ impl Held<'_> {
     ///
     /// # Errors
     ///
-    /// `EIO`: the device is broken.
+    /// `EIO`: the device is silent. `ENODEV`: it has closed the context.
     pub(crate) fn post(&mut self, message: KBox<CallRequest>, start: u64, end: u64) -> Result {
+        if self.state.closed {
+            return Err(ENODEV);
+        }
         self.state.cached.insert(start, end);
         self.mirror.link.post_translation(message)
     }
@@ -166,7 +275,7 @@ impl Invalidate for Mirror {
         if range.is_unmap() {
             self.policies.forget(start, end);
         }
-        let state = if range.may_block() {
+        let mut state = if range.may_block() {
             self.state.lock()
         } else {
             match self.state.try_lock() {
@@ -175,12 +284,14 @@ impl Invalidate for Mirror {
             }
         };
         let concerned = (state.cached.overlaps(start, end) || state.leaving.overlaps(start, end))
-            && !self.link.is_broken();
+            && !self.link.lifetime.is_silent();
         if concerned && !range.may_block() {
             // The answer of the device must be waited for.
             return false;
         }
-        range.begin();
+        if state.looks.change(start..end, range.number()) {
+            range.begin();
+        }
         if concerned {
             self.drop_range(state, start, end);
         }
@@ -193,32 +304,26 @@ impl Mirror {
     /// before all of it is going to change.
     pub(crate) fn forget(&self, start: u64, end: u64) {
         let state = self.state.lock();
-        if state.cached.overlaps(start, end) && !self.link.is_broken() {
+        if state.cached.overlaps(start, end) && !self.link.lifetime.is_silent() {
             self.drop_range(state, start, end);
         }
     }
 
     fn drop_range(&self, mut state: MutexGuard<'_, State>, start: u64, end: u64) {
-        let pending = loop {
-            match self
-                .message(start, end)
-                .and_then(|m| self.link.begin_invalidation(m))
-            {
-                Err(error) if error == ENOMEM => fsleep(NO_MEMORY_PAUSE),
-                result => break result,
-            }
-        };
+        let sent = self
+            .invalidation(start, end)
+            .and_then(|call| self.link.begin_invalidation(call));
         state.cached.remove(start, end);
         state.exclusive.remove(start, end);
         state.leaving.insert(start, end);
         state.in_flight += 1;
         drop(state);
-        trace::invalidate(self.context, start, end);
+        trace::invalidate(self.id.number, start, end);
         self.stats.invalidations.add(1);
         self.link.stats.invalidations.add(1);
-        if let Ok(pending) = pending {
-            // A device that does not answer is broken, and nothing more can be done about it here.
-            let _ = self.link.finish_invalidation(pending);
+        // What cannot be sent is not needed: the device is silent.
+        if let Ok(pending) = sent {
+            self.put_by(self.link.finish_invalidation(pending));
         }
         let mut state = self.state.lock();
         state.in_flight -= 1;

@@ -4,125 +4,185 @@
 
 use crate::{
     kapi::{
-        hmm::{range_fault, HmmPfn},
+        hmm::{snapshot, HmmPfn},
+        mm::{self, ReadGuard},
         notifier::{IntervalNotifier, Invalidate, Invalidation},
     },
     memory::DeviceMemory,
     migration::WINDOW_PAGES,
     uapi, wire,
 };
+use core::ops::Range;
 use kernel::{
     mm::MmWithUser,
+    new_mutex,
     prelude::*,
+    sync::{Arc, Mutex},
     time::{Delta, Instant, Monotonic},
 };
 
 /// Longest attempt at one window while its mappings keep changing.
 const RETRY_LIMIT: Delta = Delta::from_secs(5);
 
-/// The target of a notifier that is only there because `hmm_range_fault` wants one.
-pub(crate) struct Unconcerned;
+/// Holds changes off while what was found is read.
+#[pin_data]
+struct Still {
+    #[pin]
+    lock: Mutex<()>,
+}
 
-impl Invalidate for Unconcerned {
+impl Invalidate for Still {
     fn invalidate(&self, range: &Invalidation<'_>) -> bool {
-        range.begin();
-        true
+        let held = match range.may_block() {
+            true => Some(self.lock.lock()),
+            false => self.lock.try_lock(),
+        };
+        if held.is_some() {
+            range.begin();
+        }
+        held.is_some()
     }
 }
 
-/// Room for one window.
-pub(crate) struct Window {
+/// A view of a part of an address space, a window at a time.
+pub(crate) struct View<'a> {
+    memory: &'a DeviceMemory,
+    mm: &'a MmWithUser,
+    still: Arc<Still>,
+    notifier: Pin<KBox<IntervalNotifier<Still>>>,
     pfns: KVec<HmmPfn>,
-    /// A `RESIDENT_*` byte for each page looked at.
+    /// A `RESIDENT_*` byte for each page counted last.
     pub(crate) kinds: KVec<u8>,
 }
 
-impl Window {
+impl<'a> View<'a> {
+    /// A view of `range`, which lies in user space.
+    ///
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(
+        memory: &'a DeviceMemory,
+        mm: &'a MmWithUser,
+        range: Range<u64>,
+    ) -> Result<Self> {
         let mut pfns = KVec::new();
-        pfns.resize(WINDOW_PAGES, HmmPfn::SNAPSHOT, GFP_KERNEL)?;
+        pfns.resize(WINDOW_PAGES, HmmPfn::NONE, GFP_KERNEL)?;
         let mut kinds = KVec::new();
         kinds.resize(WINDOW_PAGES, uapi::RESIDENT_NONE, GFP_KERNEL)?;
-        Ok(Window { pfns, kinds })
+        let still = Arc::pin_init(
+            pin_init!(Still { lock <- new_mutex!((), "coax_still") }),
+            GFP_KERNEL,
+        )?;
+        let notifier = IntervalNotifier::new(mm, range, still.clone());
+        Ok(View {
+            memory,
+            mm,
+            notifier: KBox::pin_init(notifier, GFP_KERNEL)?,
+            still,
+            pfns,
+            kinds,
+        })
     }
 
-    /// Looks at `npages` pages from `addr` on.
+    /// Looks at `npages` pages from `addr` on, and hands what was found to `read` while it holds.
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT`: the mappings do not stop changing. `EFAULT`: the range is not in user space.
-    pub(crate) fn pfns<T: Invalidate>(
+    /// `ETIMEDOUT`: the mappings do not stop changing. `EFAULT`: not in user space. `EINTR`: the caller
+    /// was killed.
+    pub(crate) fn look<R>(
         &mut self,
-        memory: &DeviceMemory,
-        notifier: &IntervalNotifier<T>,
-        mm: &MmWithUser,
         addr: u64,
         npages: usize,
-    ) -> Result<&[HmmPfn]> {
+        read: impl FnOnce(&[HmmPfn], &mut [u8]) -> R,
+    ) -> Result<R> {
         let began = Instant::<Monotonic>::now();
+        let (notifier, owner) = (&self.notifier, self.memory.owner());
         let pfns = &mut self.pfns[..npages];
         loop {
-            pfns.fill(HmmPfn::SNAPSHOT);
             let seq = notifier.read_begin();
-            let guard = mm.mmap_read_lock();
-            match range_fault(notifier, &guard, seq, addr, pfns, memory.owner()) {
-                Ok(()) => break,
+            let guard = ReadGuard::lock_killable(self.mm)?;
+            let looked = snapshot(notifier, &guard, seq, addr, pfns, owner);
+            drop(guard);
+            let held = self.still.lock.lock();
+            match looked {
+                Ok(()) if !notifier.retry(seq) => {
+                    let result = read(pfns, &mut self.kinds[..npages]);
+                    drop(held);
+                    return Ok(result);
+                }
                 Err(error) if error != EBUSY => return Err(error),
-                Err(_) if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() => {
+                _ if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() => {
                     return Err(ETIMEDOUT);
                 }
-                Err(_) => {}
+                _ => {}
             }
         }
-        Ok(&self.pfns[..npages])
     }
 
-    /// Looks at `npages` pages from `addr` on, fills `kinds` and returns how many are of each.
+    /// Counts the pages of each kind from `addr` on.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::pfns`].
-    pub(crate) fn look<T: Invalidate>(
-        &mut self,
-        memory: &DeviceMemory,
-        notifier: &IntervalNotifier<T>,
-        mm: &MmWithUser,
-        addr: u64,
-        npages: usize,
-    ) -> Result<[u64; 4]> {
-        self.pfns(memory, notifier, mm, addr, npages)?;
-        let pfns = &self.pfns[..npages];
-        let mut counts = [0; 4];
-        for (kind, pfn) in self.kinds.iter_mut().zip(pfns.iter()) {
-            *kind = match pfn.page() {
-                None => uapi::RESIDENT_NONE,
-                Some(page) if memory.index_of(page).is_some() => uapi::RESIDENT_DEVICE,
-                Some(page) if page.is_zero() => uapi::RESIDENT_NONE,
-                Some(page) if page.is_anon() => uapi::RESIDENT_SYSTEM,
-                Some(_) => uapi::RESIDENT_FILE,
-            };
-            counts[usize::from(*kind)] += 1;
-        }
-        Ok(counts)
+    /// Those of [`Self::look`].
+    pub(crate) fn count(&mut self, addr: u64, npages: usize) -> Result<[u64; 4]> {
+        let memory = self.memory;
+        self.look(addr, npages, |pfns, kinds| {
+            let mut counts = [0; 4];
+            for (kind, pfn) in kinds.iter_mut().zip(pfns) {
+                *kind = match pfn.page() {
+                    None => uapi::RESIDENT_NONE,
+                    Some(page) if memory.index_of(page).is_some() => uapi::RESIDENT_DEVICE,
+                    Some(page) if page.is_zero() => uapi::RESIDENT_NONE,
+                    Some(page) if page.is_anon() => uapi::RESIDENT_SYSTEM,
+                    Some(_) => uapi::RESIDENT_FILE,
+                };
+                counts[usize::from(*kind)] += 1;
+            }
+            counts
+        })
     }
+}
+
+/// The first address of `from` … `end` where pages may be; what lies before it holds none. Cheap where
+/// page tables are missing, however much that is.
+///
+/// # Errors
+///
+/// `EINTR`: the caller was killed.
+pub(crate) fn next_mapped(mm: &MmWithUser, from: u64, end: u64) -> Result<u64> {
+    let guard = ReadGuard::lock_killable(mm)?;
+    let (mut at, end) = (from as usize, end as usize);
+    while let Some(vma) = guard.find_vma(at).filter(|vma| vma.start() < end) {
+        at = at.max(vma.start());
+        let next = mm::next_mapped(vma, at, end);
+        if next < end.min(vma.end()) {
+            return Ok((next as u64).max(from));
+        }
+        at = vma.end();
+    }
+    Ok(end as u64)
 }
 
 /// The windows of `start` … `start + len`: address and pages of each.
 pub(crate) fn windows(start: u64, len: u64) -> impl Iterator<Item = (u64, usize)> {
-    let bytes = WINDOW_PAGES as u64 * wire::PAGE_SIZE;
     let end = start + len;
     let mut at = start;
     core::iter::from_fn(move || {
-        if at >= end {
-            return None;
-        }
-        // Windows end at multiples of their size, as page tables do.
-        let next = (at - at % bytes + bytes).min(end);
-        let window = (at, ((next - at) / wire::PAGE_SIZE) as usize);
-        at = next;
+        let window = window(at, end)?;
+        at += window.1 as u64 * wire::PAGE_SIZE;
         Some(window)
     })
+}
+
+/// The window from `at` on that lies before `end`: address and pages.
+pub(crate) fn window(at: u64, end: u64) -> Option<(u64, usize)> {
+    if at >= end {
+        return None;
+    }
+    let bytes = WINDOW_PAGES as u64 * wire::PAGE_SIZE;
+    // Windows end at multiples of their size, as page tables do.
+    let next = (at - at % bytes + bytes).min(end);
+    Some((at, ((next - at) / wire::PAGE_SIZE) as usize))
 }

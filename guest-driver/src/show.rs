@@ -18,12 +18,12 @@ pub(crate) fn contexts(link: &Arc<Link>, f: &mut fmt::Formatter<'_>) -> fmt::Res
         f.write_fmt(fmt!(" {}", name))?;
     }
     f.write_str("\n")?;
-    for (number, entry) in link.contexts.open() {
+    for (id, entry) in link.contexts.open() {
         let mirror = entry.faults.data().mirror();
         let rule = mirror.policies.context();
         f.write_fmt(fmt!(
             "{} {} {} {} {}",
-            number,
+            id.number,
             entry.process,
             policy::name(rule.policy),
             rule.fault_around,
@@ -41,7 +41,7 @@ pub(crate) fn contexts(link: &Arc<Link>, f: &mut fmt::Formatter<'_>) -> fmt::Res
 pub(crate) fn file(context: &Context, to: &SeqFile) {
     let policies = &context.mirror.policies;
     let rule = policies.context();
-    seq_print!(to, "coax-context:\t{}\n", context.number);
+    seq_print!(to, "coax-context:\t{}\n", context.id.number);
     seq_print!(to, "coax-policy:\t{}\n", policy::name(rule.policy));
     seq_print!(to, "coax-fault-around:\t{}\n", rule.fault_around);
     for (name, value) in context.mirror.stats.all() {

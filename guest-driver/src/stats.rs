@@ -63,17 +63,17 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What one device's driver did; the ioctl's `Stats` has all but those of atomic operations.
+    /// What one device's driver did; the ioctl's `Stats` has all but those of atomic operations and looks.
     Stats {
-        /// Page requests taken from the device.
+        /// Requests for which something had to be done.
         page_requests,
-        /// Translation requests taken from the device.
+        /// Requests taken from the device.
         translation_requests,
-        /// Groups answered with Success.
+        /// Those answered with Success after something was done.
         responses_success,
-        /// Groups answered with Invalid Request.
+        /// Those answered with Invalid Request.
         responses_invalid,
-        /// Groups answered with Response Failure.
+        /// Those answered with Response Failure.
         responses_failure,
         /// Invalidations sent.
         invalidations,
@@ -91,6 +91,10 @@ counters! {
         device_full,
         /// Pages given to the device for atomic operations.
         exclusive,
+        /// Looks at mappings that changed meanwhile.
+        retries,
+        /// Requests that waited for somebody.
+        waits,
         /// Messages of the device that made no sense.
         device_errors,
         /// When the first page moved, in nanoseconds since boot.
@@ -101,7 +105,7 @@ counters! {
 counters! {
     /// What was done for one context.
     ContextStats {
-        /// Page requests taken.
+        /// Requests for which something had to be done.
         page_requests,
         /// Pages moved to device memory.
         to_device,

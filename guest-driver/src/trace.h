@@ -8,7 +8,7 @@
 
 #include <linux/tracepoint.h>
 
-/* A page request of the device; flags are the ABI's ACCESS_* and REQUEST_LAST. */
+/* A request of the device for which something has to be done; flags are the ABI's ACCESS_*. */
 TRACE_EVENT(page_request,
 	TP_PROTO(u32 context, u64 va, u32 npages, u32 flags),
 	TP_ARGS(context, va, npages, flags),
@@ -28,7 +28,7 @@ TRACE_EVENT(page_request,
 		  __entry->context, __entry->va, __entry->npages, __entry->flags)
 );
 
-/* The answer to a page request group; code as in PCIe: 0 success, 1 invalid, 15 failure. */
+/* The answer to such a request, by its tag; code as in PCIe: 0 success, 1 invalid, 15 failure. */
 TRACE_EVENT(group_response,
 	TP_PROTO(u32 context, u32 tag, u32 code),
 	TP_ARGS(context, tag, code),

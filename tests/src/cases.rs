@@ -36,14 +36,16 @@ pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
 pub mod reset;
+pub mod stall;
 pub mod storm;
 pub mod stress;
 pub mod two_devices;
+pub mod userfaults;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 38] = [
+const SUBJECTS: [Subject; 40] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -62,6 +64,7 @@ const SUBJECTS: [Subject; 38] = [
     ioctl::SUBJECT,
     fork::SUBJECT,
     mapping_changes::SUBJECT,
+    userfaults::SUBJECT,
     large_changes::SUBJECT,
     isolation::SUBJECT,
     exit::SUBJECT,
@@ -79,6 +82,7 @@ const SUBJECTS: [Subject; 38] = [
     stress::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
+    stall::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
     loss::SUBJECT,

@@ -16,4 +16,5 @@ pub mod program;
 pub mod raw;
 pub mod runner;
 pub mod smaps;
+pub mod userfault;
 pub mod wait;

@@ -14,6 +14,10 @@ const MARK: &str = "host, please: ";
 pub enum Request {
     /// Kill the back end, as a crash would.
     KillDevice,
+    /// Stop the back end alone, as a debugger or a cgroup's freezer does.
+    StopDevice,
+    /// Have it go on.
+    ContinueDevice,
     /// Unplug it.
     UnplugDevice,
     /// Plug it in again.
@@ -23,8 +27,10 @@ pub enum Request {
 }
 
 impl Request {
-    const ALL: [Request; 4] = [
+    const ALL: [Request; 6] = [
         Request::KillDevice,
+        Request::StopDevice,
+        Request::ContinueDevice,
         Request::UnplugDevice,
         Request::PlugDevice,
         Request::Stop,
@@ -34,6 +40,8 @@ impl Request {
     const fn name(self) -> &'static str {
         match self {
             Request::KillDevice => "kill the device",
+            Request::StopDevice => "stop the device",
+            Request::ContinueDevice => "have the device go on",
             Request::UnplugDevice => "unplug the device",
             Request::PlugDevice => "plug the device in",
             Request::Stop => "stop everything for a while",

@@ -15,7 +15,10 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use coax_abi::wire::{queue_count, QUEUE_COMMAND, QUEUE_CONTROL, QUEUE_COPY, QUEUE_SIZE};
+use coax_abi::wire::{
+    queue_count, F_ATOMIC, F_TRANSLATION_AHEAD, QUEUE_COMMAND, QUEUE_CONTROL, QUEUE_COPY,
+    QUEUE_SIZE,
+};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VringEpollHandler};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -120,6 +123,8 @@ impl VhostUserBackend for Backend {
             | 1 << VIRTIO_RING_F_INDIRECT_DESC
             | 1 << VIRTIO_RING_F_EVENT_IDX
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+            | 1 << F_ATOMIC
+            | 1 << F_TRANSLATION_AHEAD
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {

@@ -7,6 +7,7 @@
 use coax_abi::wire::{self, COMMAND_ARGS, STATUS_BAD_MESSAGE, STATUS_UNKNOWN_OPCODE};
 use zerocopy::FromBytes;
 
+use crate::context::ContextId;
 use crate::engine::atomic::{CompareSwapArgs, FetchAddArgs};
 use crate::engine::copy::CopyRowsArgs;
 use crate::engine::gemm::GemmArgs;
@@ -71,8 +72,8 @@ pub enum Command {
 /// A command and the context that it runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Context number, not checked.
-    pub context: u32,
+    /// The context, not checked.
+    pub context: ContextId,
     /// The command.
     pub command: Command,
 }
@@ -172,8 +173,14 @@ impl Request {
             _ => return Err(STATUS_UNKNOWN_OPCODE),
         };
         require_zero(&arg, used)?;
+        if message.reserved.get() != 0 {
+            return Err(STATUS_BAD_MESSAGE);
+        }
         Ok(Self {
-            context: message.context.get(),
+            context: ContextId {
+                number: message.context.get(),
+                generation: message.generation.get(),
+            },
             command,
         })
     }
@@ -220,6 +227,8 @@ mod tests {
         wire::Command {
             opcode: opcode.into(),
             context: 7.into(),
+            generation: 9.into(),
+            reserved: 0.into(),
             arg: arg.map(Into::into),
         }
     }
@@ -230,7 +239,10 @@ mod tests {
         assert_eq!(
             request,
             Ok(Request {
-                context: 7,
+                context: ContextId {
+                    number: 7,
+                    generation: 9
+                },
                 command: Command::Copy {
                     dst: 1,
                     src: 2,
@@ -290,6 +302,12 @@ mod tests {
         assert_eq!(Request::decode(&[]), Err(STATUS_BAD_MESSAGE));
         let longer = [bytes, &[0]].concat();
         assert_eq!(Request::decode(&longer), Err(STATUS_BAD_MESSAGE));
+        let reserved = wire::Command {
+            reserved: 1.into(),
+            ..message
+        };
+        let refused = Request::decode(reserved.as_bytes());
+        assert_eq!(refused, Err(STATUS_BAD_MESSAGE));
     }
 
     #[test]

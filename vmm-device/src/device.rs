@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use coax_abi::wire;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::context::Contexts;
+use crate::context::{ContextId, Contexts};
 use crate::dma::DeviceMemory;
 use crate::engine::gemm::TilePool;
 use crate::guest_log::GuestLog;
@@ -111,9 +111,13 @@ impl Device {
 
     /// Closes a context: its commands that were submitted end with "aborted". False if it is
     /// not open.
-    pub fn close(&self, context: u32) -> bool {
+    pub fn close(&self, context: ContextId) -> bool {
         self.intake.wait(|| self.pri.wake_all());
-        self.contexts.close(context, || self.pri.abort_parked())
+        let closed = self.contexts.close(context, || self.pri.abort_parked());
+        if closed {
+            self.pri.forget(context);
+        }
+        closed
     }
 
     /// Returns to the state at power-on. When this returns, no command of before accesses
@@ -121,7 +125,7 @@ impl Device {
     pub fn reset(&self) {
         for context in self.contexts.all() {
             self.contexts
-                .close(context.number(), || self.pri.abort_parked());
+                .close(context.id(), || self.pri.abort_parked());
         }
         self.pri.reset();
         self.resets.fetch_add(1, Ordering::Release);

@@ -13,6 +13,7 @@ use zerocopy::FromBytes;
 
 use crate::access::Access;
 use crate::atc::Translation;
+use crate::context::ContextId;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Control {
     /// Open a context.
     ContextOpen(u32),
     /// Close a context.
-    ContextClose(u32),
+    ContextClose(ContextId),
     /// Abort everything.
     Reset,
     /// Read the counters.
@@ -42,30 +43,33 @@ impl Control {
         let Ok(message) = ControlRequest::read_from_bytes(bytes) else {
             return Err(STATUS_BAD_MESSAGE);
         };
-        let (context, arg0, arg1) = (
-            message.context.get(),
-            message.arg0.get(),
-            message.arg1.get(),
-        );
+        let context = ContextId {
+            number: message.context.get(),
+            generation: message.generation.get(),
+        };
+        let (number, generation) = (u64::from(context.number), u64::from(context.generation));
+        let (arg0, arg1) = (message.arg0.get(), message.arg1.get());
         let (control, unused) = match message.opcode.get() {
             wire::CONTROL_SET_DEVICE_MEMORY => (
                 Self::SetDeviceMemory {
                     gpa: arg0,
                     len: arg1,
                 },
-                u64::from(context),
+                number | generation,
             ),
             wire::CONTROL_SET_PAGE_REQUEST_ALLOCATION => (
                 Self::SetPageRequestAllocation(arg0),
-                u64::from(context) | arg1,
+                number | generation | arg1,
             ),
-            wire::CONTROL_CONTEXT_OPEN => (Self::ContextOpen(context), arg0 | arg1),
+            wire::CONTROL_CONTEXT_OPEN => {
+                (Self::ContextOpen(context.number), generation | arg0 | arg1)
+            }
             wire::CONTROL_CONTEXT_CLOSE => (Self::ContextClose(context), arg0 | arg1),
-            wire::CONTROL_RESET => (Self::Reset, u64::from(context) | arg0 | arg1),
-            wire::CONTROL_STATS => (Self::Stats, u64::from(context) | arg0 | arg1),
+            wire::CONTROL_RESET => (Self::Reset, number | generation | arg0 | arg1),
+            wire::CONTROL_STATS => (Self::Stats, number | generation | arg0 | arg1),
             _ => return Err(STATUS_UNKNOWN_OPCODE),
         };
-        if unused != 0 {
+        if unused != 0 || message.reserved.get() != 0 {
             return Err(STATUS_BAD_MESSAGE);
         }
         Ok(control)
@@ -127,7 +131,7 @@ pub fn copy_range(entry: &CopyEntry) -> Result<CopyRange, u32> {
     })
 }
 
-/// Answer to a page request group.
+/// How a page request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseCode {
     /// The pages are there.
@@ -141,46 +145,28 @@ pub enum ResponseCode {
 /// A message of the translation queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Translations {
-    /// Answer to a translation request.
-    Completion {
+    /// Answer to a request.
+    Answer {
         /// Context of the request.
-        context: u32,
+        context: ContextId,
         /// Tag of the request.
         tag: u32,
-        /// Translations found.
-        entries: Vec<Translation>,
-    },
-    /// Translations for a page request group that is answered later.
-    GroupPart {
-        /// Context of the group.
-        context: u32,
-        /// Index of the group.
-        tag: u32,
+        /// How it ended if it became a page request; `None` if nothing had to be done for it.
+        code: Option<ResponseCode>,
         /// Translations to use at once.
         entries: Vec<Translation>,
     },
     /// Translations that nothing has asked for yet.
     Ahead {
         /// Context meant.
-        context: u32,
-        /// Translations to use at once.
-        entries: Vec<Translation>,
-    },
-    /// Answer to a page request group.
-    GroupResponse {
-        /// Context of the group.
-        context: u32,
-        /// Index of the group.
-        tag: u32,
-        /// What became of it.
-        code: ResponseCode,
+        context: ContextId,
         /// Translations to use at once.
         entries: Vec<Translation>,
     },
     /// Drop a range.
     Invalidate {
         /// Context.
-        context: u32,
+        context: ContextId,
         /// Number of the first page.
         vpn: u64,
         /// Pages.
@@ -194,43 +180,40 @@ impl Translations {
         let Ok((head, rest)) = TranslationMessage::read_from_prefix(bytes) else {
             return Err(STATUS_BAD_MESSAGE);
         };
-        let (context, tag, code) = (head.context.get(), head.tag.get(), head.code.get());
+        let context = ContextId {
+            number: head.context.get(),
+            generation: head.generation.get(),
+        };
+        let (tag, code) = (head.tag.get(), head.code.get());
         let (va, npages, count) = (head.va.get(), head.npages.get(), head.count.get());
         let entries = match <[TranslationEntry]>::ref_from_bytes(rest) {
             Ok(entries) if entries.len() == count as usize => entries,
             _ => return Err(STATUS_BAD_MESSAGE),
         };
-        if head.reserved.get() != 0 || count > MAX_TRANSLATION_ENTRIES {
+        if count > MAX_TRANSLATION_ENTRIES {
             return Err(STATUS_BAD_MESSAGE);
         }
+        let no_range = va == 0 && npages == 0;
         match head.kind.get() {
-            wire::MSG_TRANSLATION_COMPLETION if code == 0 && va == 0 && npages == 0 => {
-                Ok(Self::Completion {
-                    context,
-                    tag,
-                    entries: translations(entries)?,
-                })
-            }
-            wire::MSG_GROUP_PART if code == 0 && va == 0 && npages == 0 => Ok(Self::GroupPart {
+            wire::MSG_TRANSLATION_COMPLETION if code == 0 && no_range => Ok(Self::Answer {
                 context,
                 tag,
+                code: None,
                 entries: translations(entries)?,
             }),
-            wire::MSG_TRANSLATION_AHEAD if tag == 0 && code == 0 && va == 0 && npages == 0 => {
-                Ok(Self::Ahead {
-                    context,
-                    entries: translations(entries)?,
-                })
-            }
-            wire::MSG_GROUP_RESPONSE if va == 0 && npages == 0 => Ok(Self::GroupResponse {
+            wire::MSG_PAGE_RESPONSE if no_range => Ok(Self::Answer {
                 context,
                 tag,
-                code: match code {
+                code: Some(match code {
                     wire::RESPONSE_SUCCESS => ResponseCode::Success,
                     wire::RESPONSE_INVALID => ResponseCode::InvalidRequest,
                     wire::RESPONSE_FAILURE => ResponseCode::ResponseFailure,
                     _ => return Err(STATUS_BAD_MESSAGE),
-                },
+                }),
+                entries: translations(entries)?,
+            }),
+            wire::MSG_TRANSLATION_AHEAD if tag == 0 && code == 0 && no_range => Ok(Self::Ahead {
+                context,
                 entries: translations(entries)?,
             }),
             wire::MSG_INVALIDATE if tag == 0 && code == 0 && count == 0 => {
@@ -244,9 +227,8 @@ impl Translations {
                 })
             }
             wire::MSG_TRANSLATION_COMPLETION
-            | wire::MSG_GROUP_PART
+            | wire::MSG_PAGE_RESPONSE
             | wire::MSG_TRANSLATION_AHEAD
-            | wire::MSG_GROUP_RESPONSE
             | wire::MSG_INVALIDATE => Err(STATUS_BAD_MESSAGE),
             _ => Err(STATUS_UNKNOWN_OPCODE),
         }
@@ -285,10 +267,27 @@ mod tests {
     use super::*;
     use zerocopy::IntoBytes;
 
+    const CONTEXT: ContextId = ContextId {
+        number: 1,
+        generation: 7,
+    };
+
     fn control(opcode: u32, context: u32, arg0: u64, arg1: u64) -> Result<Control, u32> {
+        of_generation(0, opcode, context, arg0, arg1)
+    }
+
+    fn of_generation(
+        generation: u32,
+        opcode: u32,
+        context: u32,
+        arg0: u64,
+        arg1: u64,
+    ) -> Result<Control, u32> {
         let message = ControlRequest {
             opcode: opcode.into(),
             context: context.into(),
+            generation: generation.into(),
+            reserved: 0.into(),
             arg0: arg0.into(),
             arg1: arg1.into(),
         };
@@ -310,7 +309,16 @@ mod tests {
             Err(STATUS_BAD_MESSAGE)
         );
         assert_eq!(control(99, 0, 0, 0), Err(STATUS_UNKNOWN_OPCODE));
-        assert_eq!(Control::decode(&[0; 23]), Err(STATUS_BAD_MESSAGE));
+        let refused = [
+            of_generation(1, wire::CONTROL_CONTEXT_OPEN, 3, 0, 0),
+            of_generation(1, wire::CONTROL_STATS, 0, 0, 0),
+            Control::decode(&[0; 31]),
+        ];
+        assert_eq!(refused, [Err(STATUS_BAD_MESSAGE); 3]);
+        assert_eq!(
+            of_generation(7, wire::CONTROL_CONTEXT_CLOSE, 1, 0, 0),
+            Ok(Control::ContextClose(CONTEXT))
+        );
     }
 
     fn entry(src: u64, dst: u64, npages: u32, flags: u32) -> CopyEntry {
@@ -350,13 +358,13 @@ mod tests {
     fn head(kind: u32, count: u32) -> TranslationMessage {
         TranslationMessage {
             kind: kind.into(),
-            context: 1.into(),
+            context: CONTEXT.number.into(),
+            generation: CONTEXT.generation.into(),
             tag: 0.into(),
             code: 0.into(),
+            count: count.into(),
             va: 0.into(),
             npages: 0.into(),
-            count: count.into(),
-            reserved: 0.into(),
         }
     }
 
@@ -405,18 +413,30 @@ mod tests {
     }
 
     #[test]
-    fn part_of_a_group_has_entries_and_no_code() {
-        let mut head = head(wire::MSG_GROUP_PART, 1);
+    fn page_response_has_a_code_and_a_completion_none() {
+        let mut head = head(wire::MSG_PAGE_RESPONSE, 1);
         let entry = run(0x1000, 0x2000, 1, 1);
         let decode = |head: &TranslationMessage| {
             Translations::decode(&[head.as_bytes(), entry.as_bytes()].concat())
         };
+        head.code = wire::RESPONSE_INVALID.into();
         assert!(matches!(
             decode(&head),
-            Ok(Translations::GroupPart { entries, .. }) if entries.len() == 1
+            Ok(Translations::Answer {
+                code: Some(ResponseCode::InvalidRequest),
+                context: CONTEXT,
+                ..
+            })
         ));
-        head.code = wire::RESPONSE_FAILURE.into();
+        head.code = 2.into();
         assert_eq!(decode(&head), Err(STATUS_BAD_MESSAGE));
+        head.kind = wire::MSG_TRANSLATION_COMPLETION.into();
+        assert_eq!(decode(&head), Err(STATUS_BAD_MESSAGE));
+        head.code = 0.into();
+        assert!(matches!(
+            decode(&head),
+            Ok(Translations::Answer { code: None, .. })
+        ));
     }
 
     #[test]
@@ -443,7 +463,7 @@ mod tests {
         assert_eq!(
             Translations::decode(message.as_bytes()),
             Ok(Translations::Invalidate {
-                context: 1,
+                context: CONTEXT,
                 vpn: 0,
                 npages: u64::MAX
             })

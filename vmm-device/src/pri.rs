@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Missing translations: commands that are parked, and the requests they wait for.
 //!
-//! A parked command first asks what may be used as things stand (ATS Translation Request, one
-//! for each window of 2 MiB that it is certain to need, within a limit: see `windows`). Where
-//! the first page is not among the answers with the right needed, it asks to have it made so (a
-//! PRI page request group with one request for each such window). Success resumes the command,
-//! which takes its step again; Invalid Request and Response Failure end it. Since a group is
-//! answered as a whole, a group of several requests that is answered by Invalid Request is asked
-//! again one by one, which finds the address refused; in a window ahead that ends nothing.
+//! A parked command has one request for each window of 2 MiB that it is certain to need, within a
+//! limit: see `windows`. The driver translates what is there and makes what is not. When all of a
+//! command's requests are answered it takes its step again. Invalid Request for a window that it
+//! cannot go on without ends it, in a window ahead it ends nothing: the command finds the address
+//! when it gets there. Response Failure ends it, and all further requests of its context.
 //!
-//! Page requests are bounded by the allocation, translation requests by the number of tags,
-//! and both by the free buffers of the request queue. What exceeds a bound waits here, first
-//! come first served; `send` sends it. `answer` takes the answers.
+//! Requests are bounded by the allocation and by the free buffers of the request queue. What
+//! exceeds a bound waits here, first come first served; `send` sends it. `answer` takes the answers.
 //!
-//! No thread waits here: answers come in on the thread of the translation queue, and jobs go back to their engines through their inboxes.
-//! Requests of an epoch that has ended are neither sent nor, if sent before, answered to
-//! anyone: see [`crate::tags`].
+//! No thread waits here: answers come in on the thread of the translation queue, and jobs go back
+//! to their engines through their inboxes. Requests of an epoch that has ended are neither sent
+//! nor, if sent before, answered to anyone: see [`crate::tags`].
 //!
 //! Lock order: the state of this file, then the ring of the request queue or an inbox. The locks of the
 //! contexts are never taken while the state is locked, and invalidations do not take it at all.
@@ -32,7 +29,7 @@ use std::time::Instant;
 use coax_abi::wire::PAGE_SIZE;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::context::Fill;
+use crate::context::{ContextId, Fill};
 use crate::engine::Miss;
 use crate::guest_log::GuestLog;
 use crate::job::{Inbox, Job, Resumed, Verdict};
@@ -60,24 +57,20 @@ pub struct Pri {
 struct State {
     capacity: u32,
     allocation: u32,
-    /// Page requests outstanding for commands that were not aborted.
-    outstanding: u32,
     ring: Option<Ring>,
     parked: HashMap<u64, Parked>,
     next_id: u64,
-    /// Translation requests to send, each with its parked command.
-    translations_due: VecDeque<(u64, Want)>,
-    /// Parked commands whose next page request group is to be sent.
-    groups_due: VecDeque<u64>,
-    translations: Tags<(u64, Want)>,
-    groups: Tags<Group>,
+    /// Requests to send.
+    due: VecDeque<Due>,
+    /// Requests that were sent, each with its parked command.
+    tags: Tags<(u64, Want)>,
 }
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State")
             .field("allocation", &self.allocation)
-            .field("outstanding", &self.outstanding)
+            .field("outstanding", &self.tags.outstanding())
             .field("parked", &self.parked.len())
             .finish_non_exhaustive()
     }
@@ -85,19 +78,21 @@ impl std::fmt::Debug for State {
 
 struct Parked {
     job: Box<Job>,
-    /// Translation requests without an answer.
+    /// Requests without an answer.
     unanswered: usize,
-    /// What is to be asked by page requests, windows ahead last.
-    lacking: Vec<Want>,
-    /// Groups have one request only, to find the one that is invalid.
-    singly: bool,
+    /// When the first request was sent.
     asked_at: Option<Instant>,
-    deferred: bool,
+    /// A request became a page request.
+    faulted: bool,
 }
 
-struct Group {
+/// A request to send.
+#[derive(Clone, Copy)]
+struct Due {
     parked: u64,
-    wants: Vec<Want>,
+    want: Want,
+    /// It was put off because the allocation was used up.
+    deferred: bool,
 }
 
 impl Pri {
@@ -113,14 +108,11 @@ impl Pri {
             state: Mutex::new(State {
                 capacity,
                 allocation: capacity,
-                outstanding: 0,
                 ring: None,
                 parked: HashMap::new(),
                 next_id: 0,
-                translations_due: VecDeque::new(),
-                groups_due: VecDeque::new(),
-                translations: Tags::default(),
-                groups: Tags::default(),
+                due: VecDeque::new(),
+                tags: Tags::default(),
             }),
             inboxes,
             memory,
@@ -139,7 +131,7 @@ impl Pri {
         self.inboxes.iter().for_each(Inbox::wake);
     }
 
-    /// Sets how many page requests may be outstanding; false if out of range.
+    /// Sets how many requests may be outstanding; false if out of range.
     pub fn set_allocation(&self, requests: u64) -> bool {
         let mut state = lock(&self.state);
         match u32::try_from(requests) {
@@ -171,28 +163,29 @@ impl Pri {
         let first = misses.first().map_or(0, |miss| miss.va);
         let exhausted = job.fruitless == MAX_FRUITLESS;
         let wants = wants_of(&job, &misses);
+        let stopped = job.member.fill().requests_stopped();
         let mut state = lock(&self.state);
         // The epoch is read under the lock: an abort that is not seen here finds the job
         // parked when it gets the lock.
         let verdict = if job.member.aborted() {
             Verdict::Aborted
-        } else if exhausted || wants.is_empty() {
+        } else if exhausted || stopped || wants.is_empty() {
             Verdict::Failure { va: first }
         } else {
             let id = state.next_id;
             state.next_id += 1;
-            state
-                .translations_due
-                .extend(wants.iter().map(|&want| (id, want)));
+            state.due.extend(wants.iter().map(|&want| Due {
+                parked: id,
+                want,
+                deferred: false,
+            }));
             state.parked.insert(
                 id,
                 Parked {
                     job,
                     unanswered: wants.len(),
-                    lacking: Vec::new(),
-                    singly: false,
                     asked_at: None,
-                    deferred: false,
+                    faulted: false,
                 },
             );
             self.pump(&mut state);
@@ -217,26 +210,18 @@ impl Pri {
             .filter(|(_, parked)| parked.job.member.aborted())
             .map(|(&id, _)| id)
             .collect();
-        for &id in &ids {
+        for id in ids {
             self.resume(&mut state, id, Verdict::Aborted);
         }
-        let state = &mut *state;
-        let parked = &state.parked;
-        state
-            .translations_due
-            .retain(|(id, _)| parked.contains_key(id));
-        state.groups_due.retain(|id| parked.contains_key(id));
-        state
-            .translations
-            .orphan(|(id, _)| !parked.contains_key(id));
-        for group in state
-            .groups
-            .orphan(|group| !parked.contains_key(&group.parked))
-        {
-            state.outstanding -= group.wants.len() as u32;
-        }
-        self.pump(state);
+        self.pump(&mut state);
         self.wake_all();
+    }
+
+    /// Forgets the requests of a context that was closed.
+    pub fn forget(&self, context: ContextId) {
+        let mut state = lock(&self.state);
+        state.tags.forget(|id| id == context);
+        self.pump(&mut state);
     }
 
     /// Returns to the state at power-on; all jobs must have been aborted.
@@ -244,13 +229,18 @@ impl Pri {
         let mut state = lock(&self.state);
         state.allocation = state.capacity;
         state.ring = None;
-        state.translations.forget_orphans();
-        state.groups.forget_orphans();
+        state.tags.forget(|_| true);
     }
 
+    /// Ends the wait of a parked command; what it still waits for is nobody's.
     fn resume(&self, state: &mut State, id: u64, verdict: Verdict) {
         if let Some(parked) = state.parked.remove(&id) {
-            self.hand_back(parked.job, verdict, parked.asked_at);
+            if parked.unanswered > 0 {
+                state.due.retain(|due| due.parked != id);
+                state.tags.orphan(|&(parked, _)| parked == id);
+            }
+            let asked_at = parked.fault_began();
+            self.hand_back(parked.job, verdict, asked_at);
         }
     }
 
@@ -284,25 +274,15 @@ fn wants_of(job: &Job, misses: &[Miss]) -> Vec<Want> {
 }
 
 impl Parked {
-    /// Adds what is to be asked by a page request.
-    fn lack(&mut self, want: Want) {
-        let at = if want.ahead {
-            self.lacking.len()
-        } else {
-            self.decisive()
-        };
-        self.lacking.insert(at, want);
-    }
-
-    /// How many of those lacking the command cannot go on without.
-    fn decisive(&self) -> usize {
-        self.lacking.partition_point(|want| !want.ahead)
+    /// When its fault began, if it is one: what is translated as things stand is none.
+    fn fault_began(&self) -> Option<Instant> {
+        self.asked_at.filter(|_| self.faulted)
     }
 }
 
 impl State {
-    fn context(&self, id: u64) -> Option<u32> {
-        Some(self.parked.get(&id)?.job.member.context().number())
+    fn context(&self, id: u64) -> Option<ContextId> {
+        Some(self.parked.get(&id)?.job.member.context().id())
     }
 
     fn fill(&self, id: u64) -> Option<Fill> {

@@ -1,32 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Tags of outstanding requests.
 //!
-//! Tags are given out in turn, so that one is reused as late as possible. When the command
-//! behind a request is aborted its tag becomes an *orphan*: the answer may still come, and
-//! must not be taken for the answer to another request. An orphan is reused only when no tag
-//! is free.
+//! A tag is an index and a sequence number that changes each time the index is given out, so that
+//! an answer is never taken for the answer to another request. When the command behind a request
+//! ends early its tag becomes an *orphan*: the driver still has the request, which therefore counts
+//! as outstanding until it is answered or its context is closed.
 #![forbid(unsafe_code)]
 
 use coax_abi::wire::MAX_PAGE_REQUESTS;
 
-/// Table of the tags of one kind of request.
+use crate::context::ContextId;
+
+/// Bits of a tag that are the index.
+const INDEX_BITS: u32 = 8;
+const _: () = assert!(MAX_PAGE_REQUESTS <= 1 << INDEX_BITS);
+
+/// Table of tags.
 #[derive(Debug)]
 pub struct Tags<T> {
     slots: Vec<Slot<T>>,
-    next: usize,
+    outstanding: u32,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
-    context: u32,
-    state: State<T>,
+    sequence: u32,
+    /// The request, unless the tag is free.
+    asked: Option<Asked<T>>,
 }
 
 #[derive(Debug)]
-enum State<T> {
-    Free,
-    Waiting(T),
-    Orphan,
+struct Asked<T> {
+    context: ContextId,
+    /// `None` for an orphan.
+    value: Option<T>,
 }
 
 /// What an answer with a certain tag is the answer to.
@@ -34,7 +41,7 @@ enum State<T> {
 pub enum Answered<T> {
     /// This request.
     Waiting(T),
-    /// A request of an aborted command.
+    /// A request of a command that has ended.
     Orphan,
     /// No outstanding request.
     Unknown,
@@ -45,86 +52,71 @@ impl<T> Default for Tags<T> {
         Self {
             slots: (0..MAX_PAGE_REQUESTS)
                 .map(|_| Slot {
-                    context: 0,
-                    state: State::Free,
+                    sequence: 0,
+                    asked: None,
                 })
                 .collect(),
-            next: 0,
+            outstanding: 0,
         }
     }
 }
 
 impl<T> Tags<T> {
-    /// Gives out a tag, or `value` back if all are waiting.
-    pub fn give(&mut self, context: u32, value: T) -> Result<u32, T> {
-        let Some(at) = self
-            .find(|state| matches!(state, State::Free))
-            .or_else(|| self.find(|state| matches!(state, State::Orphan)))
+    /// Requests that the driver may still answer.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
+    /// Gives out a tag, or `value` back if none is free.
+    pub fn give(&mut self, context: ContextId, value: T) -> Result<u32, T> {
+        let Some((index, slot)) = (0u32..)
+            .zip(&mut self.slots)
+            .find(|(_, slot)| slot.asked.is_none())
         else {
             return Err(value);
         };
-        self.slots[at] = Slot {
+        slot.sequence = slot.sequence.wrapping_add(1);
+        slot.asked = Some(Asked {
             context,
-            state: State::Waiting(value),
-        };
-        self.next = (at + 1) % self.slots.len();
-        Ok(at as u32)
-    }
-
-    fn find(&self, wanted: impl Fn(&State<T>) -> bool) -> Option<usize> {
-        let count = self.slots.len();
-        (self.next..self.next + count)
-            .map(|at| at % count)
-            .find(|&at| wanted(&self.slots[at].state))
+            value: Some(value),
+        });
+        self.outstanding += 1;
+        Ok(index | slot.sequence << INDEX_BITS)
     }
 
     /// Takes the request that an answer belongs to; its tag is free again.
-    pub fn answer(&mut self, tag: u32, context: u32) -> Answered<T> {
-        let Some(slot) = self
-            .slots
-            .get_mut(tag as usize)
-            .filter(|slot| slot.context == context)
-        else {
+    pub fn answer(&mut self, tag: u32, context: ContextId) -> Answered<T> {
+        let (index, sequence) = (tag % (1 << INDEX_BITS), tag >> INDEX_BITS);
+        let Some(slot) = self.slots.get_mut(index as usize) else {
             return Answered::Unknown;
         };
-        match std::mem::replace(&mut slot.state, State::Free) {
-            State::Free => Answered::Unknown,
-            State::Waiting(value) => Answered::Waiting(value),
-            State::Orphan => Answered::Orphan,
-        }
-    }
-
-    /// The request that an answer in parts belongs to, which stays outstanding.
-    pub fn peek(&self, tag: u32, context: u32) -> Answered<&T> {
-        match self.slots.get(tag as usize) {
-            Some(slot) if slot.context == context => match &slot.state {
-                State::Free => Answered::Unknown,
-                State::Waiting(value) => Answered::Waiting(value),
-                State::Orphan => Answered::Orphan,
-            },
-            _ => Answered::Unknown,
-        }
-    }
-
-    /// Makes orphans of the requests that `wanted` picks, and returns them.
-    pub fn orphan(&mut self, wanted: impl Fn(&T) -> bool) -> Vec<T> {
-        let mut values = Vec::new();
-        for slot in &mut self.slots {
-            if matches!(&slot.state, State::Waiting(value) if wanted(value)) {
-                if let State::Waiting(value) = std::mem::replace(&mut slot.state, State::Orphan) {
-                    values.push(value);
-                }
+        let current = slot.sequence << INDEX_BITS >> INDEX_BITS == sequence;
+        let asked = slot
+            .asked
+            .take_if(|asked| current && asked.context == context);
+        match asked {
+            None => Answered::Unknown,
+            Some(asked) => {
+                self.outstanding -= 1;
+                asked.value.map_or(Answered::Orphan, Answered::Waiting)
             }
         }
-        values
     }
 
-    /// Forgets all orphans: their answers cannot come any more.
-    pub fn forget_orphans(&mut self) {
+    /// Makes orphans of the requests that `wanted` picks.
+    pub fn orphan(&mut self, wanted: impl Fn(&T) -> bool) {
+        for asked in self.slots.iter_mut().filter_map(|slot| slot.asked.as_mut()) {
+            asked.value.take_if(|value| wanted(value));
+        }
+    }
+
+    /// Forgets the orphans of contexts that `gone` picks: they were closed, so nobody answers.
+    pub fn forget(&mut self, gone: impl Fn(ContextId) -> bool) {
         for slot in &mut self.slots {
-            if matches!(slot.state, State::Orphan) {
-                slot.state = State::Free;
-            }
+            let forgotten = slot
+                .asked
+                .take_if(|asked| asked.value.is_none() && gone(asked.context));
+            self.outstanding -= u32::from(forgotten.is_some());
         }
     }
 }
@@ -133,55 +125,61 @@ impl<T> Tags<T> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn answered_tag_is_unknown_afterwards() {
-        let mut tags = Tags::default();
-        assert_eq!(tags.give(3, 'a'), Ok(0));
-        assert_eq!(tags.answer(0, 3), Answered::Waiting('a'));
-        assert_eq!(tags.answer(0, 3), Answered::Unknown);
-    }
+    const A: ContextId = ContextId {
+        number: 3,
+        generation: 1,
+    };
+    const B: ContextId = ContextId {
+        number: 3,
+        generation: 2,
+    };
 
     #[test]
-    fn request_that_was_peeked_at_stays_outstanding() {
+    fn answered_tag_is_unknown_afterwards_and_never_given_out_again_soon() {
         let mut tags = Tags::default();
-        assert_eq!(tags.give(3, 'a'), Ok(0));
-        assert_eq!(tags.peek(0, 3), Answered::Waiting(&'a'));
-        assert_eq!(tags.peek(0, 4), Answered::Unknown);
-        assert_eq!(tags.peek(1, 3), Answered::Unknown);
-        assert_eq!(tags.peek(MAX_PAGE_REQUESTS, 3), Answered::Unknown);
-        assert_eq!(tags.orphan(|_| true), vec!['a']);
-        assert_eq!(tags.peek(0, 3), Answered::Orphan);
-        assert_eq!(tags.answer(0, 3), Answered::Orphan);
-    }
-
-    #[test]
-    fn answer_for_another_context_or_out_of_range_is_unknown() {
-        let mut tags = Tags::default();
-        assert_eq!(tags.give(3, 'a'), Ok(0));
-        assert_eq!(tags.answer(0, 4), Answered::Unknown);
-        assert_eq!(tags.answer(MAX_PAGE_REQUESTS, 3), Answered::Unknown);
-        assert_eq!(tags.answer(0, 3), Answered::Waiting('a'));
-    }
-
-    #[test]
-    fn tags_are_used_in_turn_and_orphans_last() {
-        let mut tags = Tags::default();
-        for n in 0..MAX_PAGE_REQUESTS {
-            assert_eq!(tags.give(0, n), Ok(n));
+        let mut given = std::collections::HashSet::new();
+        for _ in 0..1000 {
+            let tag = tags.give(A, 'a').unwrap_or(u32::MAX);
+            assert!(given.insert(tag));
+            assert_eq!(tags.answer(tag, A), Answered::Waiting('a'));
+            assert_eq!(tags.answer(tag, A), Answered::Unknown);
         }
-        assert_eq!(tags.give(0, 999), Err(999));
-        assert_eq!(tags.orphan(|&n| n == 5), vec![5]);
-        assert_eq!(tags.answer(7, 0), Answered::Waiting(7));
-        assert_eq!(tags.give(0, 1000), Ok(7));
-        assert_eq!(tags.give(0, 1001), Ok(5));
+        assert_eq!(tags.outstanding(), 0);
     }
 
     #[test]
-    fn late_answer_to_an_orphan_frees_its_tag_quietly() {
+    fn answer_for_another_opening_or_out_of_range_is_unknown() {
         let mut tags = Tags::default();
-        assert_eq!(tags.give(1, 'a'), Ok(0));
-        assert_eq!(tags.orphan(|_| true), vec!['a']);
-        assert_eq!(tags.answer(0, 1), Answered::Orphan);
-        assert_eq!(tags.answer(0, 1), Answered::Unknown);
+        let tag = tags.give(A, 'a').unwrap_or(u32::MAX);
+        assert_eq!(tags.answer(tag, B), Answered::Unknown);
+        for wrong in [tag + 1, tag ^ 1 << 31, tag ^ 1 << INDEX_BITS, u32::MAX] {
+            assert_eq!(tags.answer(wrong, A), Answered::Unknown);
+        }
+        assert_eq!(tags.answer(tag, A), Answered::Waiting('a'));
+    }
+
+    #[test]
+    fn orphans_are_outstanding_until_answered_or_forgotten() {
+        let mut tags = Tags::default();
+        let mut given: Vec<u32> = (0..MAX_PAGE_REQUESTS)
+            .filter_map(|n| tags.give(if n % 2 == 0 { A } else { B }, n).ok())
+            .collect();
+        assert_eq!(given.len(), MAX_PAGE_REQUESTS as usize);
+        tags.orphan(|_| true);
+        assert_eq!(tags.give(A, 999), Err(999));
+        assert_eq!(tags.answer(given[0], A), Answered::Orphan);
+        assert_eq!(tags.answer(given[0], A), Answered::Unknown);
+        assert_eq!(tags.outstanding(), MAX_PAGE_REQUESTS - 1);
+        tags.forget(|context| context == B);
+        assert_eq!(tags.outstanding(), MAX_PAGE_REQUESTS / 2 - 1);
+        assert_eq!(tags.answer(given.remove(1), B), Answered::Unknown);
+    }
+
+    #[test]
+    fn sequence_numbers_wrap_within_their_bits() {
+        let mut tags = Tags::default();
+        tags.slots[0].sequence = u32::MAX >> INDEX_BITS;
+        let tag = tags.give(A, 'a').unwrap_or(u32::MAX);
+        assert_eq!(tags.answer(tag, A), Answered::Waiting('a'));
     }
 }

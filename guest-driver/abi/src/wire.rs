@@ -4,7 +4,14 @@
 //! All integers are little-endian and all structures are packed without padding. A message is
 //! one descriptor chain: the device-readable part first, then the device-writable part, as in
 //! VirtIO 1.3 §2.7.4.2. The device answers every chain; a chain it cannot understand is
-//! answered with an error status when it has room for one, else with length 0.
+//! answered with an error status when it has room for one, else with length 0, which is no answer.
+//!
+//! A context has a number, which is used again, and a *generation*, which is not: the device gives one
+//! to each opening and compares it in all that names a context, so that nothing sent for one opening
+//! reaches the next.
+//!
+//! Structures without entries may grow at their end, under a feature bit. Who reads takes what it knows and
+//! ignores the rest; who writes stops where the room ends.
 //!
 //! | queue | index | chain: readable → writable |
 //! |---|---|---|
@@ -24,8 +31,13 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const VIRTIO_ID_COAX: u32 = 63;
 /// `magic` of [`Config`]: "COAX" read as a little-endian integer.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"COAX");
-/// `abi_version` of [`Config`]; a driver refuses a device with another one.
-pub const ABI_VERSION: u32 = 2;
+/// `abi_version` of [`Config`]: counts changes that an older side would misunderstand, so a driver refuses
+/// a device with another one. What is merely new has a feature bit.
+pub const ABI_VERSION: u32 = 3;
+/// Feature bit (VirtIO 1.3 §2.2): [`OP_FETCH_ADD`], [`OP_COMPARE_SWAP`] and [`ACCESS_ATOMIC`].
+pub const F_ATOMIC: u32 = 0;
+/// Feature bit: [`MSG_TRANSLATION_AHEAD`].
+pub const F_TRANSLATION_AHEAD: u32 = 1;
 /// Identifier of the shared-memory region (VirtIO 1.3 §2.10) that is the device memory.
 pub const SHM_DEVICE_MEMORY: u8 = 0;
 
@@ -56,8 +68,8 @@ pub const MAX_RANGE_PAGES: u32 = 512;
 pub const MAX_COPY_ENTRIES: u32 = 512;
 /// Most [`TranslationEntry`] in one message: one 2 MiB window in single pages.
 pub const MAX_TRANSLATION_ENTRIES: u32 = 512;
-/// Most page requests that may be outstanding (PCIe 6.0 §10.5, Outstanding Page Request
-/// Capacity); the request queue must hold one buffer for each.
+/// Most requests that may be outstanding (PCIe 6.0 §10.5, Outstanding Page Request Capacity); the
+/// request queue must hold one buffer for each.
 pub const MAX_PAGE_REQUESTS: u32 = 128;
 
 /// `services` of [`Config`]: translations are asked of the driver through the virtqueues.
@@ -100,7 +112,7 @@ pub const STATUS_OK: u32 = 0;
 pub const STATUS_BAD_MESSAGE: u32 = 1;
 /// The opcode is not known to the device.
 pub const STATUS_UNKNOWN_OPCODE: u32 = 2;
-/// No such context, or it is already open.
+/// No such context, one of another generation, or it is already open.
 pub const STATUS_BAD_CONTEXT: u32 = 3;
 /// An argument is out of range: sizes overflow, ranges overlap, a stride is too small.
 pub const STATUS_BAD_ARGUMENT: u32 = 4;
@@ -124,9 +136,9 @@ pub const STATUS_BAD_DATA: u32 = 10;
 pub const CONTROL_SET_DEVICE_MEMORY: u32 = 1;
 /// Set the outstanding page request allocation: `arg0` = requests, 1 … capacity.
 pub const CONTROL_SET_PAGE_REQUEST_ALLOCATION: u32 = 2;
-/// Open `context`.
+/// Open `context`; `generation` is 0, and the reply's `value` is the generation of this opening, never 0.
 pub const CONTROL_CONTEXT_OPEN: u32 = 3;
-/// Close `context`: its commands end with [`STATUS_ABORTED`], its cached translations go, and
+/// Close `context` of `generation`: its commands end with [`STATUS_ABORTED`], its cached translations go, and
 /// the answer comes when no access by it is in progress and its last request is in the used
 /// ring, so that a driver that empties the request queue after the answer has seen them all
 /// (what the PRI Stop Marker, PCIe 6.0 §10.4.1.2.1, is for in hardware).
@@ -144,6 +156,10 @@ pub struct ControlRequest {
     pub opcode: U32,
     /// Context number, 0 where none is meant.
     pub context: U32,
+    /// Its generation, 0 where no open context is meant.
+    pub generation: U32,
+    /// Zero.
+    pub reserved: U32,
     /// First argument.
     pub arg0: U64,
     /// Second argument.
@@ -156,8 +172,8 @@ pub struct ControlRequest {
 pub struct ControlReply {
     /// `STATUS_*`.
     pub status: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// What the request asks for, else 0.
+    pub value: U32,
 }
 
 /// Counters of the device since it was started; they never go back.
@@ -170,15 +186,15 @@ pub struct DeviceStats {
     pub commands_failed: U64,
     /// Times a command was parked because a translation was missing.
     pub commands_parked: U64,
-    /// Translation requests sent.
+    /// Requests sent.
     pub translation_requests: U64,
-    /// Page requests sent (messages, not groups).
+    /// Requests that the pages as they stood did not answer, so that they became page requests.
     pub page_requests: U64,
-    /// Page request group responses by code.
+    /// Page responses by code.
     pub responses_success: U64,
-    /// Page request group responses: Invalid Request.
+    /// Page responses: Invalid Request.
     pub responses_invalid: U64,
-    /// Page request group responses: Response Failure.
+    /// Page responses: Response Failure.
     pub responses_failure: U64,
     /// Invalidate requests answered.
     pub invalidations: U64,
@@ -246,19 +262,15 @@ pub struct CopyReply {
 
 // --- Request queue -----------------------------------------------------------------------
 
-/// ATS Translation Request (PCIe 6.0 §10.2.2): what may be used as things stand; answered by
-/// [`MSG_TRANSLATION_COMPLETION`] with the same `tag`.
-pub const REQUEST_TRANSLATION: u32 = 1;
-/// PRI Page Request (PCIe 6.0 §10.4.1): make it so; a group is answered by one
-/// [`MSG_GROUP_RESPONSE`] whose `tag` is the group's index.
+/// Translate, and where the page or the right is missing make it so: an ATS Translation Request (PCIe 6.0
+/// §10.2.2) and the PRI Page Request (§10.4.1) that would follow it, in one round trip. Answered once, by
+/// [`MSG_TRANSLATION_COMPLETION`] or [`MSG_PAGE_RESPONSE`].
 pub const REQUEST_PAGE: u32 = 2;
 
 /// Read access is wanted or granted.
 pub const ACCESS_READ: u32 = 1 << 0;
 /// Write access is wanted or granted.
 pub const ACCESS_WRITE: u32 = 1 << 1;
-/// Last request of its group.
-pub const REQUEST_LAST: u32 = 1 << 2;
 /// Atomic operations are wanted or granted; only together with both other rights. While it is
 /// granted no CPU reads or writes the page, or the memory takes the atomic operations of both.
 pub const ACCESS_ATOMIC: u32 = 1 << 3;
@@ -271,36 +283,39 @@ pub struct DeviceRequest {
     pub kind: U32,
     /// Context the address belongs to.
     pub context: U32,
+    /// Generation of the context.
+    pub generation: U32,
+    /// Chosen by the device, to be given back as it is; the driver may not read anything from it.
+    pub tag: U32,
     /// First byte wanted, page-aligned.
     pub va: U64,
     /// Pages wanted, 1 … [`MAX_RANGE_PAGES`]; those after the first are a hint.
     pub npages: U32,
-    /// `ACCESS_*` and [`REQUEST_LAST`].
+    /// Pages from `va` on of which a translation is welcome if it can be had as things stand, `npages` …
+    /// [`MAX_RANGE_PAGES`].
+    pub around: U32,
+    /// `ACCESS_*`.
     pub flags: U32,
-    /// Translation tag or page request group index, chosen by the device, below
-    /// [`MAX_PAGE_REQUESTS`]; unique among those outstanding of the same kind.
-    pub tag: U32,
     /// Zero.
     pub reserved: U32,
 }
 
 // --- Translation queue -------------------------------------------------------------------
 
-/// Answer to [`REQUEST_TRANSLATION`]; pages without an entry have no translation.
+/// Answer to [`REQUEST_PAGE`]: nothing had to be done, the entries are what may be used as things stand. The
+/// first page is among them with the right wanted; the device asks again if it is not.
 pub const MSG_TRANSLATION_COMPLETION: u32 = 1;
-/// Answer to a page request group; entries, if any, are translations to use at once.
-pub const MSG_GROUP_RESPONSE: u32 = 2;
+/// Answer to [`REQUEST_PAGE`]: something had to be done for it, and `code` says with what success; entries,
+/// if any, are translations to use at once.
+pub const MSG_PAGE_RESPONSE: u32 = 2;
 /// Drop what is cached of `va` … `va + npages`, wait for accesses in progress, then answer.
 pub const MSG_INVALIDATE: u32 = 3;
-/// Translations that a request of a group asked for, before the group's [`MSG_GROUP_RESPONSE`];
-/// `tag` is the group's index. A group of several requests gets those of its last one with the
-/// response and those of the others by such messages.
-pub const MSG_GROUP_PART: u32 = 4;
 /// Translations that nothing has asked for yet, of pages that the driver has moved for a command to
 /// come; they are kept and invalidated like others. ATS has no such message; it saves a round trip.
 pub const MSG_TRANSLATION_AHEAD: u32 = 5;
 
-/// Response code Success (PCIe 6.0 §10.4.2.1).
+/// Response code Success (PCIe 6.0 §10.4.2.1). Without an entry for the first page the device asks again,
+/// a bounded number of times: so is a shortage that may pass answered.
 pub const RESPONSE_SUCCESS: u32 = 0x0;
 /// Response code Invalid Request: no such page, or no such right.
 pub const RESPONSE_INVALID: u32 = 0x1;
@@ -315,18 +330,18 @@ pub struct TranslationMessage {
     pub kind: U32,
     /// Context meant.
     pub context: U32,
-    /// Translation tag or group index of the request answered; 0 for [`MSG_INVALIDATE`].
+    /// Generation of the context.
+    pub generation: U32,
+    /// Tag of the request answered, else 0.
     pub tag: U32,
-    /// `RESPONSE_*` of a group response, else 0.
+    /// `RESPONSE_*` of a page response, else 0.
     pub code: U32,
+    /// Entries that follow, at most [`MAX_TRANSLATION_ENTRIES`].
+    pub count: U32,
     /// First byte to invalidate, page-aligned; 0 otherwise.
     pub va: U64,
     /// Pages to invalidate, any number; 0 otherwise.
     pub npages: U64,
-    /// Entries that follow, at most [`MAX_TRANSLATION_ENTRIES`].
-    pub count: U32,
-    /// Zero.
-    pub reserved: U32,
 }
 
 /// `npages` pages from `va` on lie at `gpa` on.
@@ -412,6 +427,10 @@ pub struct Command {
     pub opcode: U32,
     /// Context whose addresses the arguments are.
     pub context: U32,
+    /// Generation of the context.
+    pub generation: U32,
+    /// Zero.
+    pub reserved: U32,
     /// Arguments as the opcode defines them.
     pub arg: [U64; COMMAND_ARGS],
 }
@@ -429,7 +448,7 @@ pub struct CommandReply {
     /// Bytes of the destination, or of the source where there is none, that are done. Nothing
     /// beyond them was written.
     pub bytes_done: U64,
-    /// Page requests this command waited for.
+    /// Requests of this command that became page requests.
     pub page_requests: U64,
     /// Result as the opcode defines it.
     pub result: [u8; RESULT_BYTES],
@@ -437,17 +456,17 @@ pub struct CommandReply {
 
 const _: () = {
     assert!(size_of::<Config>() == 24);
-    assert!(size_of::<ControlRequest>() == 24);
+    assert!(size_of::<ControlRequest>() == 32);
     assert!(size_of::<ControlReply>() == 8);
     assert!(size_of::<DeviceStats>() == 19 * 8);
     assert!(size_of::<CopyHeader>() == 8);
     assert!(size_of::<CopyEntry>() == 24);
     assert!(size_of::<CopyReply>() == 8);
-    assert!(size_of::<DeviceRequest>() == 32);
+    assert!(size_of::<DeviceRequest>() == 40);
     assert!(size_of::<TranslationMessage>() == 40);
     assert!(size_of::<TranslationEntry>() == 24);
     assert!(size_of::<InvalidateReply>() == 8);
-    assert!(size_of::<Command>() == 104);
+    assert!(size_of::<Command>() == 112);
     assert!(size_of::<CommandReply>() == 64);
     assert!(MAX_PAGE_REQUESTS < QUEUE_SIZE as u32);
 };

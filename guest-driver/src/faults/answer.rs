@@ -1,243 +1,223 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Looking pages up and posting what was found.
+//! Faulting pages in, looking them up, and posting what was found.
 
-use super::{Faults, Scratch, Unmoved, Want, PAGE_SIZE, RETRY_LIMIT};
+use super::{stands::Found, Asked, Refusal, Resolver, Scratch, PAGE_SIZE, RETRY_LIMIT};
 use crate::{
+    call::{new_message, put, CallRequest},
     kapi::{
-        hmm::{range_fault, HmmPfn},
+        hmm::{snapshot, HmmPfn},
+        mm::{self, ReadGuard},
         page::{PMD_ORDER, PMD_PAGES},
     },
-    link::{new_message, put, CallRequest},
     memory::DeviceMemory,
+    residency::windows,
     wire,
 };
 use kernel::{
-    mm::{MmWithUser, MmapReadGuard},
     prelude::*,
     time::{Instant, Monotonic},
 };
+use zerocopy::FromZeros;
 
-/// Changes of the mappings after which only the page that must be had is still looked up.
-pub(super) const HINT_TRIES: usize = 16;
+/// Faults on the first page after which it still may be one that no device can use.
+pub(super) const FAULT_TRIES: usize = 4;
 
-impl Faults {
-    /// Gives the process its own copy of present pages it shares, before they move: a shared page
-    /// would move back to be copied at the device's first write.
-    pub(super) fn break_copy_on_write(
-        &self,
-        memory: &DeviceMemory,
-        mm: &MmWithUser,
-        va: u64,
-        npages: usize,
-        scratch: &mut Scratch,
-    ) {
-        let owner = memory.owner();
-        let pfns = &mut scratch.pfns[..npages];
-        // Each round makes one copy; others may share pages again as fast (KSM).
-        for _ in 0..npages + HINT_TRIES {
-            pfns.fill(HmmPfn::SNAPSHOT);
-            let seq = self.notifier.read_begin();
-            let guard = mm.mmap_read_lock();
-            match range_fault(&self.notifier, &guard, seq, va, pfns, owner) {
-                Ok(()) => {}
-                Err(error) if error == EBUSY => continue,
-                Err(_) => return,
-            }
-            let mut any = false;
-            for pfn in pfns.iter_mut() {
-                let shared = pfn.page().is_some_and(|page| page.is_anon()) && !pfn.is_writable();
-                any |= shared;
-                *pfn = if shared {
-                    HmmPfn::fault(true)
-                } else {
-                    HmmPfn::SNAPSHOT
-                };
-            }
-            if !any {
-                return;
-            }
-            // Each copy is a change of the mappings, after which the look begins anew; what fails
-            // otherwise is found again, and answered, when the pages are looked up.
-            match self.fault_in(&guard, seq, va, pfns) {
-                Err(error) if error == EBUSY => {}
-                _ => return,
-            }
-        }
-    }
+/// What became of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    Yes,
+    /// There are pages that ought to move first.
+    No,
+}
 
-    /// Faults in what `pfns` says, also our own private pages that the process may not write:
-    /// `hmm_range_fault` reports those of the owner it is given and leaves them as they are.
-    pub(super) fn fault_in(
-        &self,
-        guard: &MmapReadGuard<'_>,
-        seq: u64,
-        va: u64,
-        pfns: &mut [HmmPfn],
-    ) -> Result {
-        range_fault(&self.notifier, guard, seq, va, pfns, core::ptr::null_mut())
-    }
-
-    /// Looks up `npages` pages from `va` on, faulting in what `want` says, and posts a message with
-    /// what was found.
-    ///
-    /// # Errors
-    ///
-    /// `EAGAIN`: there are pages that ought to move first, and `unmoved` refuses them.
+impl Resolver {
+    /// Has the pages wanted faulted in and posts a message with what is there then, up to the address
+    /// `reach` of what is only welcome.
     pub(super) fn answer(
         &self,
-        memory: &DeviceMemory,
-        mm: &MmWithUser,
-        (va, npages): (u64, usize),
-        want: Want,
-        unmoved: Unmoved,
-        head: wire::TranslationMessage,
+        asked: Asked<'_>,
+        found: &Found,
+        reach: u64,
+        refuse_unmoved: bool,
         scratch: &mut Scratch,
-    ) -> Result {
+    ) -> Result<Answered, Refusal> {
         let began = Instant::<Monotonic>::now();
-        // Pages after the first are a hint, unless they take too long or cannot be had.
-        let (mut neighbours, mut tries) = (true, 0);
+        let (va, memory) = (asked.va, asked.memory);
+        let wanted = va..va + found.wanted as u64 * PAGE_SIZE;
+        let range = va..wanted.end.max(reach.min(asked.around().end));
+        let npages = ((range.end - va) / PAGE_SIZE) as usize;
+        let mut look = self.mirror.look(&self.notifier, range.clone());
+        let mut faults = 0;
         loop {
             if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() {
-                return Err(ETIMEDOUT);
+                return Err(Refusal::Later);
             }
             let pfns = &mut scratch.pfns[..npages];
-            pfns.fill(if neighbours {
-                want.pfn()
-            } else {
-                HmmPfn::SNAPSHOT
-            });
-            pfns[0] = want.pfn();
-            let seq = self.notifier.read_begin();
-            match self.look_up(memory, mm, seq, va, pfns, want, neighbours) {
+            let guard = ReadGuard::lock(asked.mm);
+            let looked = snapshot(look.notifier, &guard, look.seq, va, pfns, memory.owner());
+            drop(guard);
+            match looked {
                 Ok(()) => {}
                 Err(error) if error == EBUSY => {
-                    tries += 1;
-                    neighbours &= tries < HINT_TRIES;
+                    look.outdated();
                     continue;
                 }
-                // One of the others cannot be had: they were only a hint.
-                Err(_) if neighbours && npages > 1 => {
-                    neighbours = false;
-                    continue;
-                }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
-            let mut message = self.message_for(head, npages)?;
-            let mut held = self.mirror.lock();
-            if self.notifier.retry(seq) {
+            // Pages after the first are a hint.
+            let needed = if faults == 0 { found.wanted } else { 1 };
+            if pfns[..needed].iter().any(|pfn| asked.want.lacks(*pfn)) {
+                if faults >= FAULT_TRIES && pfns[0].is_error() {
+                    return Err(Refusal::Invalid);
+                }
+                self.fault_in(asked, found, &pfns[..needed])?;
+                faults += 1;
+                look.again();
                 continue;
             }
-            if unmoved == Unmoved::Refuse && pfns.iter().any(|pfn| ought_to_move(memory, *pfn)) {
-                return Err(EAGAIN);
-            }
-            self.fill_entries(memory, &mut message, head, va, pfns, unmoved)?;
-            return held.post(message, va, va + npages as u64 * PAGE_SIZE);
-        }
-    }
-
-    /// Looks up the pages once. What is found must be writable where `want` says so, of the
-    /// neighbours too if `neighbours` says so: our own private pages that the process may not write
-    /// are faulted in, and `EBUSY` has the caller look again.
-    pub(super) fn look_up(
-        &self,
-        memory: &DeviceMemory,
-        mm: &MmWithUser,
-        seq: u64,
-        va: u64,
-        pfns: &mut [HmmPfn],
-        want: Want,
-        neighbours: bool,
-    ) -> Result {
-        let guard = mm.mmap_read_lock();
-        range_fault(&self.notifier, &guard, seq, va, pfns, memory.owner())?;
-        if !want.writes() {
-            return Ok(());
-        }
-        let needed = if neighbours { pfns.len() } else { 1 };
-        let lacks = |pfn: &HmmPfn| pfn.page().is_some() && !pfn.is_writable();
-        if !pfns[..needed].iter().any(lacks) {
-            return Ok(());
-        }
-        for pfn in pfns[..needed].iter_mut() {
-            *pfn = if lacks(pfn) {
-                want.pfn()
-            } else {
-                HmmPfn::SNAPSHOT
+            let head = asked.head(wire::MSG_PAGE_RESPONSE);
+            let mut message = message_for(head, npages)?;
+            let Some(mut held) = look.hold() else {
+                look.outdated();
+                continue;
             };
+            let unmoved = |pfn: &HmmPfn| ought_to_move(memory, *pfn);
+            if refuse_unmoved && pfns[..found.wanted].iter().any(unmoved) {
+                return Ok(Answered::No);
+            }
+            fill_entries(memory, &mut message, head, va, pfns, false)?;
+            held.post(message, range.start, range.end)?;
+            return Ok(Answered::Yes);
         }
-        self.fault_in(&guard, seq, va, &mut pfns[..needed])?;
-        Err(EBUSY)
     }
 
-    pub(super) fn message_for(
+    /// Faults in those of the pages that lack something. Of the others than the first none are where a
+    /// program resolves faults: it is told of what is needed, as it is by a CPU.
+    pub(super) fn fault_in(
         &self,
-        head: wire::TranslationMessage,
-        entries: usize,
-    ) -> Result<KBox<CallRequest>> {
-        let readable =
-            size_of::<wire::TranslationMessage>() + entries * size_of::<wire::TranslationEntry>();
-        let mut message = new_message(readable, 0, GFP_KERNEL)?;
-        put(&mut message, 0, &head)?;
-        Ok(message)
-    }
-
-    /// Writes what was found as entries, joining neighbours; under the mirror's lock, so that the
-    /// pages stay.
-    pub(super) fn fill_entries(
-        &self,
-        memory: &DeviceMemory,
-        message: &mut CallRequest,
-        head: wire::TranslationMessage,
-        va: u64,
+        asked: Asked<'_>,
+        found: &Found,
         pfns: &[HmmPfn],
-        unmoved: Unmoved,
-    ) -> Result {
-        let mut entries = Entries::new(message);
+    ) -> Result<(), Refusal> {
+        let guard = ReadGuard::lock(asked.mm);
+        let vma = guard.vma_lookup(asked.va as usize).ok_or(EFAULT)?;
+        let write = asked.want.writes();
         let mut i = 0;
-        while let Some(pfn) = pfns.get(i) {
-            let pages = if pfn.map_order() < PMD_ORDER {
-                1
-            } else {
-                // One look at a large page is one at all of it.
-                let page = (va / PAGE_SIZE) as usize + i;
-                (PMD_PAGES - page % PMD_PAGES).min(pfns.len() - i)
-            };
-            let at = va + i as u64 * PAGE_SIZE;
-            i += pages;
-            let Some(page) = pfn.page() else { continue };
-            let ours = memory.index_of(page).is_some();
-            let withheld = unmoved == Unmoved::Withhold && ought_to_move(memory, *pfn);
-            if !ours && page.is_device_private() || withheld {
+        while i < pfns.len() && (i == 0 || !found.watched) {
+            let at = asked.va as usize + i * PAGE_SIZE as usize;
+            if at >= vma.end() {
+                break;
+            }
+            i += 1;
+            if !asked.want.lacks(pfns[i - 1]) {
                 continue;
             }
-            let mut access = wire::ACCESS_READ;
-            if pfn.is_writable() {
-                access |= wire::ACCESS_WRITE;
-                // Device memory takes the atomic operations of both sides, or no CPU's at all.
-                if ours {
-                    access |= wire::ACCESS_ATOMIC;
-                }
-                if !ours || memory.is_reclaimed() {
-                    page.mark_written();
-                }
+            match mm::fault_in(vma, at, write) {
+                Ok(()) => {}
+                Err(_) if i > 1 => break,
+                Err(error) if error == EAGAIN => return Err(Refusal::Wait),
+                Err(error) => return Err(error.into()),
             }
-            entries.add(at, memory.address_of(page), pages as u32, access)?;
+            if !mm::has_page_table(vma, at) {
+                // One fault is for all of a large page.
+                i += PMD_PAGES - 1 - at / PAGE_SIZE as usize % PMD_PAGES;
+            }
         }
-        entries.finish(head)
+        Ok(())
     }
 
-    /// Posts an answer without entries.
-    pub(super) fn answer_empty(&self, head: wire::TranslationMessage) {
-        // Fails only when the device is broken, and then nobody waits for it.
-        let _ = self
-            .message_for(head, 0)
-            .and_then(|m| self.mirror.lock().post(m, 0, 0));
+    /// Tells the device where pages are before it asks.
+    pub(super) fn tell_ahead(&self, memory: &DeviceMemory, va: u64, npages: usize) -> Result {
+        if !self.device.link.features.translation_ahead {
+            return Ok(());
+        }
+        let id = self.mirror.id();
+        let head = wire::TranslationMessage {
+            kind: wire::MSG_TRANSLATION_AHEAD.into(),
+            context: id.number.into(),
+            generation: id.generation.into(),
+            ..wire::TranslationMessage::new_zeroed()
+        };
+        let mm = mm::get(self.notifier.mm()).ok_or(ESRCH)?;
+        let mut scratch = Scratch::new()?;
+        for (va, npages) in windows(va, npages as u64 * PAGE_SIZE) {
+            let pfns = &mut scratch.pfns[..npages];
+            let end = va + npages as u64 * PAGE_SIZE;
+            let look = self.mirror.look(&self.notifier, va..end);
+            let guard = ReadGuard::lock(&mm);
+            let looked = snapshot(look.notifier, &guard, look.seq, va, pfns, memory.owner());
+            drop(guard);
+            let mut message = message_for(head, npages)?;
+            match look.hold().filter(|_| looked.is_ok()) {
+                Some(mut held) => {
+                    fill_entries(memory, &mut message, head, va, pfns, false)?;
+                    held.post(message, va, end)?;
+                }
+                // Of what changes the device will ask.
+                None => {}
+            }
+        }
+        Ok(())
     }
 }
 
-/// Whether the page is one of system memory that moves to the device when that uses it.
-fn ought_to_move(memory: &DeviceMemory, pfn: HmmPfn) -> bool {
+/// A message with room for so many entries.
+pub(super) fn message_for(
+    head: wire::TranslationMessage,
+    entries: usize,
+) -> Result<KBox<CallRequest>> {
+    let readable =
+        size_of::<wire::TranslationMessage>() + entries * size_of::<wire::TranslationEntry>();
+    let mut message = new_message(readable, 0, GFP_KERNEL)?;
+    put(&mut message, 0, &head)?;
+    Ok(message)
+}
+
+/// Writes what was found from `va` on as entries, joining neighbours; without pages that ought to move
+/// first if `withhold` says so. Under the mirror's lock, so that the pages stay.
+pub(super) fn fill_entries(
+    memory: &DeviceMemory,
+    message: &mut CallRequest,
+    head: wire::TranslationMessage,
+    va: u64,
+    pfns: &[HmmPfn],
+    withhold: bool,
+) -> Result {
+    let mut entries = Entries::new(message);
+    let mut i = 0;
+    while let Some(pfn) = pfns.get(i) {
+        let pages = if pfn.map_order() < PMD_ORDER {
+            1
+        } else {
+            // One look at a large page is one at all of it.
+            let page = (va / PAGE_SIZE) as usize + i;
+            (PMD_PAGES - page % PMD_PAGES).min(pfns.len() - i)
+        };
+        let at = va + i as u64 * PAGE_SIZE;
+        i += pages;
+        let Some(page) = pfn.page() else { continue };
+        let ours = memory.index_of(page).is_some();
+        if !ours && page.is_device_private() || withhold && ought_to_move(memory, *pfn) {
+            continue;
+        }
+        let mut access = wire::ACCESS_READ;
+        if pfn.is_writable() {
+            access |= wire::ACCESS_WRITE;
+            // Device memory takes the atomic operations of both sides, or no CPU's at all.
+            if ours && memory.data().link.features.atomic {
+                access |= wire::ACCESS_ATOMIC;
+            }
+            page.mark_written();
+        }
+        entries.add(at, memory.address_of(page), pages as u32, access)?;
+    }
+    entries.finish(head)
+}
+
+/// Whether the page is one of system memory that moves to the device when that uses it; under the mirror's
+/// lock, so that it stays.
+pub(super) fn ought_to_move(memory: &DeviceMemory, pfn: HmmPfn) -> bool {
     pfn.page().is_some_and(|page| {
         let of_a_device = memory.index_of(page).is_some() || page.is_device_coherent();
         !of_a_device && (page.is_anon() || page.is_zero())

@@ -10,112 +10,147 @@
 //!
 //! Taking a page from the CPUs undoes itself first where that was done before, and each undoing is a
 //! change of the mappings after which everything found is out of date. So pages are made ordinary
-//! ones, then looked at, and only then taken, with nothing left to be undone. One page alone stays
+//! ones by faulting them in, then looked at, and only then taken, with nothing left to be undone. One page alone stays
 //! locked until the device has it, so that CPUs which want it cannot win for ever.
 
-use super::{answer::HINT_TRIES, Faults, Scratch, Want, PAGE_SIZE, RETRY_LIMIT};
+use super::{
+    answer::{message_for, Entries, FAULT_TRIES},
+    stands::Found,
+    Asked, Refusal, Resolver, Scratch, PAGE_SIZE, RETRY_LIMIT,
+};
 use crate::{
     kapi::{
         exclusive::Exclusive,
-        hmm::{range_fault, HmmPfn},
-        page::PagePtr,
+        hmm::{snapshot, HmmPfn},
+        mm::ReadGuard,
     },
-    memory::DeviceMemory,
+    mirror::Look,
     wire,
 };
 use kernel::{
-    mm::MmWithUser,
     prelude::*,
     time::{Instant, Monotonic},
 };
 
 const RIGHTS: u32 = wire::ACCESS_READ | wire::ACCESS_WRITE | wire::ACCESS_ATOMIC;
+/// Changes of the mappings after which only the first page is still tried.
+const HINT_TRIES: usize = 16;
 
-impl Faults {
-    /// Makes `npages` pages from `va` on fit for atomic operations and posts a message with their
-    /// translations; only the first if the others do not hold still.
+/// Pages of a request, a bit each.
+type Pages = [u64; wire::MAX_RANGE_PAGES as usize / 64];
+
+impl Resolver {
+    /// Makes the pages wanted fit for atomic operations and posts a message with their translations;
+    /// only the first if the others do not hold still.
     pub(super) fn answer_exclusive(
         &self,
-        memory: &DeviceMemory,
-        mm: &MmWithUser,
-        (va, mut npages): (u64, usize),
-        head: wire::TranslationMessage,
+        asked: Asked<'_>,
+        found: &Found,
         scratch: &mut Scratch,
-    ) -> Result {
+    ) -> Result<(), Refusal> {
         let began = Instant::<Monotonic>::now();
+        let mut npages = match found.watched {
+            true => 1,
+            false => found.wanted,
+        };
+        let range = asked.va..asked.va + npages as u64 * PAGE_SIZE;
+        let mut look = self.mirror.look(&self.notifier, range);
         let mut tries = 0;
         loop {
             if began.elapsed().as_millis() > RETRY_LIMIT.as_millis() {
-                return Err(ETIMEDOUT);
+                return Err(Refusal::Later);
             }
             tries += 1;
             if tries > HINT_TRIES {
                 npages = 1;
             }
-            match self.try_exclusive(memory, mm, va, npages, head, scratch) {
-                Err(error) if error == EBUSY => {}
-                Err(error) if npages > 1 && error != EIO => npages = 1,
-                result => return result,
+            match self.try_exclusive(asked, found, &look, &mut scratch.pfns[..npages]) {
+                Ok(true) => return Ok(()),
+                Ok(false) if tries > FAULT_TRIES && scratch.pfns[0].is_error() => {
+                    return Err(Refusal::Invalid);
+                }
+                Ok(false) => {}
+                Err(_) if npages > 1 => npages = 1,
+                Err(refusal) => return Err(refusal),
             }
+            look.again();
         }
     }
 
+    /// One try; false if the mappings changed meanwhile.
     fn try_exclusive(
         &self,
-        memory: &DeviceMemory,
-        mm: &MmWithUser,
-        va: u64,
-        npages: usize,
-        head: wire::TranslationMessage,
-        scratch: &mut Scratch,
-    ) -> Result {
-        let pfns = &mut scratch.pfns[..npages];
-        pfns.fill(Want::Atomic.pfn());
-        let seq = self.notifier.read_begin();
-        self.look_up(memory, mm, seq, va, pfns, Want::Atomic, true)?;
-
-        let seq = self.notifier.read_begin();
-        let guard = mm.mmap_read_lock();
-        pfns.fill(HmmPfn::SNAPSHOT);
-        range_fault(&self.notifier, &guard, seq, va, pfns, memory.owner())?;
+        asked: Asked<'_>,
+        found: &Found,
+        look: &Look<'_>,
+        pfns: &mut [HmmPfn],
+    ) -> Result<bool, Refusal> {
+        let (va, memory) = (asked.va, asked.memory);
+        let guard = ReadGuard::lock(asked.mm);
+        match snapshot(look.notifier, &guard, look.seq, va, pfns, memory.owner()) {
+            Ok(()) => {}
+            Err(error) if error == EBUSY => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        if pfns.iter().any(|pfn| asked.want.lacks(*pfn)) {
+            drop(guard);
+            self.fault_in(asked, found, pfns)?;
+            return Ok(false);
+        }
+        let Some(of_cpus) = self.of_cpus(asked, look, pfns) else {
+            return Ok(false);
+        };
         let mut held = None;
+        let npages = pfns.len();
         for (i, pfn) in pfns.iter_mut().enumerate() {
-            let page = pfn.page().filter(|_| pfn.is_writable()).ok_or(EBUSY)?;
-            if memory.index_of(page).is_some() || !page.is_plain_anon() {
+            if of_cpus[i / 64] & 1 << (i % 64) == 0 {
                 continue;
             }
             let at = va + i as u64 * PAGE_SIZE;
-            if let Some(exclusive) = Exclusive::make(mm, &guard, at, &raw const *self.mirror)? {
+            let made = Exclusive::make(asked.mm, &guard, at, &raw const *self.mirror);
+            if let Some(exclusive) = made? {
                 *pfn = HmmPfn::writable(exclusive.page());
                 held = (npages == 1).then_some(exclusive);
             }
         }
         drop(guard);
-        let posted = self.post_exclusive(memory, va, pfns, seq, head);
+        let posted = self.post_exclusive(asked, look, pfns);
         drop(held);
         posted
     }
 
+    /// Which of the pages are to be taken from the CPUs; none if the mappings changed.
+    fn of_cpus(&self, asked: Asked<'_>, look: &Look<'_>, pfns: &[HmmPfn]) -> Option<Pages> {
+        let _held = look.hold()?;
+        let mut pages = Pages::default();
+        for (i, page) in pfns.iter().map(|pfn| pfn.page()).enumerate() {
+            let page = page?;
+            if asked.memory.index_of(page).is_none() && page.is_plain_anon() {
+                pages[i / 64] |= 1 << (i % 64);
+            }
+        }
+        Some(pages)
+    }
+
     fn post_exclusive(
         &self,
-        memory: &DeviceMemory,
-        va: u64,
+        asked: Asked<'_>,
+        look: &Look<'_>,
         pfns: &[HmmPfn],
-        seq: u64,
-        head: wire::TranslationMessage,
-    ) -> Result {
-        let mut message = self.message_for(head, pfns.len())?;
+    ) -> Result<bool, Refusal> {
+        let (va, memory) = (asked.va, asked.memory);
+        let head = asked.head(wire::MSG_PAGE_RESPONSE);
+        let mut message = message_for(head, pfns.len())?;
         let end = va + pfns.len() as u64 * PAGE_SIZE;
-        let mut held = self.mirror.lock();
-        if self.notifier.retry(seq) {
-            return Err(EBUSY);
-        }
-        let mut entries = super::answer::Entries::new(&mut message);
+        let Some(mut held) = look.hold() else {
+            return Ok(false);
+        };
+        let mut entries = Entries::new(&mut message);
         for (i, page) in pfns.iter().map(|pfn| pfn.page()).enumerate() {
-            let page: PagePtr = page.ok_or(EBUSY)?;
-            if memory.index_of(page).is_none() || memory.is_reclaimed() {
-                page.mark_written();
-            }
+            let Some(page) = page else {
+                return Ok(false);
+            };
+            page.mark_written();
             let gpa = memory.address_of(page);
             entries.add(va + i as u64 * PAGE_SIZE, gpa, 1, RIGHTS)?;
         }
@@ -123,6 +158,6 @@ impl Faults {
         held.set_exclusive(va, end);
         held.post(message, va, end)?;
         self.device.link.stats.exclusive.add(pfns.len() as u64);
-        Ok(())
+        Ok(true)
     }
 }

@@ -4,10 +4,10 @@
 
 use super::{abi::Command, Dmirror, PAGE_SIZE};
 use crate::{
-    kapi::misc::cond_resched,
+    kapi::{misc::go_on, mm::ReadGuard},
     memory::DeviceMemory,
     migration::{Direction, Pipeline},
-    residency::{windows, Window},
+    residency::{windows, View},
     uapi,
 };
 use kernel::{mm::virt::flags, prelude::*};
@@ -64,14 +64,14 @@ impl Dmirror {
     ) -> Result<u64> {
         let mm = self.mm(EINVAL)?;
         let fail = Some(&self.fail_alloc);
-        let mut pipeline = Pipeline::new(memory, direction, fail, self.context.number);
+        let mut pipeline = Pipeline::new(memory, direction, fail, self.context.id.number);
         let mut at = command.addr as usize;
         let end = (command.addr + command.npages * PAGE_SIZE) as usize;
         let mut moved = 0;
         while at < end {
             let chunk_end = end.min(at + CHUNK_BYTES as usize);
             self.context.mirror.forget(at as u64, chunk_end as u64);
-            let guard = mm.mmap_read_lock();
+            let guard = ReadGuard::lock_killable(&mm)?;
             while at < chunk_end {
                 let vma = guard
                     .vma_lookup(at)
@@ -82,17 +82,17 @@ impl Dmirror {
                 moved += pipeline.run(vma, part)?;
             }
             drop(guard);
-            cond_resched();
+            go_on()?;
         }
         Ok(moved)
     }
 
     fn all_on_device(&self, memory: &DeviceMemory, command: &Command) -> Result<bool> {
         let mm = self.mm(EINVAL)?;
-        let notifier = &self.context.faults.data().notifier;
-        let mut look = Window::new()?;
-        for (addr, npages) in windows(command.addr, command.npages * PAGE_SIZE) {
-            let kinds = look.look(memory, notifier, &mm, addr, npages)?;
+        let len = command.npages * PAGE_SIZE;
+        let mut view = View::new(memory, &mm, command.addr..command.addr + len)?;
+        for (addr, npages) in windows(command.addr, len) {
+            let kinds = view.count(addr, npages)?;
             if kinds[usize::from(uapi::RESIDENT_DEVICE)] != npages as u64 {
                 return Ok(false);
             }

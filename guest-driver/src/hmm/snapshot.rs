@@ -7,9 +7,9 @@ use super::{
     Dmirror, PAGE_SIZE,
 };
 use crate::{
-    kapi::{hmm::HmmPfn, misc::cond_resched, page::PMD_ORDER, uaccess},
+    kapi::{hmm::HmmPfn, misc::go_on, page::PMD_ORDER, uaccess},
     memory::DeviceMemory,
-    residency::{windows, Window},
+    residency::{windows, View},
 };
 use kernel::prelude::*;
 
@@ -26,21 +26,21 @@ impl Dmirror {
     pub(super) fn snapshot(&self, command: &mut Command) -> Result {
         let mm = self.mm(EINVAL)?;
         let memory = self.context.device.memory()?;
-        let notifier = &self.context.faults.data().notifier;
-        let mut look = Window::new()?;
-        let mut bytes = KVec::new();
-        for (addr, npages) in windows(command.addr, command.npages * PAGE_SIZE) {
-            let pfns = look
-                .pfns(&memory, notifier, &mm, addr, npages)
+        let len = command.npages * PAGE_SIZE;
+        let mut view = View::new(&memory, &mm, command.addr..command.addr + len)?;
+        for (addr, npages) in windows(command.addr, len) {
+            let say = |pfns: &[HmmPfn], bytes: &mut [u8]| {
+                for (byte, pfn) in bytes.iter_mut().zip(pfns) {
+                    *byte = permission(&memory, *pfn);
+                }
+            };
+            view.look(addr, npages, say)
                 .map_err(|error| if error == ETIMEDOUT { EBUSY } else { error })?;
-            bytes.clear();
-            for pfn in pfns {
-                bytes.push(permission(&memory, *pfn), GFP_KERNEL)?;
-            }
+            let bytes = &view.kinds[..npages];
             let to = command.ptr.checked_add(command.cpages).ok_or(EFAULT)?;
-            uaccess::write_bytes(to as usize, &bytes)?;
+            uaccess::write_bytes(to as usize, bytes)?;
             command.cpages += npages as u64;
-            cond_resched();
+            go_on()?;
         }
         Ok(())
     }

@@ -5,16 +5,16 @@
 use super::check_range;
 use crate::{
     context::Context,
-    kapi::{mm, uaccess},
+    kapi::{
+        mm::{self, ReadGuard},
+        uaccess,
+    },
     migration::WINDOW_PAGES,
     policy::Advice,
     uapi,
 };
 use core::ops::Range;
-use kernel::{
-    mm::{MmWithUser, MmapReadGuard},
-    prelude::*,
-};
+use kernel::prelude::*;
 
 /// Sets the context's policy.
 pub(super) fn set(context: &Context, arg: usize) -> Result {
@@ -48,7 +48,7 @@ fn check(context: &Context, policy: u32, fault_around: u32) -> Result {
 /// Sets the policy of a range.
 pub(super) fn advise(context: &Context, arg: usize) -> Result {
     let asked: uapi::Advise = uaccess::read(arg)?;
-    let mm = context.mm.mmget_not_zero().ok_or(ESRCH)?;
+    let mm = mm::get(&context.mm).ok_or(ESRCH)?;
     check_range(&mm, asked.addr, asked.len)?;
     let advice = Advice {
         policy: asked.policy,
@@ -61,18 +61,18 @@ pub(super) fn advise(context: &Context, arg: usize) -> Result {
     };
     check(context, named, advice.fault_around)?;
     let range = asked.addr..asked.addr + asked.len;
-    let guard = mm.mmap_read_lock();
-    if !advice.is_none() && !is_mapped(&mm, &guard, range.clone()) {
+    let guard = ReadGuard::lock_killable(&mm)?;
+    if !advice.is_none() && !is_mapped(&guard, range.clone()) {
         return Err(EFAULT);
     }
     context.mirror.policies.advise(range, advice)
 }
 
 /// Whether all of `range` is mapped.
-fn is_mapped(mm: &MmWithUser, guard: &MmapReadGuard<'_>, range: Range<u64>) -> bool {
+fn is_mapped(guard: &ReadGuard<'_>, range: Range<u64>) -> bool {
     let (mut at, end) = (range.start as usize, range.end as usize);
     while at < end {
-        match mm::find_vma(mm, guard, at).filter(|vma| vma.start() <= at) {
+        match guard.vma_lookup(at) {
             Some(vma) => at = vma.end(),
             None => return false,
         }

@@ -2,22 +2,24 @@
 
 //! Character devices whose open files keep the module loaded, with poll.
 //!
-//! `kernel::miscdevice` sets no `owner`, so that a module could be unloaded under an open file.
+//! `kernel::miscdevice` sets no `owner`, so that a module could be unloaded under an open file; and while a
+//! misc device is being opened no other can be.
 //!
-//! C header: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h)
+//! C header: [`include/linux/cdev.h`](srctree/include/linux/cdev.h)
 
-use core::marker::PhantomData;
+use crate::sys;
+use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
-    bindings, container_of,
-    error::to_result,
+    bindings,
+    error::{from_err_ptr, to_result},
     ffi::{c_int, c_long, c_uint, c_ulong, c_void},
     fs::File,
     mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
-    str::CString,
+    str::CStr,
     sync::{poll::PollTable, Arc},
-    types::{ForeignOwnable, Opaque},
+    types::ForeignOwnable,
 };
 
 /// What opening the device gives.
@@ -46,18 +48,36 @@ pub(crate) trait OpenFile: Send + Sync + Sized + 'static {
     fn release(&self);
 }
 
-/// A registered character device; no file can be opened after it is dropped. Files that are open
-/// stay usable.
-#[pin_data(PinnedDrop)]
-pub(crate) struct Registration<T: OpenFile> {
-    #[pin]
-    misc: Opaque<bindings::miscdevice>,
-    name: CString,
-    device: Arc<T::Device>,
-    _file: PhantomData<T>,
+/// The class of the module's character devices, and their numbers; there is one while the module is loaded.
+pub(crate) struct Class(());
+
+impl Class {
+    /// # Errors
+    ///
+    /// `ENOMEM`; what the driver core says.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: The module is being loaded, and so calls once.
+        to_result(unsafe { sys::coax_chardev_init() }).map(|()| Class(()))
+    }
 }
 
-// SAFETY: Registration is serialised by the misc core.
+impl Drop for Class {
+    fn drop(&mut self) {
+        // SAFETY: The counterpart of `new`; the owner drops it after all that registers devices.
+        unsafe { sys::coax_chardev_exit() }
+    }
+}
+
+/// A registered character device; no file can be opened after it is dropped. Files that are open
+/// stay usable.
+pub(crate) struct Registration<T: OpenFile> {
+    raw: NonNull<sys::coax_chardev>,
+    /// What files are opened on, as `raw` has it.
+    device: *mut c_void,
+    _file: PhantomData<fn() -> T>,
+}
+
+// SAFETY: The driver core serialises, and the device is `Send` and `Sync`.
 unsafe impl<T: OpenFile> Send for Registration<T> {}
 // SAFETY: Nothing can be done through a shared reference.
 unsafe impl<T: OpenFile> Sync for Registration<T> {}
@@ -80,40 +100,35 @@ impl<T: OpenFile> Registration<T> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; what the misc core says, `EEXIST` where the name is taken.
-    pub(crate) fn new(
-        name: CString,
-        mode: u16,
-        device: Arc<T::Device>,
-    ) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            name,
-            device,
-            misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
-                let misc = bindings::miscdevice {
-                    minor: bindings::MISC_DYNAMIC_MINOR as c_int,
-                    name: crate::kapi::chardev::c_name(name),
-                    fops: &Self::FOPS,
-                    mode,
-                    ..pin_init::zeroed()
-                };
-                // SAFETY: `slot` is valid for a write and stays where it is.
-                unsafe { slot.write(misc) };
-                // SAFETY: The structure and its name live until `drop`, the operations for ever.
-                to_result(unsafe { bindings::misc_register(slot) })
+    /// `ENOMEM`; what the driver core says, `EEXIST` where the name is taken.
+    pub(crate) fn new(name: &CStr, mode: u16, device: Arc<T::Device>) -> Result<Self> {
+        let device = device.into_foreign();
+        // SAFETY: The operations live for ever; the name is copied. The device stays until it is taken back.
+        let raw = unsafe { sys::coax_chardev_add(&Self::FOPS, name.as_ptr().cast(), mode, device) };
+        let raw = from_err_ptr(raw).and_then(|raw| NonNull::new(raw).ok_or(ENOMEM));
+        match raw {
+            Ok(raw) => Ok(Registration {
+                raw,
+                device,
+                _file: PhantomData,
             }),
-            _file: PhantomData,
-        })
+            Err(error) => {
+                // SAFETY: Made above; an opening that found it has its own reference.
+                drop(unsafe { <Arc<T::Device> as ForeignOwnable>::from_foreign(device) });
+                Err(error)
+            }
+        }
     }
 
-    unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: The misc core stores the `miscdevice` here before it calls, and holds the lock
-        // that deregistration takes.
-        let misc = unsafe { (*file).private_data };
-        let misc: *mut Opaque<bindings::miscdevice> = misc.cast();
-        // SAFETY: Only `new` registers these operations, for the `misc` of a `Self`.
-        let this = unsafe { &*container_of!(misc, Self, misc) };
-        match T::open(&this.device) {
+    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: Only `new` registers these operations, so that `inode` is of a device of its.
+        let device = unsafe { sys::coax_chardev_lock(inode) };
+        // SAFETY: Until it is unlocked the registration's reference stays, if it is there.
+        let device: Option<Arc<T::Device>> = (!device.is_null())
+            .then(|| unsafe { <Arc<T::Device> as ForeignOwnable>::borrow(device) }.into());
+        // SAFETY: Locked above.
+        unsafe { sys::coax_chardev_unlock(inode) };
+        match device.ok_or(ENODEV).and_then(|device| T::open(&device)) {
             Ok(object) => {
                 // SAFETY: `file` is being opened by this call alone.
                 unsafe { (*file).private_data = object.into_foreign() };
@@ -180,15 +195,11 @@ impl<T: OpenFile> Registration<T> {
     }
 }
 
-/// The C form of a name that its owner keeps.
-fn c_name(name: &CString) -> *const kernel::ffi::c_char {
-    name.as_ptr().cast()
-}
-
-#[pinned_drop]
-impl<T: OpenFile> PinnedDrop for Registration<T> {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: Registered by `new`.
-        unsafe { bindings::misc_deregister(self.misc.get()) }
+impl<T: OpenFile> Drop for Registration<T> {
+    fn drop(&mut self) {
+        // SAFETY: Registered by `new`; an opening that found the device has its own reference after this.
+        unsafe { sys::coax_chardev_del(self.raw.as_ptr()) };
+        // SAFETY: Made by `new`, and nobody borrows it any more.
+        drop(unsafe { <Arc<T::Device> as ForeignOwnable>::from_foreign(self.device) });
     }
 }

@@ -5,15 +5,13 @@
 //! C header: [`include/linux/rmap.h`](srctree/include/linux/rmap.h)
 
 use crate::{
-    kapi::page::{LockedFolio, PagePtr},
+    kapi::{
+        mm::ReadGuard,
+        page::{LockedFolio, PagePtr},
+    },
     sys,
 };
-use kernel::{
-    bindings,
-    error::from_err_ptr,
-    mm::{MmWithUser, MmapReadGuard},
-    prelude::*,
-};
+use kernel::{bindings, error::from_err_ptr, mm::MmWithUser, prelude::*};
 
 /// A page of system memory that no CPU accesses: whoever touches it waits for the lock held here and
 /// then for the interval notifiers, after which it is an ordinary page again.
@@ -24,7 +22,7 @@ pub(crate) struct Exclusive {
 }
 
 impl Exclusive {
-    /// Faults in the page at `addr` for writing and takes it from the CPUs. The notifiers of `mm` are
+    /// Takes the page at `addr`, which can be written as things stand, from the CPUs. The notifiers of `mm` are
     /// told, with `owner`, who is to leave the event alone
     /// ([`crate::kapi::notifier::Invalidation::is_exclusive_for`]). None where the kernel does not do
     /// this: pages of files and of hugetlb.
@@ -34,7 +32,7 @@ impl Exclusive {
     /// `EFAULT`: no such page, or no right to write it. `EINTR`, `ENOMEM`.
     pub(crate) fn make<T>(
         mm: &MmWithUser,
-        _mmap: &MmapReadGuard<'_>,
+        _mmap: &ReadGuard<'_>,
         addr: u64,
         owner: *const T,
     ) -> Result<Option<Self>> {

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Looking at a process's page table, and faulting pages in, for a device.
+//! Looking at a process's page table for a device.
+//!
+//! `hmm_range_fault` could fault pages in as well, but holds the mmap lock meanwhile and cannot wait for a
+//! program that resolves faults; [`crate::kapi::mm::fault_in`] does that.
 //!
 //! C header: [`include/linux/hmm.h`](srctree/include/linux/hmm.h)
 
 use crate::{
     kapi::{
+        mm::ReadGuard,
         notifier::{IntervalNotifier, Invalidate},
         page::{PagePtr, PMD_ORDER, PMD_PAGES},
     },
     sys,
 };
-use kernel::{error::to_result, ffi::c_ulong, ffi::c_void, mm::MmapReadGuard, prelude::*};
+use kernel::{error::to_result, ffi::c_ulong, ffi::c_void, prelude::*};
 
-/// `HMM_PFN_VALID`, `HMM_PFN_REQ_FAULT`.
+/// `HMM_PFN_VALID`.
 const VALID: c_ulong = 1 << (c_ulong::BITS - 1);
-/// `HMM_PFN_WRITE`, `HMM_PFN_REQ_WRITE`.
+/// `HMM_PFN_WRITE`.
 const WRITE: c_ulong = 1 << (c_ulong::BITS - 2);
 /// `HMM_PFN_ERROR`.
 const ERROR: c_ulong = 1 << (c_ulong::BITS - 3);
@@ -24,19 +28,14 @@ const ORDER_SHIFT: u32 = c_ulong::BITS - 11;
 /// `HMM_PFN_FLAGS`.
 const FLAGS: c_ulong = !((1 << ORDER_SHIFT) - 1);
 
-/// What is wanted of a page, or what was found.
+/// What was found of a page.
 #[derive(Clone, Copy, Default)]
 #[repr(transparent)]
 pub(crate) struct HmmPfn(c_ulong);
 
 impl HmmPfn {
-    /// Only look.
-    pub(crate) const SNAPSHOT: Self = HmmPfn(0);
-
-    /// Fault the page in, for writing if `write`.
-    pub(crate) const fn fault(write: bool) -> Self {
-        HmmPfn(if write { VALID | WRITE } else { VALID })
-    }
+    /// Nothing.
+    pub(crate) const NONE: Self = HmmPfn(0);
 
     /// Whether the device may write the page.
     pub(crate) fn is_writable(self) -> bool {
@@ -81,21 +80,21 @@ impl HmmPfn {
     }
 }
 
-/// Fills `pfns` for the pages from `start` on; each says beforehand what is wanted of its page.
-/// Private device pages whose owner is `owner` are reported, others are faulted back.
+/// Fills `pfns` with what is there of the pages from `start` on. Private device pages are only reported if
+/// their owner is `owner`.
 ///
 /// # Errors
 ///
-/// `EFAULT`, `EPERM`, `EINVAL`: a page wanted cannot be had. `EBUSY`: mappings changed since
-/// `seq`; begin anew. `ENOMEM`, `EHWPOISON`.
-pub(crate) fn range_fault<T: Invalidate>(
+/// `EBUSY`: mappings changed since `seq`; begin anew.
+pub(crate) fn snapshot<T: Invalidate>(
     notifier: &IntervalNotifier<T>,
-    _mmap: &MmapReadGuard<'_>,
+    _mmap: &ReadGuard<'_>,
     seq: u64,
     start: u64,
     pfns: &mut [HmmPfn],
     owner: *mut c_void,
 ) -> Result {
+    pfns.fill(HmmPfn::NONE);
     let mut range = sys::hmm_range {
         notifier: notifier.raw(),
         notifier_seq: seq as c_ulong,
@@ -103,7 +102,7 @@ pub(crate) fn range_fault<T: Invalidate>(
         end: start as c_ulong + (pfns.len() as c_ulong) * 4096,
         hmm_pfns: pfns.as_mut_ptr().cast(),
         default_flags: 0,
-        pfn_flags_mask: VALID | WRITE,
+        pfn_flags_mask: 0,
         dev_private_owner: owner,
     };
     // SAFETY:

@@ -3,7 +3,7 @@
 //! Small calls that need no file of their own.
 
 use crate::sys;
-use kernel::{bindings, current, error::Error};
+use kernel::{bindings, current, error::Error, prelude::*, task::Kuid};
 
 /// `EOPNOTSUPP`, which `kernel::error::code` lacks.
 pub(crate) fn not_supported() -> Error {
@@ -14,6 +14,37 @@ pub(crate) fn not_supported() -> Error {
 pub(crate) fn is_admin() -> bool {
     // SAFETY: No preconditions.
     unsafe { sys::coax_admin() }
+}
+
+/// The calling task's user.
+pub(crate) fn user() -> Kuid {
+    current!().uid()
+}
+
+/// Whether the caller may go beyond the limits of one user: has `CAP_SYS_RESOURCE`.
+pub(crate) fn may_exceed() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_may_exceed() }
+}
+
+/// Whether the caller has `CAP_SYS_PTRACE`: may look into whatever process there is.
+pub(crate) fn may_trace() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { sys::coax_may_trace() }
+}
+
+/// Lets others run if it is their turn, and tells whether the caller is to go on.
+///
+/// # Errors
+///
+/// `EINTR`: it was killed.
+pub(crate) fn go_on() -> Result {
+    cond_resched();
+    // SAFETY: No preconditions.
+    match unsafe { sys::coax_fatal_signal_pending() } {
+        true => Err(EINTR),
+        false => Ok(()),
+    }
 }
 
 /// The calling process's number, as the system's first PID namespace has it.

@@ -5,7 +5,7 @@
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
 use crate::sys;
-use core::marker::PhantomData;
+use core::{marker::PhantomData, ops::Range};
 use kernel::{
     bindings, container_of,
     error::to_result,
@@ -23,7 +23,8 @@ pub(crate) trait Invalidate: Send + Sync {
     /// block, if it could not do its work.
     ///
     /// Under the lock that is held around [`IntervalNotifier::retry`] it must call
-    /// [`Invalidation::begin`].
+    /// [`Invalidation::begin`], or record what it leaves out, until the change is over, for
+    /// [`IntervalNotifier::outdate`].
     fn invalidate(&self, range: &Invalidation<'_>) -> bool;
 }
 
@@ -68,6 +69,11 @@ impl Invalidation<'_> {
         unsafe { sys::coax_notifier_is_unmap(self.range) }
     }
 
+    /// Number of the change. Those with the same number are over together.
+    pub(crate) fn number(&self) -> u64 {
+        self.seq as u64
+    }
+
     /// Makes readers that began before this retry.
     pub(crate) fn begin(&self) {
         // SAFETY: `sub` is the notifier of this callback, `seq` the value it was called with.
@@ -75,7 +81,10 @@ impl Invalidation<'_> {
     }
 }
 
-/// A notifier for a process's address space.
+/// All that a process can map.
+pub(crate) const EVERYWHERE: Range<u64> = 0..u64::MAX & !0xfff;
+
+/// A notifier for a part of a process's address space.
 #[pin_data(PinnedDrop)]
 pub(crate) struct IntervalNotifier<T: Invalidate> {
     #[pin]
@@ -96,36 +105,20 @@ impl<T: Invalidate> IntervalNotifier<T> {
         invalidate_finish: None,
     };
 
-    /// Watches all of `mm`, which must be in use.
+    /// Watches `range` of `mm`, which must be in use.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new<'a>(mm: &'a MmWithUser, target: Arc<T>) -> impl PinInit<Self, Error> + 'a
+    pub(crate) fn new<'a>(
+        mm: &'a MmWithUser,
+        range: Range<u64>,
+        target: Arc<T>,
+    ) -> impl PinInit<Self, Error> + 'a
     where
         T: 'a,
     {
-        Self::of(mm, target, c_ulong::MAX & !0xfff)
-    }
-
-    /// Watches nothing but the first page, where nothing is ever mapped: for looks of which a guess is
-    /// good enough, and which other threads' changes are not to hold up.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: no memory.
-    pub(crate) fn idle<'a>(mm: &'a MmWithUser, target: Arc<T>) -> impl PinInit<Self, Error> + 'a
-    where
-        T: 'a,
-    {
-        Self::of(mm, target, 4096)
-    }
-
-    /// Watches the first `len` bytes.
-    fn of<'a>(mm: &'a MmWithUser, target: Arc<T>, len: c_ulong) -> impl PinInit<Self, Error> + 'a
-    where
-        T: 'a,
-    {
+        let (start, len) = (range.start as c_ulong, (range.end - range.start) as c_ulong);
         let raw_mm = mm.as_raw();
         let mm: &Mm = mm;
         try_pin_init!(Self {
@@ -139,7 +132,7 @@ impl<T: Invalidate> IntervalNotifier<T> {
                 // Callbacks may come before this object is complete, but the fields they use
                 // are set before this one.
                 to_result(unsafe {
-                    bindings::mmu_interval_notifier_insert(slot, raw_mm, 0, len, &Self::OPS)
+                    bindings::mmu_interval_notifier_insert(slot, raw_mm, start, len, &Self::OPS)
                 })
             }),
         })
@@ -161,6 +154,15 @@ impl<T: Invalidate> IntervalNotifier<T> {
     pub(crate) fn retry(&self, seq: u64) -> bool {
         // SAFETY: `sub` is registered.
         unsafe { sys::coax_notifier_retry(self.sub.get(), seq as c_ulong) }
+    }
+
+    /// Makes looks that began before retry, and those that begin wait until the change of that number,
+    /// for which [`Invalidation::begin`] was not called, is over. Under the lock that
+    /// [`Invalidate::invalidate`] takes, and before a change of another number calls it.
+    pub(crate) fn outdate(&self, number: u64) {
+        // SAFETY: `sub` is registered. The kernel compares the number with that of the changes under way
+        // (`mmu_interval_read_begin()`): it is theirs, or one that is over.
+        unsafe { sys::coax_notifier_set_seq(self.sub.get(), number as c_ulong) }
     }
 
     pub(super) fn raw(&self) -> *mut bindings::mmu_interval_notifier {

@@ -234,12 +234,6 @@ impl<T: PagemapOps> Pagemap<T> {
         self.kind != Kind::Coherent
     }
 
-    /// Whether the kernel reclaims the pages as it does those of system memory, and so has to know of
-    /// a device's writes to them.
-    pub(crate) fn is_reclaimed(&self) -> bool {
-        self.kind == Kind::Node
-    }
-
     /// Number of pages.
     pub(crate) fn pages(&self) -> usize {
         (self.memory.len() / 4096) as usize

@@ -15,10 +15,10 @@ macro_rules! tracepoint {
 }
 
 tracepoint!(
-    /// A page request was taken.
+    /// Something has to be done for a request.
     page_request, coax_trace_page_request, (context: u32, va: u64, npages: u32, flags: u32));
 tracepoint!(
-    /// A group was answered.
+    /// It was answered.
     group_response, coax_trace_group_response, (context: u32, tag: u32, code: u32));
 tracepoint!(
     /// Pages moved to device memory.

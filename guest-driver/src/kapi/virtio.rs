@@ -11,9 +11,10 @@ use kernel::{
     device::Device,
     error::to_result,
     ffi::{c_char, c_int},
+    new_mutex,
     prelude::*,
     str::CStr,
-    sync::{Arc, ArcBorrow},
+    sync::{Arc, ArcBorrow, Mutex},
     types::{ForeignOwnable, Opaque},
 };
 use zerocopy::{FromBytes, IntoBytes};
@@ -36,6 +37,13 @@ impl ShmRegion {
         self.len
     }
 }
+
+/// VIRTIO_F_ACCESS_PLATFORM (VirtIO 1.3 §6): the device's addresses are the platform's, as an IOMMU
+/// translates them.
+pub(crate) const ACCESS_PLATFORM: u32 = 33;
+
+/// VIRTIO_F_INDIRECT_DESC (VirtIO 1.3 §6): a message takes one descriptor of the ring.
+const RING_INDIRECT: u32 = 28;
 
 /// A device on the virtio bus.
 #[repr(transparent)]
@@ -116,10 +124,23 @@ impl VirtioDevice {
                 Some(Registration::<T>::queue_callback),
             )
         })?;
+        let descriptors = match self.has_feature(RING_INDIRECT) {
+            true => 1,
+            // One for each part.
+            false => 2,
+        };
         for vq in raw {
-            queues.push(RawQueue(NonNull::new(vq).ok_or(ENOENT)?), GFP_KERNEL)?;
+            let vq = NonNull::new(vq).ok_or(ENOENT)?;
+            queues.push(RawQueue { vq, descriptors }, GFP_KERNEL)?;
         }
         Ok(queues)
+    }
+
+    /// Whether the feature `bit` was agreed on, or in [`Driver::validate`] is going to be. Those of the
+    /// device type are [`Driver::FEATURES`].
+    pub(crate) fn has_feature(&self, bit: u32) -> bool {
+        // SAFETY: `self` is a device.
+        unsafe { sys::coax_virtio_has_feature(self.raw(), bit) }
     }
 
     /// Whether the device has set DEVICE_NEEDS_RESET (VirtIO 1.3 §2.1). With the PCI transport,
@@ -130,24 +151,94 @@ impl VirtioDevice {
     }
 }
 
+/// Resets a device from wherever the driver finds that it has to; as long as the driver has the device.
+#[pin_data]
+pub(crate) struct Resetter {
+    // None when the driver has given the device back.
+    #[pin]
+    device: Mutex<Option<NonNull<sys::virtio_device>>>,
+}
+
+// SAFETY: The pointer is used under the lock, and only while the driver has the device.
+unsafe impl Send for Resetter {}
+// SAFETY: As above.
+unsafe impl Sync for Resetter {}
+
+impl Resetter {
+    /// # Safety
+    ///
+    /// The device stays until [`Self::retire`] is called.
+    unsafe fn new(device: *mut sys::virtio_device) -> Result<Arc<Self>> {
+        let device = NonNull::new(device);
+        Arc::pin_init(
+            pin_init!(Self { device <- new_mutex!(device, "coax_resetter") }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Resets the device, if the driver still has it. When this returns the device uses none of the driver's
+    /// memory and no callback of it is running or will. Sleeps.
+    pub(crate) fn reset(&self) {
+        let device = self.device.lock();
+        if let Some(device) = *device {
+            // SAFETY: The driver has the device.
+            unsafe { sys::virtio_reset_device(device.as_ptr()) };
+            // SAFETY: As above.
+            unsafe { sys::coax_virtio_synchronize_cbs(device.as_ptr()) };
+        }
+    }
+
+    /// [`VirtioDevice::needs_reset`]; false when the driver has given the device back. Sleeps.
+    pub(crate) fn needs_reset(&self) -> bool {
+        let device = self.device.lock();
+        // SAFETY: The driver has the device.
+        device.is_some_and(|device| unsafe { sys::coax_virtio_needs_reset(device.as_ptr()) })
+    }
+
+    /// The driver gives the device back.
+    fn retire(&self) {
+        *self.device.lock() = None;
+    }
+}
+
 /// A driver for one virtio device type.
 pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// Name of the driver on the bus.
     const NAME: &'static CStr;
     /// Device type.
     const ID: u32;
+    /// Feature bits of the device type that the driver knows.
+    const FEATURES: &'static [u32];
+
+    /// Refuses a device for what it would agree on with it.
+    ///
+    /// # Errors
+    ///
+    /// Any, with which the probe fails.
+    fn validate(device: &VirtioDevice) -> Result;
 
     /// Finds the queues and builds the driver's object; nothing may be sent to the device yet.
-    fn probe(device: &VirtioDevice) -> Result<Arc<Self>>;
+    fn probe(device: &VirtioDevice, resetter: Arc<Resetter>) -> Result<Arc<Self>>;
 
-    /// The device is live: queues work, interrupts come.
+    /// The device is live: queues work, interrupts come. If this fails, [`Self::stop`] follows.
     fn start(this: ArcBorrow<'_, Self>, device: &VirtioDevice) -> Result;
 
     /// The device is about to go; queues still work. May sleep.
     fn stop(&self);
 
-    /// The device is reset and silent: takes all messages out of the queues and closes them.
+    /// The device is reset: takes all messages out of the queues and closes them.
     fn drain(&self);
+
+    /// The system is about to suspend or to hibernate, after which the device has been reset; an error keeps
+    /// it from it. Programs do not run.
+    ///
+    /// # Errors
+    ///
+    /// Any.
+    fn freeze(&self) -> Result;
+
+    /// What the driver resets the device with.
+    fn resetter(&self) -> &Resetter;
 
     /// A queue has answered messages. Interrupt context.
     fn interrupt(&self, queue: u16);
@@ -196,8 +287,12 @@ impl<T: Driver> Registration<T> {
                         ..pin_init::zeroed()
                     },
                     id_table: ids.as_ptr(),
+                    feature_table: T::FEATURES.as_ptr(),
+                    feature_table_size: T::FEATURES.len() as u32,
+                    validate: Some(Self::validate),
                     probe: Some(Self::probe),
                     remove: Some(Self::remove),
+                    freeze: Some(Self::freeze),
                     config_changed: Some(Self::config_changed),
                     ..pin_init::zeroed()
                 };
@@ -222,12 +317,26 @@ impl<T: Driver> Registration<T> {
         (!data.is_null()).then(|| unsafe { <Arc<T> as ForeignOwnable>::borrow(data) })
     }
 
+    unsafe extern "C" fn validate(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls with a device that stays during the call.
+        match T::validate(unsafe { VirtioDevice::from_raw(vdev) }) {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        }
+    }
+
     unsafe extern "C" fn probe(vdev: *mut sys::virtio_device) -> c_int {
         // SAFETY: The bus calls with a device that stays during the call.
         let device = unsafe { VirtioDevice::from_raw(vdev) };
-        let object = match T::probe(device) {
+        // SAFETY: It is retired below, or in `release`, which end the device's time with the driver.
+        let resetter = match unsafe { Resetter::new(vdev) } {
+            Ok(resetter) => resetter,
+            Err(error) => return error.to_errno(),
+        };
+        let object = match T::probe(device, resetter.clone()) {
             Ok(object) => object,
             Err(error) => {
+                resetter.retire();
                 // SAFETY: The device is this driver's. Queues stay enabled until a reset, and no later
                 // probe would find them.
                 unsafe { sys::virtio_reset_device(vdev) };
@@ -241,6 +350,7 @@ impl<T: Driver> Registration<T> {
         // SAFETY: Queues are set up and callbacks have their object.
         unsafe { sys::coax_virtio_device_ready(vdev) };
         if let Err(error) = T::start(object.as_arc_borrow(), device) {
+            object.stop();
             // SAFETY: The device was taken above.
             unsafe { Self::release(vdev, &object) };
             return error.to_errno();
@@ -258,6 +368,14 @@ impl<T: Driver> Registration<T> {
         }
     }
 
+    unsafe extern "C" fn freeze(vdev: *mut sys::virtio_device) -> c_int {
+        // SAFETY: The bus calls for devices of this driver only.
+        match unsafe { Self::object(vdev) }.map(|object| object.freeze()) {
+            Some(Err(error)) => error.to_errno(),
+            _ => 0,
+        }
+    }
+
     unsafe extern "C" fn config_changed(vdev: *mut sys::virtio_device) {
         // SAFETY: The bus calls for devices of this driver only.
         if let Some(object) = unsafe { Self::object(vdev) } {
@@ -272,12 +390,11 @@ impl<T: Driver> Registration<T> {
     ///
     /// `vdev` was taken by `probe`, and this is called once.
     unsafe fn release(vdev: *mut sys::virtio_device, object: &T) {
-        // SAFETY: The device is this driver's.
-        unsafe { sys::virtio_reset_device(vdev) };
-        // SAFETY: As above.
-        unsafe { sys::coax_virtio_synchronize_cbs(vdev) };
+        let resetter = object.resetter();
+        resetter.reset();
         object.drain();
-        // SAFETY: As above; the object closed its queues.
+        resetter.retire();
+        // SAFETY: The device is this driver's; the object closed its queues.
         unsafe { sys::coax_virtio_del_vqs(vdev) };
         // SAFETY: As above.
         let data = unsafe { sys::coax_virtio_get_drvdata(vdev) };

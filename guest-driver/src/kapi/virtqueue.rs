@@ -68,9 +68,10 @@ impl<T> Request<T> {
         self.buffer[..from.readable].copy_from_slice(&from.buffer[..from.readable]);
     }
 
-    /// What the device wrote; to be trusted in nothing.
-    pub(crate) fn writable(&self) -> &[u8] {
-        &self.buffer[self.readable..]
+    /// What the device wrote, if it wrote `bytes` bytes; to be trusted in nothing.
+    pub(crate) fn written(&self, bytes: usize) -> &[u8] {
+        let room = &self.buffer[self.readable..];
+        &room[..bytes.min(room.len())]
     }
 
     /// Clears what the device wrote, before the message is used again.
@@ -85,8 +86,10 @@ impl<T> Request<T> {
 }
 
 struct State {
-    // None after `close`.
+    // None when closed.
     vq: Option<NonNull<sys::virtqueue>>,
+    // Descriptors that a message takes.
+    descriptors: usize,
     // Callers that an interrupt has to wake.
     sleepers: usize,
 }
@@ -112,7 +115,11 @@ unsafe impl<T: Send> Sync for Queue<T> {}
 unsafe impl<T: Send> Send for Queue<T> {}
 
 /// A virtqueue as `find_queues` returns it, not yet typed.
-pub(crate) struct RawQueue(pub(super) NonNull<sys::virtqueue>);
+pub(crate) struct RawQueue {
+    pub(super) vq: NonNull<sys::virtqueue>,
+    /// Descriptors of the ring that a message takes at most.
+    pub(super) descriptors: usize,
+}
 
 impl<T: Send> Queue<T> {
     /// Takes over `raw`.
@@ -122,7 +129,11 @@ impl<T: Send> Queue<T> {
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
         pin_init!(Self {
-            state <- IrqSpinLock::new(State { vq: Some(raw.0), sleepers: 0 }, name, key),
+            state <- IrqSpinLock::new(
+                State { vq: Some(raw.vq), descriptors: raw.descriptors, sleepers: 0 },
+                name,
+                key,
+            ),
             _messages: PhantomData,
         })
     }
@@ -182,6 +193,16 @@ impl<T: Send> Queue<T> {
         unsafe { Self::message(token) }.map(|request| (request, len as usize))
     }
 
+    /// Messages that the ring has room for, at least.
+    pub(crate) fn room(&self) -> usize {
+        let state = self.state.lock();
+        match state.vq {
+            // SAFETY: `vq` is open and used under its lock.
+            Some(vq) => unsafe { vq.as_ref() }.num_free as usize / state.descriptors,
+            None => 0,
+        }
+    }
+
     /// Has no interrupts come but while somebody sleeps.
     pub(crate) fn silence(&self) {
         let state = self.state.lock();
@@ -213,21 +234,19 @@ impl<T: Send> Queue<T> {
         }
     }
 
-    /// Closes the queue and returns one message after the other that the device never answered.
+    /// Closes the queue: after this sending fails with `ENODEV`, and when what is returned is gone the ring
+    /// may be deleted. The device must have been reset.
     ///
-    /// The device must have been reset, and no callback may be running.
-    pub(crate) fn detach_unused(&self) -> Option<KBox<Request<T>>> {
-        let state = self.state.lock();
-        let vq = state.vq?;
-        // SAFETY: `vq` is open and used under its lock, the device is reset.
-        let token = unsafe { sys::virtqueue_detach_unused_buf(vq.as_ptr()) };
-        // SAFETY: By the type's invariant.
-        unsafe { Self::message(token) }
-    }
-
-    /// After this, sending fails with `ENODEV`; the ring may be deleted.
-    pub(crate) fn close(&self) {
-        self.state.lock().vq = None;
+    /// Returns what is in the ring: what the device answered and nobody took, and what it never answered.
+    pub(crate) fn close(&self) -> impl Iterator<Item = KBox<Request<T>>> {
+        let vq = self.state.lock().vq.take();
+        core::iter::from_fn(move || {
+            // SAFETY: Nobody else uses `vq`, which was in the state that all others take it from, and the
+            // device is reset.
+            let token = unsafe { sys::virtqueue_detach_unused_buf(vq?.as_ptr()) };
+            // SAFETY: By the type's invariant.
+            unsafe { Self::message(token) }
+        })
     }
 
     /// # Safety

@@ -6,9 +6,11 @@
 
 use crate::sys;
 use core::ptr::NonNull;
-use kernel::{bindings, container_of, prelude::*, str::CStr, sync::LockClassKey, types::Opaque};
+use kernel::{
+    alloc::Flags, bindings, container_of, prelude::*, str::CStr, sync::LockClassKey, types::Opaque,
+};
 
-/// A workqueue of high priority whose work runs on the CPU it is queued for; destroyed, after its work is done, when dropped.
+/// A workqueue; destroyed, after its work is done, when dropped.
 pub(crate) struct Workqueue(NonNull<bindings::workqueue_struct>);
 
 // SAFETY: A workqueue may be used and destroyed from any thread.
@@ -17,14 +19,34 @@ unsafe impl Send for Workqueue {}
 unsafe impl Sync for Workqueue {}
 
 impl Workqueue {
+    /// One of high priority, whose work runs on the CPU it is queued for.
+    ///
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn per_cpu() -> Result<Self> {
         // SAFETY: No preconditions.
         NonNull::new(unsafe { sys::coax_alloc_workqueue() })
             .map(Self)
             .ok_or(ENOMEM)
+    }
+
+    /// One for work that may sleep for long, without holding up other work.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(crate) fn unbound() -> Result<Self> {
+        // SAFETY: No preconditions.
+        NonNull::new(unsafe { sys::coax_alloc_unbound_workqueue() })
+            .map(Self)
+            .ok_or(ENOMEM)
+    }
+
+    /// Waits until all that is queued now is done.
+    pub(crate) fn flush(&self) {
+        // SAFETY: The queue is ours; the caller may sleep (process context).
+        unsafe { sys::coax_flush_workqueue(self.0.as_ptr()) }
     }
 }
 
@@ -87,8 +109,8 @@ impl<T: Work> Worker<T> {
         unsafe { sys::coax_queue_work_on(cpu, on.0.as_ptr(), self.work.get()) };
     }
 
-    /// Has it run once more after now, wherever a CPU is free.
-    fn queue_anywhere(&self) {
+    /// Has it run once more after now, wherever a CPU is free; callable from interrupts.
+    pub(crate) fn queue_anywhere(&self) {
         // SAFETY: The item is initialised and lives until its cancellation in `drop`.
         unsafe { sys::coax_queue_work_anywhere(self.work.get()) };
     }
@@ -102,6 +124,12 @@ impl<T: Work> Worker<T> {
     /// The data.
     pub(crate) fn data(&self) -> &T {
         &self.data
+    }
+
+    /// Whether it runs or is queued to.
+    pub(crate) fn is_busy(&self) -> bool {
+        // SAFETY: The item is initialised.
+        unsafe { bindings::work_busy(self.work.get()) != 0 }
     }
 
     /// Waits for a run in progress and takes the item off its queue.
@@ -123,6 +151,72 @@ impl<T: Work> Worker<T> {
 impl<T: Work> PinnedDrop for Worker<T> {
     fn drop(self: Pin<&mut Self>) {
         self.cancel();
+    }
+}
+
+/// What is done once, in process context.
+pub(crate) trait Job: Send + 'static {
+    /// Does it.
+    fn run(self);
+}
+
+/// Room for a [`Job`] on a workqueue, taken before it is known whether and with what it will be needed, so
+/// that the doing cannot fail for memory.
+#[pin_data]
+pub(crate) struct Errand<J: Job> {
+    #[pin]
+    work: Opaque<bindings::work_struct>,
+    job: Option<J>,
+}
+
+// SAFETY: The work item is serialised by the workqueue, `J` is `Send` by `Job`.
+unsafe impl<J: Job> Send for Errand<J> {}
+
+impl<J: Job> Errand<J> {
+    /// Room for one.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(crate) fn new(flags: Flags) -> Result<Pin<KBox<Self>>> {
+        KBox::pin_init(
+            pin_init!(Self {
+                work <- Opaque::ffi_init(|slot| {
+                    // SAFETY: `slot` is valid for writes and pinned; name and key live for ever.
+                    unsafe {
+                        bindings::init_work_with_key(
+                            slot,
+                            Some(Self::trampoline),
+                            false,
+                            kernel::c_str!("coax_errand").as_ptr().cast(),
+                            kernel::static_lock_class!().as_ptr(),
+                        )
+                    }
+                }),
+                job: None,
+            }),
+            flags,
+        )
+    }
+
+    /// Has `job` done.
+    pub(crate) fn send(mut self: Pin<KBox<Self>>, job: J, on: &Workqueue) {
+        *self.as_mut().project().job = Some(job);
+        // SAFETY: The object stays where it is until `trampoline` frees it.
+        let this = KBox::into_raw(unsafe { Pin::into_inner_unchecked(self) });
+        // SAFETY: The item is initialised and lives until it has run; it is queued once.
+        unsafe { sys::coax_queue_work(on.0.as_ptr(), (*this).work.get()) };
+    }
+
+    unsafe extern "C" fn trampoline(work: *mut bindings::work_struct) {
+        let work: *mut Opaque<bindings::work_struct> = work.cast();
+        // SAFETY: Only `new` sets this function, for the `work` of a `Self`.
+        let this = unsafe { container_of!(work, Self, work) };
+        // SAFETY: `send` turned the box into this pointer, and the workqueue uses the item no more.
+        let mut this = unsafe { KBox::from_raw(this) };
+        if let Some(job) = this.job.take() {
+            job.run();
+        }
     }
 }
 

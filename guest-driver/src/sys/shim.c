@@ -12,9 +12,11 @@
 #include <linux/pid.h>
 #include <linux/rmap.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/scatterlist.h>
 #include <linux/shmem_fs.h>
 #include <linux/timekeeping.h>
+#include <linux/userfaultfd_k.h>
 #include <linux/vmstat.h>
 
 unsigned long coax_spin_lock_irqsave(spinlock_t *lock)
@@ -45,14 +47,39 @@ void coax_init_completion(struct completion *done)
 	init_completion(done);
 }
 
+void coax_reinit_completion(struct completion *done)
+{
+	reinit_completion(done);
+}
+
 unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int ms)
 {
 	return wait_for_completion_timeout(done, msecs_to_jiffies(ms));
 }
 
+long coax_wait_for_completion_killable_ms(struct completion *done, unsigned int ms)
+{
+	return wait_for_completion_killable_timeout(done, msecs_to_jiffies(ms));
+}
+
 struct workqueue_struct *coax_alloc_workqueue(void)
 {
 	return alloc_workqueue("coax", WQ_PERCPU | WQ_HIGHPRI | WQ_CPU_INTENSIVE, 0);
+}
+
+struct workqueue_struct *coax_alloc_unbound_workqueue(void)
+{
+	return alloc_workqueue("coax_unbound", WQ_UNBOUND, WQ_MAX_ACTIVE);
+}
+
+void coax_flush_workqueue(struct workqueue_struct *wq)
+{
+	flush_workqueue(wq);
+}
+
+bool coax_queue_work(struct workqueue_struct *wq, struct work_struct *work)
+{
+	return queue_work(wq, work);
 }
 
 bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct work_struct *work)
@@ -125,6 +152,12 @@ bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len)
 	*addr = region.addr;
 	*len = region.len;
 	return true;
+}
+
+bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit)
+{
+	/* Not virtio_has_feature(): that is a BUG for a bit that the driver has not listed. */
+	return __virtio_test_bit(vdev, bit);
 }
 
 bool coax_virtio_needs_reset(struct virtio_device *vdev)
@@ -314,8 +347,9 @@ void coax_mark_written(struct page *page)
 	struct folio *folio = page_folio(page);
 
 	/*
-	 * The device writes without setting the page table's dirty bit. Other file systems than
-	 * shmem write-protect clean pages and so have seen a write fault already.
+	 * The device writes without setting the page table's dirty bit. Without either bit a page that
+	 * was freed lazily (MADV_FREE) is dropped, and one whose copy is in swap is not written again.
+	 * Other file systems than shmem write-protect clean pages and so have seen a write fault already.
 	 */
 	if (folio_test_anon(folio) || (folio->mapping && shmem_mapping(folio->mapping)))
 		folio_mark_dirty(folio);
@@ -362,6 +396,84 @@ struct page *coax_make_exclusive(struct mm_struct *mm, unsigned long addr, void 
 
 	/* The folio comes back locked and with a reference: LockedFolio's. */
 	return make_device_exclusive(mm, addr, owner, &folio);
+}
+
+int coax_mmap_read_lock_killable(struct mm_struct *mm)
+{
+	return mmap_read_lock_killable(mm);
+}
+
+int coax_fault_in(struct vm_area_struct *vma, unsigned long addr, bool write, bool wait, bool *unlocked)
+{
+	unsigned int flags = FAULT_FLAG_REMOTE | FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE |
+			     FAULT_FLAG_INTERRUPTIBLE;
+	vm_fault_t ret;
+
+	*unlocked = false;
+	if (vma->vm_flags & (VM_IO | VM_PFNMAP) || !(vma->vm_flags & (write ? VM_WRITE : VM_READ)))
+		return -EFAULT;
+	if (write)
+		flags |= FAULT_FLAG_WRITE;
+	if (!wait)
+		flags |= FAULT_FLAG_RETRY_NOWAIT;
+	ret = handle_mm_fault(vma, addr, flags, NULL);
+	if (ret & VM_FAULT_COMPLETED) {
+		*unlocked = true;
+		return 0;
+	}
+	if (ret & VM_FAULT_RETRY) {
+		/* Without waiting the lock stays held (__folio_lock_or_retry(), handle_userfault()). */
+		*unlocked = wait;
+		return -EAGAIN;
+	}
+	return ret & VM_FAULT_ERROR ? vm_fault_to_errno(ret, 0) : 0;
+}
+
+bool coax_vma_is_watched(struct vm_area_struct *vma)
+{
+	return userfaultfd_armed(vma);
+}
+
+unsigned long coax_vma_next_mapped(struct vm_area_struct *vma, unsigned long addr, unsigned long end)
+{
+	while (addr < end) {
+		pgd_t *pgd = pgd_offset(vma->vm_mm, addr);
+		p4d_t *p4d;
+		pud_t *pud;
+		pmd_t pmd;
+
+		if (pgd_none(pgdp_get(pgd))) {
+			addr = pgd_addr_end(addr, end);
+			continue;
+		}
+		p4d = p4d_offset(pgd, addr);
+		if (p4d_none(p4dp_get(p4d))) {
+			addr = p4d_addr_end(addr, end);
+			continue;
+		}
+		pud = pud_offset(p4d, addr);
+		if (pud_none(pudp_get(pud))) {
+			addr = pud_addr_end(addr, end);
+			continue;
+		}
+		if (!pud_present(pudp_get(pud)) || pud_leaf(pudp_get(pud)))
+			return addr;
+		pmd = pmdp_get_lockless(pmd_offset(pud, addr));
+		if (!pmd_none(pmd))
+			return addr;
+		addr = pmd_addr_end(addr, end);
+	}
+	return end;
+}
+
+void *coax_charge_to(struct mm_struct *mm)
+{
+	return set_active_memcg(get_mem_cgroup_from_mm(mm));
+}
+
+void coax_charge_end(void *before)
+{
+	mem_cgroup_put(set_active_memcg(before));
 }
 
 bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *owner)
@@ -470,6 +582,31 @@ bool coax_mm_is_current(struct mm_struct *mm)
 bool coax_admin(void)
 {
 	return capable(CAP_SYS_ADMIN);
+}
+
+bool coax_may_exceed(void)
+{
+	return capable(CAP_SYS_RESOURCE);
+}
+
+bool coax_may_trace(void)
+{
+	return capable(CAP_SYS_PTRACE);
+}
+
+bool coax_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
+void coax_thread_takes_signals(void)
+{
+	allow_kernel_signal(SIGKILL);
+}
+
+void coax_thread_signal(struct task_struct *task)
+{
+	send_sig(SIGKILL, task, 1);
 }
 
 void coax_cond_resched(void)

@@ -10,7 +10,7 @@
 #include <linux/memory.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
-#include <linux/miscdevice.h>
+#include <linux/fs.h>
 #include <linux/mmu_notifier.h>
 #include <linux/poll.h>
 #include <linux/virtio.h>
@@ -24,10 +24,15 @@ void coax_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 
 /* Completion. */
 void coax_init_completion(struct completion *done);
+void coax_reinit_completion(struct completion *done);
 unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int ms);
+long coax_wait_for_completion_killable_ms(struct completion *done, unsigned int ms);
 
 /* Workqueue. */
 struct workqueue_struct *coax_alloc_workqueue(void);
+struct workqueue_struct *coax_alloc_unbound_workqueue(void);
+void coax_flush_workqueue(struct workqueue_struct *wq);
+bool coax_queue_work(struct workqueue_struct *wq, struct work_struct *work);
 bool coax_queue_work_on(unsigned int cpu, struct workqueue_struct *wq, struct work_struct *work);
 bool coax_queue_work_anywhere(struct work_struct *work);
 unsigned int coax_this_cpu(void);
@@ -41,6 +46,7 @@ void coax_virtio_device_ready(struct virtio_device *vdev);
 void coax_virtio_synchronize_cbs(struct virtio_device *vdev);
 void coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len);
 bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len);
+bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit);
 bool coax_virtio_needs_reset(struct virtio_device *vdev);
 void *coax_virtio_get_drvdata(struct virtio_device *vdev);
 void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data);
@@ -48,6 +54,16 @@ struct device *coax_virtio_parent(struct virtio_device *vdev);
 int coax_virtio_node(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
+
+/* Character devices. */
+struct coax_chardev;
+int coax_chardev_init(void);
+void coax_chardev_exit(void);
+struct coax_chardev *coax_chardev_add(const struct file_operations *fops, const char *name,
+				      umode_t mode, void *data);
+void coax_chardev_del(struct coax_chardev *chardev);
+void *coax_chardev_lock(struct inode *inode);
+void coax_chardev_unlock(struct inode *inode);
 
 /* Struct pages. */
 struct page *coax_pfn_to_page(unsigned long pfn);
@@ -92,6 +108,12 @@ void *coax_phys_to_virt(u64 addr);
 
 /* Memory management. */
 struct page *coax_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner);
+int coax_mmap_read_lock_killable(struct mm_struct *mm);
+int coax_fault_in(struct vm_area_struct *vma, unsigned long addr, bool write, bool wait, bool *unlocked);
+bool coax_vma_is_watched(struct vm_area_struct *vma);
+unsigned long coax_vma_next_mapped(struct vm_area_struct *vma, unsigned long addr, unsigned long end);
+void *coax_charge_to(struct mm_struct *mm);
+void coax_charge_end(void *before);
 bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *owner);
 bool coax_notifier_is_unmap(const struct mmu_notifier_range *range);
 bool coax_vma_has_anon(struct vm_area_struct *vma);
@@ -109,6 +131,11 @@ bool coax_vma_has_page_table(struct vm_area_struct *vma, unsigned long addr);
 struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr);
 bool coax_mm_is_current(struct mm_struct *mm);
 bool coax_admin(void);
+bool coax_may_exceed(void);
+bool coax_may_trace(void);
+bool coax_fatal_signal_pending(void);
+void coax_thread_takes_signals(void);
+void coax_thread_signal(struct task_struct *task);
 void coax_cond_resched(void);
 bool coax_need_resched(void);
 u64 coax_boottime_ns(void);

@@ -64,6 +64,10 @@ pub struct Vm {
 pub enum Action {
     /// Kill the back ends, as a crash would. Their end is then no failure.
     KillDevice,
+    /// Stop the back ends, and the guest not, until they are to go on.
+    StopDevice,
+    /// Have the back ends go on.
+    ContinueDevice,
     /// Ask the guest to let the first device go.
     UnplugDevice,
     /// Plug in another in its place, with a back end started anew.
@@ -277,6 +281,8 @@ impl Vm {
                 self.record.devices_killed = true;
                 self.signal_devices(Signal::SIGKILL);
             }
+            Some(Action::StopDevice) => self.signal_devices(Signal::SIGSTOP),
+            Some(Action::ContinueDevice) => self.signal_devices(Signal::SIGCONT),
             Some(Action::UnplugDevice) => self.try_hard(Self::unplug),
             Some(Action::PlugDevice) => self.try_hard(Self::plug),
             Some(Action::Stop(time)) => {

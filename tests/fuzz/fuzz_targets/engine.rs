@@ -94,7 +94,8 @@ fuzz_target!(|input: Input| {
     }
     let message = [
         u32::from(input.opcode % OPCODES).to_le_bytes().to_vec(),
-        0u32.to_le_bytes().to_vec(),
+        // Context, generation and what is reserved.
+        vec![0; 12],
         argument
             .iter()
             .flat_map(|value| value.to_le_bytes())

@@ -47,9 +47,7 @@ fn copy(bytes: &[u8]) {
 fn translation(bytes: &[u8]) {
     match Translations::decode(bytes) {
         Ok(
-            Translations::Completion { entries, .. }
-            | Translations::GroupPart { entries, .. }
-            | Translations::GroupResponse { entries, .. },
+            Translations::Answer { entries, .. } | Translations::Ahead { entries, .. },
         ) => entries.iter().for_each(sound),
         Ok(Translations::Invalidate { vpn, .. }) => assert!(vpn <= u64::MAX / PAGE_SIZE),
         Err(_) => {}

@@ -2,13 +2,15 @@
 //! Memory on the device counts as the program's memory, and nobody else's memory is on it.
 
 use std::fs;
+use std::os::fd::AsFd;
 
 use anyhow::{ensure, Context as _, Result};
+use nix::mount::{mount, umount, MsFlags};
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject};
 use crate::guest::device::{range_of, Device};
-use crate::guest::memory::{Mapping, PAGE};
+use crate::guest::memory::{Mapping, PAGE, READ_ONLY};
 use crate::guest::pattern::{self, same};
 use crate::guest::process::fork;
 
@@ -28,6 +30,10 @@ pub const SUBJECT: Subject = Subject {
         case!(
             a_cgroup_is_charged_for_device_pages,
             "memory.current, and pages that come back at the limit of memory.max"
+        ),
+        case!(
+            a_cgroup_is_charged_for_files_that_the_device_reads,
+            "memory.stat, a file mapping that no CPU touches"
         ),
     ],
 };
@@ -91,16 +97,24 @@ fn device_pages_count_as_resident() -> CaseResult {
 }
 
 fn a_cgroup_is_charged_for_device_pages() -> CaseResult {
-    let group = format!("{CGROUPS}/coax-accounting");
+    in_a_cgroup("coax-accounting", comes_back_at_the_limit)
+}
+
+/// Runs `body` in a child in a memory cgroup of its own.
+fn in_a_cgroup(name: &str, body: fn(&str) -> CaseResult) -> CaseResult {
+    let group = format!("{CGROUPS}/{name}");
     fs::write(format!("{CGROUPS}/cgroup.subtree_control"), "+memory").context("memory")?;
     fs::create_dir_all(&group).context(group.clone())?;
-    let ended = fork(|| in_the_cgroup(&group))?.succeeds();
+    let ended = fork(|| {
+        fs::write(format!("{group}/cgroup.procs"), "0").context("cgroup.procs")?;
+        body(&group)
+    })?
+    .succeeds();
     fs::remove_dir(&group).context(group)?;
     ended
 }
 
-fn in_the_cgroup(group: &str) -> Result<()> {
-    fs::write(format!("{group}/cgroup.procs"), "0").context("cgroup.procs")?;
+fn comes_back_at_the_limit(group: &str) -> CaseResult {
     let charged = || -> Result<u64> {
         let text = fs::read_to_string(format!("{group}/memory.current"))?;
         text.trim().parse().context("memory.current")
@@ -120,4 +134,41 @@ fn in_the_cgroup(group: &str) -> Result<()> {
     // To compare takes memory of its own.
     fs::write(format!("{group}/memory.max"), "max").context("memory.max")?;
     same("memory", &memory.to_vec(), &content)
+}
+
+fn a_cgroup_is_charged_for_files_that_the_device_reads() -> CaseResult {
+    const MOUNT: &str = "/tmp/coax-ramfs";
+    fs::create_dir_all(MOUNT).context(MOUNT)?;
+    // A file system whose pages are made when they are read first, of which memory cgroups know nothing.
+    let flags = MsFlags::empty();
+    mount(Some("none"), MOUNT, Some("ramfs"), flags, None::<&str>).context("ramfs")?;
+    let ended = in_a_cgroup("coax-files", |group| {
+        let path = format!("{MOUNT}/file");
+        let file = fs::File::create_new(&path).context(path.clone())?;
+        file.set_len(LEN as u64)?;
+        let file = fs::File::open(path)?;
+        let memory = Mapping::file_shared(file.as_fd(), LEN, READ_ONLY)?;
+        let charged = || -> Result<u64> {
+            let text = fs::read_to_string(format!("{group}/memory.stat"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix("file "));
+            line.context("No file in memory.stat")?
+                .parse()
+                .context("memory.stat")
+        };
+        let before = charged()?;
+        let device = Device::open()?;
+        ensure!(
+            device.digest(&memory)? == pattern::sha256(&vec![0; LEN]),
+            "Wrong digest"
+        );
+        let now = charged()?;
+        ensure!(
+            now + SLACK >= before + LEN as u64,
+            "{} bytes of files are charged for {LEN}",
+            now - before
+        );
+        Ok(())
+    });
+    umount(MOUNT).context("umount")?;
+    ended
 }

@@ -4,6 +4,7 @@
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, Context};
 use coax_abi::uapi::MAX_IN_FLIGHT;
+use nix::unistd::{setuid, Uid};
 
 use crate::case;
 use crate::case::{CaseResult, Subject};
@@ -38,8 +39,16 @@ pub const SUBJECT: Subject = Subject {
             "the limit of contexts, and after it"
         ),
         case!(
+            one_user_leaves_contexts_to_others,
+            "the limit of a user without privilege"
+        ),
+        case!(
             commands_in_flight_are_limited,
             "the limit of a context, and after it"
+        ),
+        case!(
+            greedy_contexts_leave_room_for_a_command,
+            "many contexts with as many commands as they get"
         ),
         case!(
             a_walk_without_end_does_not_starve_others,
@@ -51,6 +60,10 @@ pub const SUBJECT: Subject = Subject {
 /// Where both processes map: far from what the kernel picks by itself.
 const FIXED: usize = 0x1000_0000_0000;
 const LEN: usize = 32 * PAGE;
+/// A user without privilege.
+const USER: u32 = 1000;
+/// Part of the contexts that one such user may have.
+const USER_SHARE: usize = 4;
 
 fn same_addresses_in_two_processes_are_two_memories() -> CaseResult {
     let (one, other) = line()?;
@@ -179,6 +192,79 @@ fn one_context_too_many_is_refused() -> CaseResult {
     Device::open()
         .context("After one was closed")?
         .run(Command::nop())?;
+    Ok(())
+}
+
+fn one_user_leaves_contexts_to_others() -> CaseResult {
+    let limit = Device::open()?.info()?.max_contexts as usize / USER_SHARE;
+    let (theirs, ours) = line()?;
+    let greedy = fork(|| {
+        setuid(Uid::from_raw(USER)).context("setuid")?;
+        let mut open = Vec::new();
+        let refusal = loop {
+            match Device::open() {
+                Ok(device) => open.push(device),
+                Err(error) => break error,
+            }
+            ensure!(open.len() <= limit, "{} contexts are open", open.len());
+        };
+        ensure!(
+            open.len() == limit,
+            "{refusal} after {} of {limit}",
+            open.len()
+        );
+        refused::<Device>("one context more", Err(refusal), libc::EMFILE)?;
+        theirs.announce(1)?;
+        theirs.await_step(2)?;
+        open.pop();
+        Device::open()
+            .context("After one was closed")?
+            .run(Command::nop())?;
+        Ok(())
+    })?;
+    ours.await_step(1)?;
+    let other = fork(|| {
+        setuid(Uid::from_raw(USER + 1)).context("setuid")?;
+        Device::open()?.run(Command::nop())?;
+        Ok(())
+    })?;
+    other.succeeds().context("Another user")?;
+    Device::open()
+        .context("A user with privilege")?
+        .run(Command::nop())?;
+    ours.announce(2)?;
+    greedy.succeeds()
+}
+
+fn greedy_contexts_leave_room_for_a_command() -> CaseResult {
+    /// More than it takes to fill the ring of every engine with contexts that each have all they may.
+    const CONTEXTS: usize = 16;
+    let modest = Device::open()?;
+    let ring = Mapping::anonymous(4 * PAGE)?;
+    list::lay(&ring, ring.address());
+    let mut greedy = Vec::new();
+    for number in 0..CONTEXTS {
+        let device = Device::open()?;
+        let mut walks = Vec::new();
+        let refusal = loop {
+            match device.start(list::walk(&ring, u64::MAX)) {
+                Ok(walk) => walks.push(walk),
+                Err(error) => break error,
+            }
+        };
+        refused::<()>("one command more", Err(refusal), libc::EBUSY)?;
+        ensure!(!walks.is_empty(), "Context {number} got no command in");
+        greedy.push((device, walks));
+    }
+    modest
+        .run(Command::nop())
+        .context("A command of a modest context")?;
+    ring.store(list::NEXT, 0);
+    for (device, walks) in &greedy {
+        for walk in walks {
+            device.finish(*walk)?;
+        }
+    }
     Ok(())
 }
 

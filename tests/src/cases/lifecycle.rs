@@ -56,6 +56,11 @@ pub const SUBJECT: Subject = Subject {
         )
         .in_vm(Vm::Lifecycle),
         case!(
+            what_the_device_writes_to_lazily_freed_pages_is_kept,
+            "MADV_FREE, a device write to memory of a device not used before, and reclaim"
+        )
+        .in_vm(Vm::Lifecycle),
+        case!(
             unbinding_under_commands_gives_enodev,
             "the device goes away under use"
         )
@@ -178,6 +183,33 @@ fn a_closed_context_leaves_nothing_to_unload() -> CaseResult {
         module::load(mode)?;
     }
     works()
+}
+
+fn what_the_device_writes_to_lazily_freed_pages_is_kept() -> CaseResult {
+    const LEN: usize = 512 * PAGE;
+    const PATTERN: u64 = 0x2222_3333_4444_5555;
+    let mode = module::mode()?;
+    // A page of device memory keeps for ever what the pages that were there before left in its flags.
+    module::unload().context("delete_module")?;
+    module::load(mode)?;
+    let device = Device::open_moving()?;
+    let memory = Mapping::small_pages(LEN)?;
+    memory.fill(0..LEN, 0x11);
+    memory
+        .advise(0..LEN, libc::MADV_FREE)
+        .context("MADV_FREE")?;
+    device.fill(&memory, 0..LEN, PATTERN)?;
+    if mode != Mode::Numa {
+        device.evict(range_of(&memory))?;
+    }
+    memory
+        .advise(0..LEN, libc::MADV_PAGEOUT)
+        .context("MADV_PAGEOUT")?;
+    same(
+        "memory",
+        &memory.to_vec(),
+        &PATTERN.to_le_bytes().repeat(LEN / 8),
+    )
 }
 
 fn unbinding_under_commands_gives_enodev() -> CaseResult {

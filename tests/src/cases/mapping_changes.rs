@@ -5,11 +5,13 @@
 //! A walk around a ring has no end of its own, so a device that kept a stale translation shows:
 //! the walk is still running when the limit comes.
 
-use anyhow::{ensure, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{ensure, Context as _, Result};
 use coax::{Access, Command, Error};
 
 use crate::case;
-use crate::case::{CaseResult, Subject};
+use crate::case::{CaseResult, Skip, Subject};
 use crate::guest::device::{faulted, range_of, Device};
 use crate::guest::list;
 use crate::guest::memory::{Mapping, NO_ACCESS, PAGE, READ_ONLY, READ_WRITE};
@@ -52,6 +54,10 @@ pub const SUBJECT: Subject = Subject {
         case!(
             memory_mapped_again_is_the_new_memory,
             "another mapping at the same address"
+        ),
+        case!(
+            changes_elsewhere_do_not_hold_up_faults,
+            "8 threads drop and touch memory that the device does not use"
         ),
     ],
 };
@@ -240,5 +246,65 @@ fn memory_mapped_again_is_the_new_memory() -> CaseResult {
             "Round {round}: old content"
         );
     }
+    Ok(())
+}
+
+/// A counter of the driver's that only debugfs shows.
+fn counter(name: &str) -> Result<u64> {
+    const STATS: &str = "/sys/kernel/debug/coax/coax0/stats";
+    let Ok(text) = std::fs::read_to_string(STATS) else {
+        return Err(Skip("debugfs is not mounted".into()).into());
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.with_context(|| format!("No {name} in {STATS}"))?;
+    value
+        .trim()
+        .parse()
+        .with_context(|| format!("{name}: {value}"))
+}
+
+fn changes_elsewhere_do_not_hold_up_faults() -> CaseResult {
+    const THREADS: usize = 8;
+    const FAULTS: usize = 256;
+    let device = Device::open()?;
+    let memory = Mapping::small_pages(16 * FAULTS * PAGE)?;
+    let elsewhere = Mapping::small_pages(THREADS * LEN)?;
+    let done = AtomicBool::new(false);
+    let before = (counter("page_requests")?, counter("retries")?);
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (elsewhere, done) = (&elsewhere, &done);
+                scope.spawn(move || -> Result<()> {
+                    let own = thread * LEN..(thread + 1) * LEN;
+                    while !done.load(Ordering::Relaxed) {
+                        elsewhere.fill(own.clone(), 1);
+                        elsewhere
+                            .advise(own.clone(), libc::MADV_DONTNEED)
+                            .context("MADV_DONTNEED")?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        // 64 KiB apart, which is what moves around a fault.
+        let faulting = (0..FAULTS).try_for_each(|n| {
+            let at = 16 * n * PAGE;
+            device.fill(&memory, at..at + PAGE, n as u64).map(|_| ())
+        });
+        done.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread.join().expect("a thread that drops memory")?;
+        }
+        Ok(faulting?)
+    })?;
+    let after = (counter("page_requests")?, counter("retries")?);
+    let (faults, retries) = (after.0 - before.0, after.1 - before.1);
+    ensure!(faults >= FAULTS as u64, "{faults} faults");
+    // A tenth, for what the kernel changes by itself.
+    ensure!(
+        retries <= faults / 10,
+        "{retries} looks at the mappings were in vain in {faults} faults"
+    );
     Ok(())
 }

@@ -60,6 +60,12 @@ impl Mapping {
         Self::map(address, len, READ_WRITE, flags, None)
     }
 
+    /// Private anonymous memory for which nothing is set aside, however much it is.
+    pub fn reserved(len: usize) -> Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::map(0, len, READ_WRITE, flags, None)
+    }
+
     /// Anonymous memory shared with children.
     pub fn shared(len: usize) -> Result<Self> {
         Self::map(

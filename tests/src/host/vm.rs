@@ -151,6 +151,8 @@ impl<'a> Output<'a> {
     fn take(&mut self, line: &str) -> Option<Action> {
         match Request::find(line) {
             Some(Request::KillDevice) => return Some(Action::KillDevice),
+            Some(Request::StopDevice) => return Some(Action::StopDevice),
+            Some(Request::ContinueDevice) => return Some(Action::ContinueDevice),
             Some(Request::UnplugDevice) => return Some(Action::UnplugDevice),
             Some(Request::PlugDevice) => return Some(Action::PlugDevice),
             Some(Request::Stop) => return Some(Action::Stop(STOP_TIME)),

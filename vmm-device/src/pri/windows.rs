@@ -3,7 +3,7 @@
 //!
 //! A command that is certain to need many windows is parked once for all of them and not once
 //! for each. Only the window of the miss itself is decisive: the command cannot go on without
-//! it. What is refused ahead is dropped, since the command finds the address when it gets
+//! it. What is refused ahead ends nothing, since the command finds the address when it gets
 //! there.
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,7 @@ use crate::atc::LEAF_PAGES;
 use crate::engine::Miss;
 
 /// Aligned 2 MiB windows that are asked for at a miss, that of the miss included: 32 MiB. The
-/// two misses of a copy take a quarter of the tags.
+/// two misses of a copy take a quarter of the requests.
 pub const AHEAD_WINDOWS: u64 = 16;
 
 /// Bytes of a window: one request cannot reach beyond its end.
@@ -24,33 +24,19 @@ const WINDOW_BYTES: u64 = LEAF_PAGES * PAGE_SIZE;
 pub struct Want {
     /// What is missing from its first byte on.
     pub miss: Miss,
-    /// Which miss of the step it belongs to.
-    pub of: usize,
     /// It lies in a window ahead.
     pub ahead: bool,
-}
-
-impl Want {
-    /// Whether `other` is ahead of the same miss, and further ahead.
-    pub fn precedes(&self, other: &Self) -> bool {
-        other.ahead && other.of == self.of && other.miss.va > self.miss.va
-    }
 }
 
 /// The requests for the misses of a step: those of the misses first, then those ahead, nearest
 /// first. Windows of which `known` tells that they do not miss are left out, and those beyond
 /// the first `room`.
 pub fn wants(misses: &[Miss], room: usize, known: impl Fn(&Miss) -> bool) -> Vec<Want> {
-    let decisive = misses.iter().enumerate().map(|(of, &miss)| Want {
-        miss,
-        of,
-        ahead: false,
-    });
+    let decisive = misses.iter().map(|&miss| Want { miss, ahead: false });
     let ahead = (1..AHEAD_WINDOWS).flat_map(|n| {
-        misses.iter().enumerate().filter_map(move |(of, miss)| {
+        misses.iter().filter_map(move |miss| {
             Some(Want {
                 miss: window_ahead(miss, n)?,
-                of,
                 ahead: true,
             })
         })
@@ -129,8 +115,9 @@ mod tests {
         let order: Vec<_> = wants.iter().map(|want| want.miss.va).collect();
         let (second, other) = (2 * WINDOW_BYTES, 1 << 40);
         assert_eq!(order, [0, other, other + WINDOW_BYTES, second]);
-        assert!(wants[0].precedes(&wants[3]));
-        assert!(!wants[0].precedes(&wants[2]));
-        assert!(!wants[3].precedes(&wants[0]));
+        assert_eq!(
+            wants.iter().map(|want| want.ahead).collect::<Vec<_>>(),
+            [false, false, true, true]
+        );
     }
 }

@@ -27,16 +27,16 @@ pub fn run(device: &Device, ring: &Ring) {
     };
     serve(device, ring, &limits, |_, request, _| {
         let control = request.ok_or(STATUS_BAD_MESSAGE).and_then(Control::decode);
-        let status = match control {
-            Ok(control) => execute(device, control),
-            Err(status) => {
-                device.guest_error(format_args!("control message refused, status {status}"));
-                status
-            }
+        let (status, value) = match control.and_then(|control| execute(device, control)) {
+            Ok(value) => (STATUS_OK, value),
+            Err(status) => (status, 0),
         };
+        if let Err(status) = control {
+            device.guest_error(format_args!("control message refused, status {status}"));
+        }
         let mut reply = ControlReply {
             status: status.into(),
-            reserved: 0.into(),
+            value: value.into(),
         }
         .as_bytes()
         .to_vec();
@@ -47,37 +47,31 @@ pub fn run(device: &Device, ring: &Ring) {
     });
 }
 
-fn execute(device: &Device, control: Control) -> u32 {
+/// Does what is asked for and returns the reply's value, or refuses it with a `STATUS_*`.
+fn execute(device: &Device, control: Control) -> Result<u32, u32> {
     log::debug!("{control:?}");
     match control {
         Control::SetDeviceMemory { gpa, len } => {
             if gpa.checked_add(len).is_none() {
-                return STATUS_BAD_ARGUMENT;
+                return Err(STATUS_BAD_ARGUMENT);
             }
             *lock(&device.device_memory) = DeviceMemory { gpa, len };
-            STATUS_OK
         }
         Control::SetPageRequestAllocation(requests) => {
-            if device.pri.set_allocation(requests) {
-                STATUS_OK
-            } else {
-                STATUS_BAD_ARGUMENT
+            if !device.pri.set_allocation(requests) {
+                return Err(STATUS_BAD_ARGUMENT);
             }
         }
-        Control::ContextOpen(number) => context_status(device.contexts.open(number)),
-        Control::ContextClose(number) => context_status(device.close(number)),
-        Control::Reset => {
-            device.abort_all();
-            STATUS_OK
+        Control::ContextOpen(number) => {
+            return device.contexts.open(number).ok_or(STATUS_BAD_CONTEXT);
         }
-        Control::Stats => STATUS_OK,
+        Control::ContextClose(context) => {
+            if !device.close(context) {
+                return Err(STATUS_BAD_CONTEXT);
+            }
+        }
+        Control::Reset => device.abort_all(),
+        Control::Stats => {}
     }
-}
-
-fn context_status(done: bool) -> u32 {
-    if done {
-        STATUS_OK
-    } else {
-        STATUS_BAD_CONTEXT
-    }
+    Ok(0)
 }

@@ -15,6 +15,7 @@ use coax_abi::wire::{
 use zerocopy::IntoBytes;
 
 use super::{serve, Limits};
+use crate::context::ContextId;
 use crate::device::Device;
 use crate::job::Job;
 use crate::message::Translations;
@@ -51,27 +52,17 @@ pub fn run(device: &Device, ring: &Ring) {
 fn execute(device: &Device, message: Translations) -> Vec<u8> {
     log::trace!("{message:x?}");
     match message {
-        Translations::Completion {
+        Translations::Answer {
             context,
             tag,
+            code,
             entries,
         } => {
             let step = |job: &mut Job| job.step(device);
-            if !device.pri.complete(context, tag, &entries, step) {
+            let known = device.pri.answer(context, tag, code, &entries, step);
+            if !known && !late(device, context) {
                 device.guest_error(format_args!(
-                    "context {context}: completion with unknown tag {tag}"
-                ));
-            }
-            Vec::new()
-        }
-        Translations::GroupPart {
-            context,
-            tag,
-            entries,
-        } => {
-            if !device.pri.part(context, tag, &entries) {
-                device.guest_error(format_args!(
-                    "context {context}: part of a response with unknown group index {tag}"
+                    "context {context}: answer with unknown tag {tag:#x}"
                 ));
             }
             Vec::new()
@@ -79,23 +70,10 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
         Translations::Ahead { context, entries } => {
             match device.contexts.get(context) {
                 Some(context) => device.stats.atc_evictions.add(context.fill(&entries)),
+                None if late(device, context) => {}
                 None => device.guest_error(format_args!(
                     "translations ahead for context {context}, which is not open"
                 )),
-            }
-            Vec::new()
-        }
-        Translations::GroupResponse {
-            context,
-            tag,
-            code,
-            entries,
-        } => {
-            let step = |job: &mut Job| job.step(device);
-            if !device.pri.respond(context, tag, code, &entries, step) {
-                device.guest_error(format_args!(
-                    "context {context}: response with unknown group index {tag}"
-                ));
             }
             Vec::new()
         }
@@ -115,6 +93,11 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
             reply(status)
         }
     }
+}
+
+/// Whether a context was closed while the driver's message was on its way.
+fn late(device: &Device, context: ContextId) -> bool {
+    device.contexts.known(context) && device.contexts.get(context).is_none()
 }
 
 fn reply(status: u32) -> Vec<u8> {

@@ -98,23 +98,12 @@ fn right_is_asked_for_and_reading_and_writing_do_not_replace_it() {
     // 600 pages: the window's 512 and those of the next one.
     let requests = [guest.request(), guest.request()];
     for (request, npages) in requests.iter().zip([512, 88]) {
-        assert_eq!(request.kind, REQUEST_TRANSLATION);
         assert_eq!(request.npages, npages);
         assert_eq!(request.flags, ATOMIC);
         let va = request.va.get();
-        guest.complete(request, &[(va, PAGES + (va - VA), npages, RW)]);
+        let runs = [(va, PAGES + (va - VA), npages, ATOMIC)];
+        guest.respond(request, RESPONSE_SUCCESS, &runs);
     }
-    let group = [guest.request(), guest.request()];
-    assert_eq!(group[0].kind, REQUEST_PAGE);
-    assert_eq!(group[0].flags, ATOMIC);
-    assert_eq!(group[1].flags, ATOMIC | REQUEST_LAST);
-    guest.part(&group[0], &[(VA, PAGES, 512, ATOMIC)]);
-    let next = VA + (2 << 20);
-    guest.respond(
-        &group[1],
-        RESPONSE_SUCCESS,
-        &[(next, PAGES + (2 << 20), 88, ATOMIC)],
-    );
     let reply = guest.reply(0);
     assert_eq!(reply.status, STATUS_OK);
     assert_eq!(result_pair(&reply), (40, 600));

@@ -37,42 +37,103 @@ fn context_numbers_are_checked() {
 }
 
 #[test]
-fn close_aborts_a_parked_command_and_late_answers_are_ignored() {
+fn close_aborts_parked_commands_and_late_answers_are_ignored() {
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
     let first = guest.request();
     guest.submit(0, 0, OP_FILL, &[VA + PAGE_SIZE, 8, 7]);
     let second = guest.request();
-    guest.complete(&second, &[]);
-    let group = guest.request();
     assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
     assert_eq!(guest.reply(0).status, STATUS_ABORTED);
     assert_eq!(guest.reply(0).status, STATUS_ABORTED);
-    // The driver had these answers under way: no mistake, and no effect on the next owner.
+    // The driver had these messages under way: no mistake, and no effect on the next owner.
     guest.open(0);
-    guest.complete(&first, &[(VA, PAGES, 1, RW)]);
-    guest.respond(&group, RESPONSE_SUCCESS, &[(VA, PAGES, 1, RW)]);
+    let run = [(VA, PAGES, 1, RW)];
+    guest.complete(&first, &run);
+    guest.respond(&second, RESPONSE_SUCCESS, &run);
+    guest.ahead(0, first.generation.get(), &run);
     assert_eq!(guest.stats().guest_errors, 0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
-    assert_eq!(guest.request().kind, REQUEST_TRANSLATION);
+    let request = guest.request();
+    assert_eq!(request.va, VA);
+    // What names no opening that ever was is a mistake.
+    guest.ahead(0, request.generation.get() + 1, &run);
+    guest.ahead(0, 0, &run);
+    assert_eq!(guest.stats().guest_errors, 2);
 }
 
 #[test]
-fn close_gives_back_the_allocation_of_its_requests() {
+fn old_tags_reach_nobody_after_the_number_is_opened_again() {
+    let mut guest = Guest::new();
+    let mut old = Vec::new();
+    // More than there are tags, none of them answered.
+    for _ in 0..40 {
+        guest.open(0);
+        for n in 0..4 {
+            guest.submit(0, 0, OP_FILL, &[VA + n * PAGE_SIZE, 8, 7]);
+        }
+        old.extend((0..4).map(|_| guest.request()));
+        assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+        for _ in 0..4 {
+            assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+        }
+    }
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let request = guest.request();
+    for old in old {
+        guest.complete(&old, &[(VA, PAGES, 1, RW)]);
+        // Nor with the generation of the new owner, which is a mistake.
+        let forged = DeviceRequest {
+            generation: request.generation,
+            ..old
+        };
+        guest.complete(&forged, &[(VA, PAGES, 1, RW)]);
+    }
+    assert!(guest.poll_reply().is_none());
+    assert_eq!(guest.stats().guest_errors, 160);
+    guest.complete(&request, &[(VA, PAGES + PAGE_SIZE, 1, RW)]);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+    assert_eq!(guest.read(PAGES, 1), [0]);
+    assert_eq!(guest.read(PAGES + PAGE_SIZE, 1), [7]);
+}
+
+#[test]
+fn commands_of_another_opening_are_refused() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    guest.submit(0, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply(0).status, STATUS_BAD_CONTEXT);
+    let status = guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0);
+    assert_eq!(status, STATUS_BAD_CONTEXT);
+    guest.open(0);
+    guest.submit(0, 0, OP_NOP, &[]);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+}
+
+#[test]
+fn requests_are_outstanding_until_answered_or_their_context_is_closed() {
     let mut guest = Guest::new();
     guest.open(0);
     guest.open(1);
     guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 1, 0);
-    for context in [0, 1] {
-        guest.submit(0, context, OP_FILL, &[VA, 8, 7]);
-    }
-    for request in [guest.request(), guest.request()] {
-        guest.complete(&request, &[]);
-    }
-    assert_eq!(guest.request().context, 0);
-    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let request = guest.request();
+    // The command is gone, the driver still has its request.
+    assert_eq!(guest.control(CONTROL_RESET, 0, 0, 0), STATUS_OK);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    guest.submit(0, 1, OP_FILL, &[VA, 8, 7]);
+    guest.stats();
+    assert!(guest.poll_request().is_none());
+    guest.respond(&request, RESPONSE_SUCCESS, &[]);
     assert_eq!(guest.request().context, 1);
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 1, 0, 0), STATUS_OK);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    assert_eq!(guest.request().context, 0);
+    assert_eq!(guest.stats().guest_errors, 0);
 }
 
 #[test]

@@ -9,17 +9,16 @@ use crate::front_end::{linear, Guest, PAGES, VA};
 const RW: u32 = ACCESS_READ | ACCESS_WRITE;
 
 #[test]
-fn resident_pages_need_a_translation_request_only() {
+fn resident_pages_are_translated_at_once() {
     let mut guest = Guest::new();
     guest.open(5);
     guest.write(PAGES, b"abc");
     guest.submit(0, 5, OP_SHA256, &[VA + 8, 5000]);
     let request = guest.request();
-    assert_eq!(request.kind, REQUEST_TRANSLATION);
     assert_eq!(request.context, 5);
     assert_eq!(request.va, VA);
     // 5008 bytes from the page's start on.
-    assert_eq!(request.npages, 2);
+    assert_eq!((request.npages.get(), request.around.get()), (2, 2));
     assert_eq!(request.flags, ACCESS_READ);
     guest.complete(&request, &[(VA, PAGES, 2, ACCESS_READ)]);
     let reply = guest.reply(0);
@@ -42,16 +41,12 @@ fn translated_pages_are_not_asked_for_again() {
 }
 
 #[test]
-fn absent_page_is_requested_and_success_with_entries_resumes_at_once() {
+fn page_that_had_to_be_made_counts_as_a_page_request() {
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA + 0x10, 0x3000, 7]);
     let request = guest.request();
-    assert_eq!(request.kind, REQUEST_TRANSLATION);
-    guest.complete(&request, &[]);
-    let request = guest.request();
-    assert_eq!(request.kind, REQUEST_PAGE);
-    assert_eq!(request.flags, ACCESS_WRITE | REQUEST_LAST);
+    assert_eq!(request.flags, ACCESS_WRITE);
     assert_eq!((request.va.get(), request.npages.get()), (VA, 4));
     guest.respond(&request, RESPONSE_SUCCESS, &[(VA, PAGES, 4, RW)]);
     let reply = guest.reply(0);
@@ -82,16 +77,17 @@ fn waiting_for_a_translation_is_no_work_of_an_engine() {
 }
 
 #[test]
-fn success_without_entries_makes_the_device_ask_for_the_translation_again() {
+fn answers_without_the_first_page_make_the_device_ask_again() {
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
     let request = guest.request();
     guest.complete(&request, &[]);
     let request = guest.request();
+    guest.complete(&request, &[(VA, PAGES, 1, ACCESS_READ)]);
+    let request = guest.request();
     guest.respond(&request, RESPONSE_SUCCESS, &[]);
     let request = guest.request();
-    assert_eq!(request.kind, REQUEST_TRANSLATION);
     guest.complete(&request, &[(VA, PAGES, 1, RW)]);
     assert_eq!(guest.reply(0).status, STATUS_OK);
 }
@@ -106,10 +102,7 @@ fn success_that_never_leads_to_a_translation_ends_in_failure() {
             break reply;
         }
         match guest.poll_request() {
-            Some(request) if request.kind == REQUEST_PAGE => {
-                guest.respond(&request, RESPONSE_SUCCESS, &[]);
-            }
-            Some(request) => guest.complete(&request, &[]),
+            Some(request) => guest.respond(&request, RESPONSE_SUCCESS, &[]),
             None => std::thread::yield_now(),
         }
     };
@@ -119,14 +112,11 @@ fn success_that_never_leads_to_a_translation_ends_in_failure() {
 }
 
 #[test]
-fn read_only_page_is_requested_for_writing() {
+fn refused_right_is_told_with_the_fault() {
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
     let request = guest.request();
-    guest.complete(&request, &[(VA, PAGES, 1, ACCESS_READ)]);
-    let request = guest.request();
-    assert_eq!(request.kind, REQUEST_PAGE);
     guest.respond(&request, RESPONSE_INVALID, &[]);
     let reply = guest.reply(0);
     assert_eq!(reply.status, STATUS_FAULT);
@@ -177,8 +167,6 @@ fn response_failure_stops_the_requests_of_the_context_until_reset() {
     guest.open(1);
     let fill = |guest: &mut Guest, context| {
         guest.submit(0, context, OP_FILL, &[VA + 9, 8, 7]);
-        let request = guest.request();
-        guest.complete(&request, &[]);
     };
     fill(&mut guest, 0);
     let request = guest.request();
@@ -187,13 +175,13 @@ fn response_failure_stops_the_requests_of_the_context_until_reset() {
     assert_eq!(reply.status, STATUS_RESPONSE_FAILURE);
     assert_eq!(reply.fault_va, VA + 9);
     assert_eq!(guest.stats().responses_failure, 1);
-    // No page request any more in this context, …
+    // No request any more in this context, …
     fill(&mut guest, 0);
     assert_eq!(guest.reply(0).status, STATUS_RESPONSE_FAILURE);
+    assert!(guest.poll_request().is_none());
     // … as before in another one, …
     fill(&mut guest, 1);
     let request = guest.request();
-    assert_eq!(request.kind, REQUEST_PAGE);
     guest.respond(&request, RESPONSE_INVALID, &[]);
     assert_eq!(guest.reply(0).status, STATUS_FAULT);
     // … and again after a reset.
@@ -205,26 +193,23 @@ fn response_failure_stops_the_requests_of_the_context_until_reset() {
 }
 
 #[test]
-fn copy_that_misses_twice_sends_one_group_of_two() {
+fn copy_that_misses_twice_goes_on_when_both_are_answered() {
     let mut guest = Guest::new();
     guest.open(0);
     let (dst, src) = (VA + 0x20_0000, VA);
     guest.submit(0, 0, OP_COPY, &[dst, src, 100]);
-    for _ in 0..2 {
-        let request = guest.request();
-        guest.complete(&request, &[]);
-    }
-    let first = guest.request();
-    let second = guest.request();
-    assert_eq!(first.tag, second.tag);
+    let [first, second] = [guest.request(), guest.request()];
+    assert_ne!(first.tag, second.tag);
     assert_eq!(first.flags, ACCESS_READ);
-    assert_eq!(second.flags, ACCESS_WRITE | REQUEST_LAST);
+    assert_eq!(second.flags, ACCESS_WRITE);
     assert_eq!((first.va.get(), second.va.get()), (src, dst));
-    let runs = [(src, PAGES, 1, RW), (dst, PAGES + 0x1000, 1, RW)];
-    guest.respond(&second, RESPONSE_SUCCESS, &runs);
+    guest.respond(&second, RESPONSE_SUCCESS, &[(dst, PAGES + 0x1000, 1, RW)]);
+    assert!(guest.poll_reply().is_none());
+    guest.complete(&first, &[(src, PAGES, 1, RW)]);
     let reply = guest.reply(0);
     assert_eq!(reply.status, STATUS_OK);
-    assert_eq!(reply.page_requests, 2);
+    assert_eq!(reply.page_requests, 1);
+    assert_eq!(guest.stats().commands_parked, 1);
 }
 
 #[test]
@@ -245,7 +230,7 @@ fn copy_tells_how_often_it_was_parked_for_source_and_destination() {
 }
 
 #[test]
-fn invalid_group_of_two_is_asked_singly_to_find_the_address() {
+fn refused_destination_is_told_from_the_source() {
     let mut guest = Guest::new();
     guest.open(0);
     let (dst, src) = (VA + 0x20_0000, VA);
@@ -257,24 +242,15 @@ fn invalid_group_of_two_is_asked_singly_to_find_the_address() {
     assert_eq!(reply.fault_va, dst + 5);
     assert_eq!(reply.fault_access, ACCESS_WRITE);
 
-    // Neither is there, the driver only learns of it by the group.
+    // The first refusal ends the command, whatever the other answer is.
     guest.submit(0, 0, OP_COPY, &[dst + 5, src + 0x1000, 100]);
-    for _ in 0..2 {
-        let request = guest.request();
-        guest.complete(&request, &[]);
-    }
-    guest.request();
-    let last = guest.request();
-    guest.respond(&last, RESPONSE_INVALID, &[]);
-    let single = guest.request();
-    assert_eq!(single.flags, ACCESS_READ | REQUEST_LAST);
-    guest.respond(&single, RESPONSE_SUCCESS, &[]);
-    let single = guest.request();
-    assert_eq!(single.flags, ACCESS_WRITE | REQUEST_LAST);
-    guest.respond(&single, RESPONSE_INVALID, &[]);
+    let [source, target] = [guest.request(), guest.request()];
+    guest.respond(&target, RESPONSE_INVALID, &[]);
     let reply = guest.reply(0);
     assert_eq!(reply.status, STATUS_FAULT);
     assert_eq!(reply.fault_va, dst + 5);
+    guest.respond(&source, RESPONSE_INVALID, &[]);
+    assert_eq!(guest.stats().guest_errors, 0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //!
 //! The device runs in a thread of this process through the same `server` as in the program.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsRawFd;
@@ -19,7 +20,7 @@ use vhost_device_coax::server;
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::vring::{Vring, QUEUE_BYTES, SIZE};
 
@@ -52,6 +53,8 @@ pub struct Guest {
     server: Option<JoinHandle<Result<(), server::Error>>>,
     stop: UnixStream,
     pub directory: tempfile::TempDir,
+    /// Generation of the last opening of each context.
+    generations: HashMap<u32, u32>,
     /// Request buffers that are not in the request queue.
     withheld: usize,
 }
@@ -102,6 +105,7 @@ impl Guest {
             server: Some(server),
             stop,
             directory,
+            generations: HashMap::new(),
             withheld: 0,
         }
     }
@@ -113,7 +117,8 @@ impl Guest {
     /// Negotiates and starts all queues, as QEMU does when the driver is ready.
     pub fn start(&mut self) {
         let offered = self.front_end().get_features().unwrap();
-        let wanted = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 30;
+        let wanted =
+            1 << 32 | 1 << 29 | 1 << 28 | 1 << 30 | 1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD;
         assert_eq!(offered & wanted, wanted);
         let protocol = self.front_end().get_protocol_features().unwrap();
         assert!(protocol.contains(VhostUserProtocolFeatures::CONFIG));
@@ -233,7 +238,7 @@ impl Guest {
     pub fn request_keeping_buffer(&mut self) -> DeviceRequest {
         let (_, bytes) = self.expect(QUEUE_REQUEST);
         self.withheld += 1;
-        DeviceRequest::read_from_bytes(&bytes).unwrap()
+        self.check_request(&bytes)
     }
 
     /// A request that is there already.
@@ -241,7 +246,23 @@ impl Guest {
         let (_, bytes) = self.queues[usize::from(QUEUE_REQUEST)].poll()?;
         self.withheld += 1;
         self.offer_request_buffers(1);
-        Some(DeviceRequest::read_from_bytes(&bytes).unwrap())
+        Some(self.check_request(&bytes))
+    }
+
+    /// What holds for every request.
+    fn check_request(&self, bytes: &[u8]) -> DeviceRequest {
+        let request = DeviceRequest::read_from_bytes(bytes).unwrap();
+        assert_eq!(request.kind, REQUEST_PAGE);
+        let (npages, around) = (request.npages.get(), request.around.get());
+        assert!(1 <= npages && npages <= around && around <= MAX_RANGE_PAGES);
+        assert_eq!(request.va.get() % PAGE_SIZE, 0);
+        assert_eq!(request.generation, self.generation(request.context.get()));
+        request
+    }
+
+    /// Generation of the last opening of a context, 0 if it was never opened.
+    pub fn generation(&self, context: u32) -> u32 {
+        self.generations.get(&context).copied().unwrap_or(0)
     }
 
     pub fn control(&mut self, opcode: u32, context: u32, arg0: u64, arg1: u64) -> u32 {
@@ -260,14 +281,28 @@ impl Guest {
         self.start_control(opcode, context, arg0, arg1, room);
         let (_, bytes) = self.expect(QUEUE_CONTROL);
         let (reply, rest) = ControlReply::read_from_prefix(&bytes).unwrap();
+        if opcode == CONTROL_CONTEXT_OPEN && reply.status == STATUS_OK {
+            let generation = reply.value.get();
+            // Generations grow, as this device gives them out.
+            assert!(self.generations.values().all(|&other| other < generation));
+            self.generations.insert(context, generation);
+        } else {
+            assert_eq!(reply.value, 0);
+        }
         (reply.status.get(), rest.to_vec())
     }
 
     /// Sends a control message without waiting for the answer.
     pub fn start_control(&mut self, opcode: u32, context: u32, arg0: u64, arg1: u64, room: usize) {
+        let generation = match opcode {
+            CONTROL_CONTEXT_CLOSE => self.generation(context),
+            _ => 0,
+        };
         let message = ControlRequest {
             opcode: opcode.into(),
             context: context.into(),
+            generation: generation.into(),
+            reserved: 0.into(),
             arg0: arg0.into(),
             arg1: arg1.into(),
         };
@@ -292,6 +327,8 @@ impl Guest {
         let message = Command {
             opcode: opcode.into(),
             context: context.into(),
+            generation: self.generation(context).into(),
+            reserved: 0.into(),
             arg: arg.map(Into::into),
         };
         self.queues[usize::from(QUEUE_COMMAND + engine)]
@@ -314,22 +351,25 @@ impl Guest {
         Some(CommandReply::read_from_bytes(&bytes).unwrap())
     }
 
-    /// Answers a translation request with runs of (va, gpa, pages, access).
+    /// Answers a request for which nothing had to be done, with runs of (va, gpa, pages, access).
     pub fn complete(&mut self, request: &DeviceRequest, runs: &[(u64, u64, u32, u32)]) {
-        assert_eq!(request.kind, REQUEST_TRANSLATION);
         self.translations(MSG_TRANSLATION_COMPLETION, request, 0, runs);
     }
 
-    /// Gives translations for a page request group before it is answered.
-    pub fn part(&mut self, request: &DeviceRequest, runs: &[(u64, u64, u32, u32)]) {
-        assert_eq!(request.kind, REQUEST_PAGE);
-        self.translations(MSG_GROUP_PART, request, 0, runs);
+    /// Answers a request that became a page request.
+    pub fn respond(&mut self, request: &DeviceRequest, code: u32, runs: &[(u64, u64, u32, u32)]) {
+        self.translations(MSG_PAGE_RESPONSE, request, code, runs);
     }
 
-    /// Answers a page request group.
-    pub fn respond(&mut self, request: &DeviceRequest, code: u32, runs: &[(u64, u64, u32, u32)]) {
-        assert_eq!(request.kind, REQUEST_PAGE);
-        self.translations(MSG_GROUP_RESPONSE, request, code, runs);
+    /// Gives translations that no request asked for.
+    pub fn ahead(&mut self, context: u32, generation: u32, runs: &[(u64, u64, u32, u32)]) {
+        let nothing: DeviceRequest = DeviceRequest::new_zeroed();
+        let context = DeviceRequest {
+            context: context.into(),
+            generation: generation.into(),
+            ..nothing
+        };
+        self.translations(MSG_TRANSLATION_AHEAD, &context, 0, runs);
     }
 
     fn translations(
@@ -342,12 +382,12 @@ impl Guest {
         let head = TranslationMessage {
             kind: kind.into(),
             context: request.context,
+            generation: request.generation,
             tag: request.tag,
             code: code.into(),
+            count: (runs.len() as u32).into(),
             va: 0.into(),
             npages: 0.into(),
-            count: (runs.len() as u32).into(),
-            reserved: 0.into(),
         };
         let mut message = head.as_bytes().to_vec();
         for &(va, gpa, npages, access) in runs {
@@ -366,15 +406,19 @@ impl Guest {
 
     /// Invalidates pages and waits for the answer.
     pub fn invalidate(&mut self, context: u32, va: u64, npages: u64) -> u32 {
+        self.invalidate_in(context, self.generation(context), va, npages)
+    }
+
+    pub fn invalidate_in(&mut self, context: u32, generation: u32, va: u64, npages: u64) -> u32 {
         let message = TranslationMessage {
             kind: MSG_INVALIDATE.into(),
             context: context.into(),
+            generation: generation.into(),
             tag: 0.into(),
             code: 0.into(),
+            count: 0.into(),
             va: va.into(),
             npages: npages.into(),
-            count: 0.into(),
-            reserved: 0.into(),
         };
         self.queues[usize::from(QUEUE_TRANSLATION)].add(message.as_bytes(), 8);
         let (_, bytes) = self.expect(QUEUE_TRANSLATION);
@@ -422,20 +466,15 @@ impl Guest {
         translate: &dyn Fn(u64) -> Option<(u64, u32)>,
     ) {
         let va = request.va.get();
-        let wanted = request.flags.get() & (ACCESS_READ | ACCESS_WRITE | ACCESS_ATOMIC);
-        if request.kind == REQUEST_TRANSLATION {
-            let runs: Vec<_> = (0..u64::from(request.npages.get()))
-                .map(|n| va + n * PAGE_SIZE)
-                .filter_map(|va| translate(va).map(|(gpa, access)| (va, gpa, 1, access)))
-                .collect();
-            self.complete(request, &runs);
-        } else {
-            let code = match translate(va) {
-                Some((_, access)) if access & wanted == wanted => RESPONSE_SUCCESS,
-                _ => RESPONSE_INVALID,
-            };
-            self.respond(request, code, &[]);
+        let wanted = request.flags.get();
+        if translate(va).is_none_or(|(_, access)| access & wanted != wanted) {
+            return self.respond(request, RESPONSE_INVALID, &[]);
         }
+        let runs: Vec<_> = (0..u64::from(request.around.get()))
+            .map(|n| va + n * PAGE_SIZE)
+            .filter_map(|va| translate(va).map(|(gpa, access)| (va, gpa, 1, access)))
+            .collect();
+        self.complete(request, &runs);
     }
 
     /// Writes bytes to guest memory.

@@ -32,8 +32,6 @@ fn invalidation_is_answered_while_a_command_is_parked_on_the_range() {
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 1]);
     let request = guest.request();
-    guest.complete(&request, &[]);
-    let request = guest.request();
     assert_eq!(guest.invalidate(0, VA, 1), STATUS_OK);
     guest.respond(&request, RESPONSE_SUCCESS, &[(VA, PAGES, 1, RW)]);
     assert_eq!(guest.reply(0).status, STATUS_OK);
@@ -87,6 +85,24 @@ fn invalidation_of_a_closed_context_is_answered_with_an_error() {
     let mut guest = Guest::new();
     assert_eq!(guest.invalidate(3, 0, 1), STATUS_BAD_CONTEXT);
     assert_eq!(guest.invalidate(u32::MAX, 0, 1), STATUS_BAD_CONTEXT);
+}
+
+#[test]
+fn invalidation_of_another_opening_touches_nothing() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let old = guest.generation(0);
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    guest.open(0);
+    let fill = [VA, 8, 1];
+    assert_eq!(guest.run(0, OP_FILL, &fill, &linear).status, STATUS_OK);
+    for generation in [0, old, guest.generation(0) + 1] {
+        let status = guest.invalidate_in(0, generation, VA, 1);
+        assert_eq!(status, STATUS_BAD_CONTEXT);
+    }
+    guest.submit(0, 0, OP_FILL, &fill);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+    assert!(guest.poll_request().is_none());
 }
 
 #[test]

@@ -14,6 +14,8 @@ fn nop() -> Command {
     Command {
         opcode: OP_NOP.into(),
         context: 0.into(),
+        generation: 1.into(),
+        reserved: 0.into(),
         arg: [0u64; COMMAND_ARGS].map(Into::into),
     }
 }
@@ -33,7 +35,7 @@ fn guest() -> Guest {
 fn command_of_wrong_length_is_refused() {
     let mut guest = guest();
     let long = [nop().as_bytes(), &[0; 4096]].concat();
-    for message in [&nop().as_bytes()[..103], &long[..105], &long] {
+    for message in [&nop().as_bytes()[..111], &long[..113], &long] {
         guest.queues[ENGINE].add(message, size_of::<CommandReply>() as u32);
         assert_eq!(guest.reply(0).status, STATUS_BAD_MESSAGE);
     }
@@ -50,12 +52,12 @@ fn unknown_opcodes_are_told_on_every_queue() {
     let message = TranslationMessage {
         kind: 0xdead.into(),
         context: 0.into(),
+        generation: 0.into(),
         tag: 0.into(),
         code: 0.into(),
+        count: 0.into(),
         va: 0.into(),
         npages: 0.into(),
-        count: 0.into(),
-        reserved: 0.into(),
     };
     guest.queues[usize::from(QUEUE_TRANSLATION)].add(message.as_bytes(), 8);
     let (_, bytes) = guest.expect(QUEUE_TRANSLATION);
@@ -93,8 +95,8 @@ fn command_and_reply_may_be_split_anywhere() {
     let parts = [
         (message, 1, 0),
         (message + 1, 0, 0),
-        (message + 1, 100, 0),
-        (message + 101, 3, 0),
+        (message + 1, 108, 0),
+        (message + 109, 3, 0),
         (reply, 7, WRITE),
         (reply + 7, 0, WRITE),
         (reply + 7, 50, WRITE),
@@ -127,7 +129,7 @@ fn indirect_chain_is_served() {
     let descs = [
         Desc {
             addr: message,
-            len: 104,
+            len: 112,
             flags: NEXT,
             next: 1,
         },
@@ -168,14 +170,14 @@ fn senseless_descriptors_end_in_the_used_ring() {
         // A next descriptor outside the table.
         &[Desc {
             addr: PAGES,
-            len: 104,
+            len: 112,
             flags: NEXT,
             next: 9999,
         }],
         // No memory there.
         &[Desc {
             addr: 1 << 45,
-            len: 104,
+            len: 112,
             flags: 0,
             next: 0,
         }],
@@ -183,7 +185,7 @@ fn senseless_descriptors_end_in_the_used_ring() {
         &[
             Desc {
                 addr: PAGES,
-                len: 104,
+                len: 112,
                 flags: NEXT,
                 next: 1,
             },
@@ -211,7 +213,7 @@ fn senseless_descriptors_end_in_the_used_ring() {
             },
             Desc {
                 addr: PAGES + 0x1000,
-                len: 104,
+                len: 112,
                 flags: 0,
                 next: 0,
             },
