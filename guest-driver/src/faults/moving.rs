@@ -30,6 +30,7 @@ impl Resolver {
             self.break_copy_on_write(asked, found, scratch)?;
         }
         let (va, memory) = (asked.va, asked.memory);
+        migration::make_room(memory, self.mirror.user(), found.wanted);
         let guard = ReadGuard::lock(asked.mm);
         let Some(vma) = guard
             .vma_lookup(va as usize)
@@ -74,6 +75,7 @@ impl Resolver {
         };
         let tried = window.start as u64..window.end as u64;
         let wish = Wish {
+            user: self.mirror.user(),
             fill,
             fill_large: untouched,
             fail_alloc: None,

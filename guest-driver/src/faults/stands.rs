@@ -105,7 +105,7 @@ impl Resolver {
                 look.outdated();
                 continue;
             };
-            let full = found.moves && !memory.data().has_room();
+            let full = found.moves && !memory.data().has_room_for(self.mirror.user());
             found.moves &= !full;
             let wanted = &pfns[..found.wanted];
             let ready = asked.may_use(pfns[0])
