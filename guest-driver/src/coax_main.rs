@@ -29,6 +29,7 @@ mod show;
 mod stall;
 mod stats;
 mod sys;
+mod users;
 // The contract is a crate of its own for the device and the guest library.
 #[path = "../abi/src/uapi.rs"]
 #[allow(unreachable_pub, dead_code)]

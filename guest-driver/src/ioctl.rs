@@ -201,7 +201,7 @@ fn migrate_chunk(
     range: Range<u64>,
     direction: Direction,
 ) -> Result<(u64, bool)> {
-    let mut pipeline = Pipeline::new(memory, direction, None, context.id.number);
+    let mut pipeline = Pipeline::new(memory, direction, None, &context.mirror);
     let own = mm::is_current(mm);
     if own {
         context.mirror.forget(range.start, range.end);

@@ -32,12 +32,14 @@ use crate::{
     new_irqlock, new_queue,
     stall::STEP_MS,
     stats::Stats,
+    users::{User, Users, MOST_USERS},
     wire,
 };
 use kernel::{
     new_mutex,
     prelude::*,
     sync::{Arc, Mutex},
+    task::Kuid,
     time::{delay::fsleep, Delta, Instant, Monotonic},
 };
 use zerocopy::FromBytes;
@@ -104,6 +106,9 @@ pub(crate) struct Link {
     /// Who handles the device's requests.
     #[pin]
     pub(crate) contexts: ContextTable,
+    /// Whose the device memory is.
+    #[pin]
+    pub(crate) users: IrqSpinLock<Users<KVec<User<Kuid>>>>,
     /// Runs the contexts' workers.
     pub(crate) workqueue: Workqueue,
     /// Runs what ends contexts, which may take long.
@@ -143,6 +148,8 @@ impl Link {
         let lifetime = Lifetime::new(number)?;
         let requests = KVec::with_capacity(wire::QUEUE_SIZE.into(), GFP_KERNEL)?;
         let contexts = ContextTable::new(max_contexts)?;
+        let mut users = KVec::new();
+        users.resize(MOST_USERS, User::FREE, GFP_KERNEL)?;
         let link = Arc::pin_init(
             pin_init!(Self {
                 control <- new_queue!(control, "coax_control"),
@@ -156,6 +163,7 @@ impl Link {
                 lifetime,
                 features,
                 contexts <- contexts,
+                users <- new_irqlock!(Users::new(users), "coax_users"),
                 workqueue,
                 endings,
                 stats: Stats::new(),

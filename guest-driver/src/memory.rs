@@ -8,7 +8,8 @@
 //! A few pages are cleared ahead of need, so that a device's fault on memory never touched does not
 //! wait for a copy message.
 //!
-//! `page_free` may be called with spinlocks held and from reclaim; the lock is a leaf.
+//! `page_free` may be called with spinlocks held and from reclaim; under the lock of the pages only that of
+//! the users is taken, which is a leaf.
 
 use crate::{
     kapi::{
@@ -21,7 +22,8 @@ use crate::{
     link::{new_message, put, CallRequest, Link, Pending},
     migration::{self, WINDOW_PAGES},
     new_irqlock,
-    page_map::{words_for, PageMap},
+    page_map::{blocks_for, words_for, PageMap},
+    users::NOBODY,
     wire,
 };
 use core::ops::Range;
@@ -40,20 +42,16 @@ pub(crate) type DeviceMemory = Pagemap<Memory>;
 /// pages of the faults before.
 const CLEARED: usize = 64;
 
+/// Blocks that one search for pages of a user looks at: a bound for the time with interrupts disabled.
+const SEARCHED_BLOCKS: usize = 16;
+
 /// Which pages are in use.
 struct Pages {
-    map: PageMap<KVVec<u64>>,
+    map: PageMap<KVVec<u64>, KVVec<u16>>,
     /// Pages that count as used in `map`, hold zeros and are nobody's.
     cleared: KVec<usize>,
-}
-
-impl Pages {
-    /// A page for any content, of those cleared if there is no other.
-    fn take(&mut self, want: usize) -> Option<(usize, usize)> {
-        self.map
-            .take(want)
-            .or_else(|| self.cleared.pop().map(|index| (index, 1)))
-    }
+    /// Where the next search for pages that are to make room begins, so that it is not always the same ones.
+    hand: usize,
 }
 
 /// Who gives device memory out.
@@ -88,11 +86,14 @@ impl Memory {
             Supply::Own(pages) => (pages, None),
             Supply::Node(node) => (0, Some(node)),
         };
-        let mut words = KVVec::new();
+        let (mut words, mut counts, mut holders) = (KVVec::new(), KVVec::new(), KVVec::new());
         words.resize(words_for(pages), 0, GFP_KERNEL)?;
+        counts.resize(blocks_for(pages), 0, GFP_KERNEL)?;
+        holders.resize(pages, NOBODY, GFP_KERNEL)?;
         let pages = Pages {
-            map: PageMap::new(words, pages),
+            map: PageMap::new(words, counts, holders, pages),
             cleared: KVec::with_capacity(CLEARED, GFP_KERNEL)?,
+            hand: 0,
         };
         Ok(pin_init!(Self {
             link,
@@ -136,34 +137,57 @@ impl Memory {
         self.accepting.store(accepting, Relaxed);
         if !accepting {
             while let Some(index) = pages.cleared.pop() {
-                pages.map.give(index, 1);
+                self.give_back(&mut pages, index..index + 1);
             }
         }
     }
 
-    /// Up to `want` consecutive free pages.
-    pub(crate) fn take(&self, want: usize) -> Option<(usize, usize)> {
+    /// Up to `want` consecutive free pages for `user`; of those cleared if there are no others.
+    pub(crate) fn take(&self, want: usize, user: u16) -> Option<(usize, usize)> {
         let mut pages = self.pages.lock();
-        if self.is_accepting() {
-            pages.take(want)
-        } else {
-            None
+        if !self.is_accepting() {
+            return None;
         }
+        if let Some((first, count)) = pages.map.take(want, user) {
+            self.link.users.lock().took(user, count);
+            return Some((first, count));
+        }
+        self.hand_over_cleared(&mut pages, user)
+            .map(|index| (index, 1))
+    }
+
+    /// A page that holds zeros, from now on `user`'s.
+    fn hand_over_cleared(&self, pages: &mut Pages, user: u16) -> Option<usize> {
+        let index = pages.cleared.pop()?;
+        pages.map.hand_over(index, user);
+        let mut users = self.link.users.lock();
+        users.gave(NOBODY);
+        users.took(user, 1);
+        Some(index)
+    }
+
+    /// Gives pages back; returns how many were in use.
+    fn give_back(&self, pages: &mut Pages, run: Range<usize>) -> usize {
+        let mut users = self.link.users.lock();
+        pages
+            .map
+            .give(run.start, run.len(), |user| users.gave(user))
     }
 
     /// The pages of a 2 MiB folio, if there are [`PMD_PAGES`] free ones in place.
-    pub(crate) fn take_large(&self) -> Option<usize> {
+    pub(crate) fn take_large(&self, user: u16) -> Option<usize> {
         let mut pages = self.pages.lock();
-        if self.is_accepting() {
-            pages.map.take_block()
-        } else {
-            None
+        if !self.is_accepting() {
+            return None;
         }
+        let first = pages.map.take_block(user)?;
+        self.link.users.lock().took(user, PMD_PAGES);
+        Some(first)
     }
 
     /// A page that holds zeros, if one was cleared ahead.
-    pub(crate) fn take_cleared(&self) -> Option<usize> {
-        self.pages.lock().cleared.pop()
+    pub(crate) fn take_cleared(&self, user: u16) -> Option<usize> {
+        self.hand_over_cleared(&mut self.pages.lock(), user)
     }
 
     /// Puts by pages that hold zeros, or gives them back where they are not wanted.
@@ -171,22 +195,54 @@ impl Memory {
         let mut pages = self.pages.lock();
         for index in run {
             if !self.is_accepting() || pages.cleared.push_within_capacity(index).is_err() {
-                pages.map.give(index, 1);
+                self.give_back(&mut pages, index..index + 1);
             }
         }
     }
 
     /// Gives back pages that were taken and never readied.
     pub(crate) fn give(&self, run: Range<usize>) {
-        self.pages.lock().map.give(run.start, run.len());
+        self.give_back(&mut self.pages.lock(), run);
     }
 
     /// The next run of pages in use from `from` on, within one block of [`PMD_PAGES`], so that it
     /// holds whole folios.
     pub(crate) fn used_run(&self, from: usize) -> Option<Range<usize>> {
-        let (first, count) = self.pages.lock().map.used_run(from, PMD_PAGES)?;
-        let border = first - first % PMD_PAGES + PMD_PAGES;
-        Some(first..border.min(first + count))
+        let (first, count) = self
+            .pages
+            .lock()
+            .map
+            .used_run(from..usize::MAX, PMD_PAGES, None)?;
+        Some(first..first + count)
+    }
+
+    /// Whose pages are to make room for `user`, who wants `want`, and how many at most; none if there is room,
+    /// or nobody has to give way.
+    pub(crate) fn gives_way(&self, user: u16, want: usize) -> Option<(u16, usize)> {
+        if self.node.is_some() || !self.is_accepting() || self.free_pages() >= want as u64 {
+            return None;
+        }
+        let total = self.pages.lock().map.pages();
+        self.link.users.lock().gives_way(user, total)
+    }
+
+    /// Whether there is room for `user`, or can be made.
+    pub(crate) fn has_room_for(&self, user: u16) -> bool {
+        self.has_room() || self.gives_way(user, 1).is_some()
+    }
+
+    /// The next run of pages that `user` has, within one block; it may have to be searched for again.
+    pub(crate) fn next_of(&self, user: u16) -> Option<Range<usize>> {
+        let mut pages = self.pages.lock();
+        let from = pages.hand;
+        let end = from + SEARCHED_BLOCKS * PMD_PAGES;
+        let found = pages.map.used_run(from..end, PMD_PAGES, Some(user));
+        pages.hand = match found {
+            Some((first, count)) => first + count,
+            None if end < pages.map.pages() => end,
+            None => 0,
+        };
+        found.map(|(first, count)| first..first + count)
     }
 }
 
@@ -197,7 +253,7 @@ pub(crate) fn clear_ahead(memory: &DeviceMemory) {
     if cleared >= CLEARED / 2 {
         return;
     }
-    let Some((first, count)) = data.take(CLEARED - cleared) else {
+    let Some((first, count)) = data.take(CLEARED - cleared, NOBODY) else {
         return;
     };
     let done = CopyBatch::new(count).and_then(|mut batch| {
@@ -212,7 +268,8 @@ pub(crate) fn clear_ahead(memory: &DeviceMemory) {
 
 impl PagemapOps for Memory {
     fn folio_free(&self, index: usize, count: usize) {
-        if self.pages.lock().map.give(index, count) != count {
+        let given = self.give_back(&mut self.pages.lock(), index..index + count);
+        if given != count {
             pr_err!("page {} of the device memory was freed twice\n", index);
         }
     }

@@ -19,11 +19,13 @@
 mod cpu_fault;
 mod destinations;
 mod evict;
+mod make_room;
 mod pipeline;
 mod turns;
 
 pub(crate) use cpu_fault::on_cpu_fault;
 pub(crate) use evict::evict_all;
+pub(crate) use make_room::make_room;
 pub(crate) use pipeline::{Direction, Pipeline};
 
 use crate::{
@@ -53,9 +55,12 @@ const PAGE_SIZE: usize = crate::wire::PAGE_SIZE as usize;
 const CAUSE_FAULT: u32 = 0;
 const CAUSE_REQUEST: u32 = 1;
 const CAUSE_EVICT: u32 = 2;
+const CAUSE_SHARE: u32 = 3;
 
 /// What is wanted of a move to device memory.
 pub(crate) struct Wish<'a> {
+    /// Whose the pages are to be.
+    pub(crate) user: u16,
     /// Pages never touched are made in device memory if they lie here, else left alone.
     pub(crate) fill: Range<usize>,
     /// 2 MiB never touched at all may be made as one, even if `fill` is only part of it.
@@ -121,7 +126,7 @@ fn depart<'a>(
             untouched |= source.page.is_none();
         }
     }
-    let mut destinations = Destinations::new(memory, wanted, pieces, wish.fail_alloc)?;
+    let mut destinations = Destinations::new(memory, wish.user, wanted, pieces, wish.fail_alloc)?;
     next = 0;
     while let Some((i, source)) = migration.source_from(next) {
         next = i + (1 << source.order);

@@ -22,6 +22,7 @@ use crate::{
     call::{new_message, put, Call, CallRequest},
     context_table::ContextId,
     kapi::{
+        misc::user,
         notifier::{IntervalNotifier, Invalidate, Invalidation},
         trace,
     },
@@ -46,6 +47,8 @@ use zerocopy::FromZeros;
 pub(crate) struct Mirror {
     link: Arc<Link>,
     id: ContextId,
+    /// Whose pages the device moves.
+    share: Share,
     /// Counters of the context.
     pub(crate) stats: ContextStats,
     /// When pages move. Here because the notifier takes advice back.
@@ -109,6 +112,23 @@ impl Drop for Look<'_> {
     }
 }
 
+/// A context's part in the share of its user.
+struct Share(u16, Arc<Link>);
+
+impl Share {
+    /// For a context that the caller opens.
+    fn of_caller(link: Arc<Link>) -> Self {
+        let place = link.users.lock().enter(user());
+        Share(place, link)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.1.users.lock().leave(self.0);
+    }
+}
+
 /// The mirror held still: no invalidation passes.
 pub(crate) struct Held<'a> {
     mirror: &'a Mirror,
@@ -123,10 +143,12 @@ impl Mirror {
     /// `ENOMEM`: no memory.
     pub(crate) fn new(link: Arc<Link>, id: ContextId, rule: Rule) -> Result<Arc<Self>> {
         let reserve = Some(new_call(GFP_KERNEL_ACCOUNT)?);
+        let share = Share::of_caller(link.clone());
         Arc::pin_init(
             pin_init!(Self {
                 link,
                 id,
+                share,
                 reserve <- new_mutex!(reserve, "coax_mirror_reserve"),
                 returned <- new_condvar!("coax_mirror_returned"),
                 stats: ContextStats::new(),
@@ -150,6 +172,11 @@ impl Mirror {
     /// The context.
     pub(crate) fn id(&self) -> ContextId {
         self.id
+    }
+
+    /// The place, among the users of the device memory, of the one who opened the context.
+    pub(crate) fn user(&self) -> u16 {
+        self.share.0
     }
 
     /// Begins to look at the mappings of `range`: waits for changes of it in progress. `notifier` is the

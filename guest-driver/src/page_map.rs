@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of the device memory are in use: a bitmap that hands out runs.
+//! Which pages of the device memory are in use, and by whom: a bitmap that hands out runs.
 //!
 //! Pages are numbered from 0. The lowest free ones are given out first: what was used and given back is
 //! used again before what never was. The host has memory behind it already, and it may still be in caches.
+//! A search passes by whole blocks that cannot have what is looked for: it looks at one number for each
+//! 2 MiB, and at pages of one block.
 //! No kernel imports: `make test` runs the tests below on the host.
 
-use core::ops::DerefMut;
+use core::ops::{DerefMut, Range};
 
-/// The bitmap over storage `S`, one bit a page, set where in use.
-pub(crate) struct PageMap<S> {
-    words: S,
+/// The bitmap: `words` has a bit a page, set where in use; `counts` how many of each block are; `holders`
+/// for each page in use who uses it.
+pub(crate) struct PageMap<W, N> {
+    words: W,
+    counts: N,
+    holders: N,
     pages: usize,
     free: usize,
     /// No page below is free.
@@ -28,17 +33,31 @@ pub(crate) const fn words_for(pages: usize) -> usize {
     pages.div_ceil(64)
 }
 
-impl<S: DerefMut<Target = [u64]>> PageMap<S> {
-    /// A map of `pages` free pages; `words` must have [`words_for`] zeroed words.
-    pub(crate) fn new(words: S, pages: usize) -> Self {
-        debug_assert!(words.len() >= words_for(pages));
+/// Blocks, the last of which may be a part, of a number of pages.
+pub(crate) const fn blocks_for(pages: usize) -> usize {
+    pages.div_ceil(BLOCK)
+}
+
+impl<W: DerefMut<Target = [u64]>, N: DerefMut<Target = [u16]>> PageMap<W, N> {
+    /// A map of `pages` free pages; there must be [`words_for`] words, [`blocks_for`] counts and one holder a
+    /// page, all zeroed.
+    pub(crate) fn new(words: W, counts: N, holders: N, pages: usize) -> Self {
+        debug_assert!(words.len() >= words_for(pages) && counts.len() >= blocks_for(pages));
+        debug_assert!(holders.len() >= pages);
         PageMap {
             words,
+            counts,
+            holders,
             pages,
             free: pages,
             lowest: 0,
             lowest_block: 0,
         }
+    }
+
+    /// Pages.
+    pub(crate) fn pages(&self) -> usize {
+        self.pages
     }
 
     /// Pages not in use.
@@ -53,16 +72,19 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
             .is_some_and(|w| w >> (page % 64) & 1 == 1)
     }
 
-    /// Takes up to `want` consecutive pages; returns the first and how many, or `None` when
+    /// Takes up to `want` consecutive pages for `holder`; returns the first and how many, or `None` when
     /// nothing is free or nothing is wanted.
-    pub(crate) fn take(&mut self, want: usize) -> Option<(usize, usize)> {
+    pub(crate) fn take(&mut self, want: usize, holder: u16) -> Option<(usize, usize)> {
         if self.free == 0 || want == 0 {
             return None;
         }
         let first = self.next_free(self.lowest)?;
         let mut count = 0;
         while count < want && first + count < self.pages && !self.is_used(first + count) {
-            self.words[(first + count) / 64] |= 1 << ((first + count) % 64);
+            let page = first + count;
+            self.words[page / 64] |= 1 << (page % 64);
+            self.counts[page / BLOCK] += 1;
+            self.holders[page] = holder;
             count += 1;
         }
         self.free -= count;
@@ -71,71 +93,90 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
     }
 
     /// Takes [`BLOCK`] consecutive pages that begin at a multiple of as many.
-    pub(crate) fn take_block(&mut self) -> Option<usize> {
+    pub(crate) fn take_block(&mut self, holder: u16) -> Option<usize> {
         let blocks = self.pages / BLOCK;
-        let words = |block: usize| block * BLOCK_WORDS..(block + 1) * BLOCK_WORDS;
         let from = self.lowest_block / BLOCK;
-        let found =
-            (from..blocks).find(|&block| self.words[words(block)].iter().all(|&word| word == 0));
+        let found = (from..blocks).find(|&block| self.counts[block] == 0);
         self.lowest_block = found.map_or(blocks, |block| block + 1) * BLOCK;
         let block = found?;
-        self.words[words(block)].fill(u64::MAX);
+        self.words[block * BLOCK_WORDS..(block + 1) * BLOCK_WORDS].fill(u64::MAX);
+        self.holders[block * BLOCK..(block + 1) * BLOCK].fill(holder);
+        self.counts[block] = BLOCK as u16;
         self.free -= BLOCK;
         Some(block * BLOCK)
     }
 
-    /// Gives the `count` pages from `first` on back; returns how many of them were in use.
-    pub(crate) fn give(&mut self, first: usize, count: usize) -> usize {
-        let before = self.free;
-        let end = (first + count).min(self.pages);
-        if first < end {
-            self.lowest = self.lowest.min(first);
-            self.lowest_block = self.lowest_block.min(first - first % BLOCK);
+    /// Makes `page`, which is in use, that of `holder`.
+    pub(crate) fn hand_over(&mut self, page: usize, holder: u16) {
+        if self.is_used(page) {
+            self.holders[page] = holder;
         }
-        let mut page = first;
-        while page < end {
-            // The part of the range in one word.
-            let bits = (64 - page % 64).min(end - page);
-            let mask = (u64::MAX >> (64 - bits)) << (page % 64);
-            let word = &mut self.words[page / 64];
-            self.free += (*word & mask).count_ones() as usize;
-            *word &= !mask;
-            page += bits;
+    }
+
+    /// Gives the `count` pages from `first` on back and tells for each that was in use by whom; returns how
+    /// many were.
+    pub(crate) fn give(&mut self, first: usize, count: usize, mut gave: impl FnMut(u16)) -> usize {
+        let end = first.saturating_add(count).min(self.pages);
+        if first >= end {
+            return 0;
+        }
+        self.lowest = self.lowest.min(first);
+        self.lowest_block = self.lowest_block.min(first - first % BLOCK);
+        let before = self.free;
+        for page in first..end {
+            if self.is_used(page) {
+                self.words[page / 64] &= !(1 << (page % 64));
+                self.counts[page / BLOCK] -= 1;
+                self.free += 1;
+                gave(self.holders[page]);
+            }
         }
         self.free - before
     }
 
     /// First free page at or after `from`.
     fn next_free(&self, from: usize) -> Option<usize> {
-        let mut page = from;
-        while page < self.pages {
-            let free = !self.words[page / 64] >> (page % 64);
-            if free != 0 {
-                page += free.trailing_zeros() as usize;
-                return (page < self.pages).then_some(page);
-            }
-            page = (page / 64 + 1) * 64;
-        }
-        None
+        let has = |block: usize, used: u16| {
+            let pages = BLOCK.min(self.pages - block * BLOCK);
+            (used as usize) < pages
+        };
+        self.find(from..self.pages, has, |page| !self.is_used(page))
     }
 
-    /// First page in use at or after `from`, and how many in use follow without a gap, at most
-    /// `most`.
-    pub(crate) fn used_run(&self, from: usize, most: usize) -> Option<(usize, usize)> {
-        let mut page = from;
-        while page < self.pages {
-            let used = self.words[page / 64] >> (page % 64);
-            if used != 0 {
-                page += used.trailing_zeros() as usize;
-                let count = (page..self.pages)
-                    .take(most)
-                    .take_while(|&p| self.is_used(p))
-                    .count();
-                return (count > 0).then_some((page, count));
-            }
-            page = (page / 64 + 1) * 64;
-        }
-        None
+    /// First page of `among` in use, by `holder` if one is named, and how many such follow without a gap, at
+    /// most `most` and not beyond the page's block, so that they are whole folios.
+    pub(crate) fn used_run(
+        &self,
+        among: Range<usize>,
+        most: usize,
+        holder: Option<u16>,
+    ) -> Option<(usize, usize)> {
+        let is_meant =
+            |page: usize| self.is_used(page) && holder.is_none_or(|h| self.holders[page] == h);
+        let first = self.find(among, |_, used| used > 0, is_meant)?;
+        let end = (first - first % BLOCK + BLOCK).min(self.pages);
+        let count = (first..end)
+            .take(most)
+            .take_while(|&page| is_meant(page))
+            .count();
+        Some((first, count))
+    }
+
+    /// First page of `among` that `is_meant`, of the blocks that, by their number and their pages in use, may
+    /// have one.
+    fn find(
+        &self,
+        among: Range<usize>,
+        may_have: impl Fn(usize, u16) -> bool,
+        is_meant: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let end = among.end.min(self.pages);
+        (among.start / BLOCK..blocks_for(end))
+            .filter(|&block| may_have(block, self.counts[block]))
+            .find_map(|block| {
+                let pages = block * BLOCK..((block + 1) * BLOCK).min(end);
+                (pages.start.max(among.start)..pages.end).find(|&page| is_meant(page))
+            })
     }
 }
 
@@ -143,8 +184,36 @@ impl<S: DerefMut<Target = [u64]>> PageMap<S> {
 mod tests {
     use super::*;
 
-    fn map(pages: usize) -> PageMap<Vec<u64>> {
-        PageMap::new(vec![0; words_for(pages)], pages)
+    fn map(pages: usize) -> Map {
+        let (words, counts) = (vec![0; words_for(pages)], vec![0; blocks_for(pages)]);
+        Map(PageMap::new(words, counts, vec![0; pages], pages))
+    }
+
+    /// A map all of whose pages are one holder's.
+    struct Map(PageMap<Vec<u64>, Vec<u16>>);
+
+    const HOLDER: u16 = 7;
+
+    impl Map {
+        fn take(&mut self, want: usize) -> Option<(usize, usize)> {
+            self.0.take(want, HOLDER)
+        }
+        fn take_block(&mut self) -> Option<usize> {
+            self.0.take_block(HOLDER)
+        }
+        fn give(&mut self, first: usize, count: usize) -> usize {
+            self.0
+                .give(first, count, |holder| assert_eq!(holder, HOLDER))
+        }
+        fn used_run(&self, from: usize, most: usize) -> Option<(usize, usize)> {
+            self.0.used_run(from..usize::MAX, most, None)
+        }
+        fn is_used(&self, page: usize) -> bool {
+            self.0.is_used(page)
+        }
+        fn free(&self) -> usize {
+            self.0.free()
+        }
     }
 
     #[test]
@@ -241,5 +310,48 @@ mod tests {
         assert_eq!(m.used_run(0, 512), Some((0, 10)));
         assert_eq!(m.used_run(10, 4), Some((140, 4)));
         assert_eq!(m.used_run(150, 4), None);
+    }
+
+    #[test]
+    fn runs_are_one_holders_and_of_one_block() {
+        let mut m = map(3 * BLOCK).0;
+        assert_eq!(m.take(10, 1), Some((0, 10)));
+        assert_eq!(m.take(2 * BLOCK, 2), Some((10, 2 * BLOCK)));
+        assert_eq!(m.take(5, 1), Some((2 * BLOCK + 10, 5)));
+        m.hand_over(3, 2);
+        m.hand_over(3 * BLOCK - 1, 2);
+        assert_eq!(m.used_run(0..usize::MAX, 512, Some(1)), Some((0, 3)));
+        assert_eq!(m.used_run(3..usize::MAX, 512, Some(1)), Some((4, 6)));
+        assert_eq!(
+            m.used_run(10..usize::MAX, 512, Some(1)),
+            Some((2 * BLOCK + 10, 5))
+        );
+        assert_eq!(
+            m.used_run(4..usize::MAX, 512, Some(2)),
+            Some((10, BLOCK - 10))
+        );
+        assert_eq!(
+            m.used_run(BLOCK..usize::MAX, 512, Some(2)),
+            Some((BLOCK, BLOCK))
+        );
+        assert_eq!(m.used_run(2 * BLOCK + 10..usize::MAX, 512, Some(2)), None);
+        assert_eq!(m.used_run(0..2 * BLOCK, 512, Some(1)), Some((0, 3)));
+        assert_eq!(m.used_run(10..2 * BLOCK, 512, Some(1)), None);
+        let mut gave = [0; 3];
+        assert_eq!(m.give(0, 20, |holder| gave[holder as usize] += 1), 20);
+        assert_eq!(gave, [0, 9, 11]);
+    }
+
+    #[test]
+    fn full_blocks_are_passed_by() {
+        let mut m = map(5 * BLOCK + 3);
+        assert_eq!(m.take(5 * BLOCK + 3), Some((0, 5 * BLOCK + 3)));
+        assert_eq!(m.take(1), None);
+        m.give(4 * BLOCK + 9, 1);
+        m.give(5 * BLOCK + 2, 1);
+        m.0.lowest = 0;
+        assert_eq!(m.take(9), Some((4 * BLOCK + 9, 1)));
+        assert_eq!(m.take(9), Some((5 * BLOCK + 2, 1)));
+        assert_eq!(m.free(), 0);
     }
 }

@@ -87,6 +87,8 @@ counters! {
         to_system_request,
         /// Pages brought back by reset or removal.
         to_system_evict,
+        /// Pages brought back to make room for a user with less than the fair share.
+        to_system_share,
         /// Pages that stayed because device memory was full.
         device_full,
         /// Pages given to the device for atomic operations.

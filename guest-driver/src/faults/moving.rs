@@ -27,6 +27,7 @@ impl Resolver {
         scratch: &mut Scratch,
     ) -> Option<Range<u64>> {
         let (va, memory) = (asked.va, asked.memory);
+        migration::make_room(memory, self.mirror.user(), found.wanted);
         let guard = ReadGuard::lock(asked.mm);
         let vma = guard
             .vma_lookup(va as usize)
@@ -68,6 +69,7 @@ impl Resolver {
         };
         let tried = window.start as u64..window.end as u64;
         let wish = Wish {
+            user: self.mirror.user(),
             fill,
             fill_large: untouched,
             fail_alloc: None,

@@ -115,7 +115,7 @@ impl Resolver {
                 continue;
             };
             let pfns = &mut scratch.pfns[..npages];
-            let full = found.moves && !memory.data().has_room();
+            let full = found.moves && !memory.data().has_room_for(self.mirror.user());
             found.moves &= !full;
             let wanted = &pfns[..found.wanted];
             let ready = asked.may_use(pfns[0])

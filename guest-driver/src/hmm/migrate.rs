@@ -64,7 +64,7 @@ impl Dmirror {
     ) -> Result<u64> {
         let mm = self.mm(EINVAL)?;
         let fail = Some(&self.fail_alloc);
-        let mut pipeline = Pipeline::new(memory, direction, fail, self.context.id.number);
+        let mut pipeline = Pipeline::new(memory, direction, fail, &self.context.mirror);
         let mut at = command.addr as usize;
         let end = (command.addr + command.npages * PAGE_SIZE) as usize;
         let mut moved = 0;

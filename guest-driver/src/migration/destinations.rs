@@ -24,6 +24,8 @@ const FEW_PAGES: usize = 16;
 /// Gives pages destinations and collects the copies; what it took and did not use it gives back.
 pub(super) struct Destinations<'a> {
     memory: &'a DeviceMemory,
+    /// Whose the pages are to be.
+    user: u16,
     batch: CopyBatch,
     /// Pages taken and not used.
     run: Range<usize>,
@@ -34,19 +36,21 @@ pub(super) struct Destinations<'a> {
 }
 
 impl<'a> Destinations<'a> {
-    /// For `wanted` pages in so many pieces; the next allocation fails if `fail` says so.
+    /// For `wanted` pages of `user` in so many pieces; the next allocation fails if `fail` says so.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
     pub(super) fn new(
         memory: &'a DeviceMemory,
+        user: u16,
         wanted: usize,
         pieces: usize,
         fail: Option<&'a Atomic<bool>>,
     ) -> Result<Self> {
         Ok(Destinations {
             memory,
+            user,
             batch: CopyBatch::new(pieces)?,
             run: 0..0,
             left: wanted,
@@ -122,7 +126,7 @@ impl<'a> Destinations<'a> {
     ) -> Result<bool> {
         if self.few && source.page.is_none() {
             let data = self.memory.data();
-            let cleared = data.take_cleared();
+            let cleared = data.take_cleared(self.user);
             if let Some(folio) = cleared.and_then(|index| self.memory.init_folio(index, 0)) {
                 self.left = self.left.saturating_sub(1);
                 migration.set_destination(i, folio);
@@ -156,7 +160,7 @@ impl<'a> Destinations<'a> {
         let data = self.memory.data();
         match data.node() {
             Some(node) => LockedFolio::alloc_on(node, order),
-            None => self.memory.init_folio(data.take_large()?, order),
+            None => self.memory.init_folio(data.take_large(self.user)?, order),
         }
     }
 
@@ -190,7 +194,7 @@ impl<'a> Destinations<'a> {
         } else {
             self.left
         };
-        match self.memory.data().take(want) {
+        match self.memory.data().take(want, self.user) {
             Some((first, count)) => {
                 self.run = first..first + count;
                 true

@@ -11,6 +11,7 @@ use crate::{
     },
     memory::DeviceMemory,
 };
+use core::ops::Range;
 use kernel::{
     prelude::*,
     time::{delay::fsleep, Delta, Instant, Monotonic},
@@ -37,13 +38,8 @@ pub(crate) fn evict_all(memory: &DeviceMemory) -> Result<u64> {
         let mut from = 0;
         while let Some(run) = memory.data().used_run(from) {
             from = run.end;
-            let first = memory.first_pfn() + run.start as u64;
-            let migration = Migration::of_device(first, run.len(), arrays)?;
-            let mut window = depart_home(memory, migration, 0, None, |_, order| {
-                LockedFolio::alloc_any(order)
-            });
-            let moved = window.put_in_place(memory);
-            arrays = window.migration.finish();
+            let moved;
+            (moved, arrays) = bring_home(memory, run, arrays)?;
             memory.data().link.stats.to_system_evict.add(moved);
             trace::to_system(0, moved, CAUSE_EVICT);
         }
@@ -53,4 +49,22 @@ pub(crate) fn evict_all(memory: &DeviceMemory) -> Result<u64> {
         }
         fsleep(EVICT_PAUSE);
     }
+}
+
+/// Brings the pages of `run` home, which holds whole folios, wherever they are mapped; returns how many came.
+///
+/// # Errors
+///
+/// `ENOMEM`: no memory.
+pub(super) fn bring_home(
+    memory: &DeviceMemory,
+    run: Range<usize>,
+    arrays: PageArrays,
+) -> Result<(u64, PageArrays)> {
+    let first = memory.first_pfn() + run.start as u64;
+    let migration = Migration::of_device(first, run.len(), arrays)?;
+    let alloc = |_, order| LockedFolio::alloc_any(order);
+    let mut window = depart_home(memory, migration, 0, None, alloc);
+    let moved = window.put_in_place(memory);
+    Ok((moved, window.migration.finish()))
 }

@@ -11,9 +11,9 @@
 //! change the mappings, they leave the rest to the caller.
 
 use super::{
-    depart, depart_range_home,
+    depart, depart_range_home, make_room,
     turns::{Turns, MIN_SHARED, MIN_TURN},
-    InFlight, PageArrays, Wish, CAUSE_REQUEST, PAGE_SIZE,
+    InFlight, PageArrays, Wish, CAUSE_REQUEST, PAGE_SIZE, WINDOW_PAGES,
 };
 use crate::{
     kapi::{
@@ -22,6 +22,7 @@ use crate::{
         mm, trace, work,
     },
     memory::DeviceMemory,
+    mirror::Mirror,
 };
 use core::ops::Range;
 use kernel::{
@@ -62,25 +63,28 @@ struct Job<'m> {
     fail_alloc: Option<&'m Atomic<bool>>,
     /// Whom the tracepoint names.
     context: u32,
+    /// Whose the pages are.
+    user: u16,
 }
 
 /// Arrays that a thread uses again.
 type Spare = [PageArrays; DEPTH];
 
 impl<'m> Pipeline<'m> {
-    /// Moves in `direction` for `context`; the next allocation fails if `fail_alloc` says so.
+    /// Moves in `direction` for the context of `mirror`; the next allocation fails if `fail_alloc` says so.
     pub(crate) fn new(
         memory: &'m DeviceMemory,
         direction: Direction,
         fail_alloc: Option<&'m Atomic<bool>>,
-        context: u32,
+        mirror: &Mirror,
     ) -> Self {
         Pipeline {
             job: Job {
                 memory,
                 direction,
                 fail_alloc,
-                context,
+                context: mirror.id().number,
+                user: mirror.user(),
             },
             spare: Spare::default(),
         }
@@ -174,9 +178,14 @@ impl Job<'_> {
         moved
     }
 
-    /// Whether pages would be unmapped, and 2 MiB folios split, for nothing.
+    /// Whether pages would be unmapped, and 2 MiB folios split, for nothing, even after others have given
+    /// way.
     fn is_full(&self) -> bool {
-        self.direction != Direction::ToSystem && !self.memory.data().has_room()
+        if self.direction == Direction::ToSystem {
+            return false;
+        }
+        make_room(self.memory, self.user, WINDOW_PAGES);
+        !self.memory.data().has_room()
     }
 
     fn depart<'a>(
@@ -189,6 +198,7 @@ impl Job<'_> {
         match self.direction {
             Direction::ToDevice { fill } => {
                 let wish = Wish {
+                    user: self.user,
                     fill: if fill { window.clone() } else { 0..0 },
                     fill_large: false,
                     fail_alloc: self.fail_alloc,

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context as _, Result};
+use nix::unistd::{setuid, Uid};
 
 use crate::case;
-use crate::case::{CaseResult, Subject, Vm};
+use crate::case::{CaseResult, Mode, Subject, Vm};
 use crate::guest::device::{range_of, Device};
 use crate::guest::list;
 use crate::guest::memory::{Mapping, PAGE};
@@ -41,6 +42,13 @@ pub const SUBJECT: Subject = Subject {
         .in_vm(Vm::SmallDevice)
         .limit(LIMIT),
         case!(
+            a_user_without_pages_gets_the_fair_share,
+            "device memory full of another's pages, small and large"
+        )
+        .in_vm(Vm::SmallDevice)
+        .modes(&Mode::MOVING)
+        .limit(LIMIT),
+        case!(
             device_memory_is_free_again_at_the_end,
             "nothing was lost by the cases before"
         )
@@ -51,6 +59,11 @@ pub const SUBJECT: Subject = Subject {
 
 /// These touch hundreds of MiB page by page, under TCG on a busy host.
 const LIMIT: Duration = Duration::from_secs(180);
+
+/// Another user than root.
+const USER: u32 = 1000;
+/// Pages that do not matter: some are cleared ahead, and whole folios of 512 come home.
+const FEW: u64 = 640;
 
 /// Two and a half times device memory.
 fn too_much(device: &Device) -> Result<usize> {
@@ -134,6 +147,70 @@ fn processes_share_device_memory() -> CaseResult {
         })?);
     }
     children.into_iter().try_for_each(|child| child.succeeds())
+}
+
+fn a_user_without_pages_gets_the_fair_share() -> CaseResult {
+    for large in [false, true] {
+        let device = Device::open()?;
+        let capacity = usize::try_from(device.info()?.device_pages)?;
+        let ballast = match large {
+            false => Mapping::small_pages(capacity * PAGE)?,
+            true => Mapping::huge(capacity * PAGE)?,
+        };
+        list::lay(&ballast, 0);
+        device.prefetch(range_of(&ballast))?;
+        let free = device.info()?.free_pages;
+        ensure!(free < FEW, "{free} pages are free");
+        fork(|| {
+            setuid(Uid::from_raw(USER)).context("setuid")?;
+            another_user(capacity)
+        })?
+        .succeeds()?;
+        // Until that user had as much as this one, and no page more, this one's went home.
+        let left = device.device_pages(&ballast)?;
+        let share = capacity as u64 / 2;
+        ensure!(
+            left >= share - FEW && left < share + 2 * FEW,
+            "{left} of {capacity} pages are left"
+        );
+        device.evict(range_of(&ballast))?;
+        for page in 0..ballast.len() / PAGE {
+            let value = ballast.load(page * PAGE + list::VALUE);
+            ensure!(value == page as u64 + 1, "Page {page} holds {value}");
+        }
+    }
+    Ok(())
+}
+
+/// Comes to a full device: by request, and by a command's faults.
+fn another_user(capacity: usize) -> CaseResult {
+    let device = Device::open_moving()?;
+    // More than the share.
+    let memory = Mapping::small_pages((capacity / 2 + 2 * FEW as usize) * PAGE)?;
+    list::lay(&memory, 0);
+    let written = Mapping::small_pages(FEW as usize * PAGE)?;
+    written.fill(0..written.len(), 1);
+    device.fill(&written, 0..written.len(), 0x2222_3333_4444_5555)?;
+    let by_faults = device.device_pages(&written)?;
+    ensure!(by_faults > 0, "Faults moved nothing");
+    device.prefetch(range_of(&memory))?;
+    let there = device.device_pages(&memory)? + by_faults;
+    let share = capacity as u64 / 2;
+    ensure!(
+        there >= share - FEW && there <= share + FEW,
+        "{there} pages of {capacity} are there"
+    );
+    // In one go, which is quicker than by faults.
+    device.evict(range_of(&memory))?;
+    for page in 0..memory.len() / PAGE {
+        let value = memory.load(page * PAGE + list::VALUE);
+        ensure!(value == page as u64 + 1, "Page {page} holds {value}");
+    }
+    for page in 0..FEW as usize {
+        let word = written.load(page * PAGE + 8);
+        ensure!(word == 0x2222_3333_4444_5555, "Page {page}: {word:#x}");
+    }
+    Ok(())
 }
 
 fn device_memory_is_free_again_at_the_end() -> CaseResult {
