@@ -48,7 +48,8 @@ pub const SUBJECT: Subject = Subject {
         case!(
             a_terabyte_of_address_space_takes_no_longer_than_what_is_there,
             "move there and back, and look, with two pages touched"
-        ),
+        )
+        .modes(&Mode::MOVING),
     ],
 };
 
