@@ -82,19 +82,22 @@ pub enum Vm {
     Lifecycle,
     /// The case loses the back end; nothing else runs in this VM.
     Doomed,
+    /// The same, when the back end has stopped before.
+    DoomedStalled,
     /// The same, for a program that does not know that there is one.
     DoomedUnseen,
 }
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 7] = [
+    pub const ALL: [Vm; 8] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,
         Vm::Tree,
         Vm::Lifecycle,
         Vm::Doomed,
+        Vm::DoomedStalled,
         Vm::DoomedUnseen,
     ];
 
@@ -107,6 +110,7 @@ impl Vm {
             Vm::Tree => "tree",
             Vm::Lifecycle => "lifecycle",
             Vm::Doomed => "doomed",
+            Vm::DoomedStalled => "doomed-stalled",
             Vm::DoomedUnseen => "doomed-unseen",
         }
     }
