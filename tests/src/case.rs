@@ -84,6 +84,8 @@ pub enum Vm {
     Lifecycle,
     /// The case loses the back end; nothing else runs in this VM.
     Doomed,
+    /// The same, when the back end has stopped before.
+    DoomedStalled,
     /// The same, for a program that does not know that there is one.
     DoomedUnseen,
 }
@@ -98,6 +100,7 @@ impl Vm {
         Vm::Tree,
         Vm::Lifecycle,
         Vm::Doomed,
+        Vm::DoomedStalled,
         Vm::DoomedUnseen,
     ];
 
@@ -111,6 +114,7 @@ impl Vm {
             Vm::Tree => "tree",
             Vm::Lifecycle => "lifecycle",
             Vm::Doomed => "doomed",
+            Vm::DoomedStalled => "doomed-stalled",
             Vm::DoomedUnseen => "doomed-unseen",
         }
     }

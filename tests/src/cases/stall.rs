@@ -12,7 +12,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Command, Error, Policy};
 
 use crate::case;
-use crate::case::{CaseResult, Subject, Vm};
+use crate::case::{CaseResult, Mode, Subject, Vm};
 use crate::guest::device::{range_of, refused, Device};
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::pattern::{self, same};
@@ -38,6 +38,7 @@ pub const SUBJECT: Subject = Subject {
             a_page_on_its_way_when_the_device_stalls_arrives,
             "copies both ways over a stall"
         )
+        .modes(&Mode::MOVING)
         .in_vm(Vm::Lifecycle),
         case!(
             an_opening_that_waits_can_be_killed,
@@ -53,7 +54,7 @@ pub const SUBJECT: Subject = Subject {
             a_stalled_device_that_dies_ends_all_waits,
             "the back end stopped, then killed; who waits goes on at once"
         )
-        .in_vm(Vm::Doomed),
+        .in_vm(Vm::DoomedStalled),
     ],
 };
 
