@@ -138,7 +138,7 @@ impl Default for VmConfig {
             device_memory: Bytes::mib(512),
             engines: 2,
             contexts: 256,
-            page_requests: 64,
+            page_requests: 128,
             tree: None,
             kernel_args: Vec::new(),
             accel: Choice::Auto,
