@@ -92,7 +92,7 @@ pub enum Vm {
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 8] = [
+    pub const ALL: [Vm; 9] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,
