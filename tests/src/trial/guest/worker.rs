@@ -145,6 +145,7 @@ impl Program<'_> {
     fn find_device(&self, rng: &mut Rng) -> Result<Option<Device>> {
         let begin = Instant::now();
         let limit = on_this_kernel(ABSENCE_LIMIT);
+        let mut missed = false;
         loop {
             let found = Device::open().and_then(|device| {
                 device.run(Command::nop())?;
@@ -158,6 +159,8 @@ impl Program<'_> {
                     return Ok(Some(device));
                 }
                 Err(_) if self.tally.board.has_ended() => return Ok(None),
+                // A program that begins while there is none knows as much as one that has lost it.
+                Err(_) if !std::mem::replace(&mut missed, true) => self.tally.add(Count::Gone, 1),
                 Err(error) => ensure!(
                     begin.elapsed() < limit,
                     "No device within {limit:?}: {error}"
