@@ -2,7 +2,7 @@
 //! Address spaces: what invalidations touch, and nothing else.
 //!
 //! 1. An engine accesses memory only inside [`Space::enter`], for one bounded step; it leaves early
-//!    when [`Guard::wanted`] says so. Everything that changes translations waits for the accesses
+//!    when [`Guard::waiting`] says so. Everything that changes translations waits for the accesses
 //!    in progress, and for nothing else: nobody is inside while his command waits for a page.
 //! 2. A space is found by what names it, number and *generation*. A generation is never given out
 //!    again, so that nothing sent for one opening reaches the next.
