@@ -9,7 +9,7 @@
 //! | module | runs in | job |
 //! |---|---|---|
 //! | [`cases`] | guest | the cases, one file a subject |
-//! | [`bench`] | guest | measurements of `coax bench` |
+//! | [`mod@bench`] | guest | measurements of `coax bench` |
 //! | [`guest`] | guest | what cases are made of, and the program that runs them |
 //! | [`mod@case`], [`ktap`], [`request`], [`witness`] | both | what the two halves agree on |
 //! | [`soak`] | both | stock programs in a long storm, a program of its own on the host |
