@@ -94,7 +94,8 @@ fn fill_for_long(memory: &Mapping) -> Result<Device> {
     Ok(device)
 }
 
-/// Does `what` in a thread of `scope`; the channel tells when it is done.
+/// Does `what` in a thread of `scope`; the channel tells when it is done. What changes mappings is to be begun
+/// last: while it waits the process can map nothing, a thread's stack neither.
 fn begin<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     what: impl FnOnce() -> Result<T> + Send + 'scope,
@@ -183,8 +184,8 @@ fn a_stall_is_told_once_with_its_length() -> CaseResult {
     stop(&watch)?;
     std::thread::scope(|scope| -> Result<()> {
         // One waits for an invalidation, one for a control request.
-        let unmapping = begin(scope, || memory.unmap(0..LEN));
         let asking = begin(scope, || Ok(watch.stats().map(drop)?));
+        let unmapping = begin(scope, || memory.unmap(0..LEN));
         let early = done_early(&unmapping);
         go_on();
         ensure!(early?.is_none(), "The memory was let go");
@@ -304,9 +305,9 @@ fn a_stalled_device_that_dies_ends_all_waits() -> CaseResult {
     let filler = fill_for_long(&memory)?;
     stop(&watch)?;
     std::thread::scope(|scope| -> Result<()> {
-        let unmapping = begin(scope, || memory.unmap(0..LEN));
         // The driver's own counters are told without the device.
         let asking = begin(scope, || Ok(watch.stats().map(drop)?));
+        let unmapping = begin(scope, || memory.unmap(0..LEN));
         let early = done_early(&unmapping);
         println!("{}", Request::KillDevice);
         let killed = Instant::now();
