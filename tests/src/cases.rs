@@ -42,13 +42,12 @@ pub mod stall;
 pub mod storm;
 pub mod stress;
 pub mod two_devices;
-pub mod unanswered;
 pub mod userfaults;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 43] = [
+const SUBJECTS: [Subject; 42] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -90,7 +89,6 @@ const SUBJECTS: [Subject; 43] = [
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
     openers::SUBJECT,
-    unanswered::SUBJECT,
     loss::SUBJECT,
 ];
 

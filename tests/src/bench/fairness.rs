@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, Policy};
+use nix::unistd::{setgid, setuid, Gid, Uid};
 
 use super::tell;
 use crate::case::CaseResult;
@@ -32,8 +33,9 @@ const AT_IT: u8 = 1;
 type Work = fn(&Mute, &Line) -> CaseResult;
 
 /// Neighbours, by name.
-const NEIGHBOURS: [(&str, Work); 5] = [
+const NEIGHBOURS: [(&str, Work); 6] = [
     ("stuck_faults", stuck_faults),
+    ("stuck_contexts", stuck_contexts),
     ("long_commands", long_commands),
     ("large_copies", large_copies),
     ("moves", moves),
@@ -46,8 +48,8 @@ const NEIGHBOURS: [(&str, Work); 5] = [
 ///
 /// Something could not be measured.
 pub fn run() -> Result<()> {
-    let mute = Mute::mount(Path::new("/tmp/mute"), 0)?;
     for (name, work) in NEIGHBOURS {
+        let mute = Mute::mount(&Path::new("/tmp/mute").join(name), 0)?;
         eprintln!("fairness: a fault alone and beside {name} …");
         tell(&format!("fault_without_{name}"), &mut faults()?);
         let (ours, theirs) = line()?;
@@ -59,9 +61,8 @@ pub fn run() -> Result<()> {
         ensure!(!neighbour.has_ended()?, "The neighbour, {name}, has ended");
         neighbour.send_kill()?;
         tell(&format!("fault_beside_{name}"), &mut beside?);
-        if name == "stuck_faults" {
-            mute.speak();
-        }
+        // What hangs would keep the process from its end.
+        mute.speak();
         drop(neighbour);
     }
     Ok(())
@@ -92,10 +93,29 @@ fn faults() -> Result<Vec<Duration>> {
 /// All commands that a context may have, each on a page that never comes.
 fn stuck_faults(mute: &Mute, line: &Line) -> CaseResult {
     let pages = mute.map(COMMANDS)?;
+    let _stuck = stuck(&pages)?;
+    mute.await_reader()?;
+    line.announce(AT_IT)?;
+    for_ever()
+}
+
+fn stuck(pages: &Mapping) -> Result<Device> {
     let device = Device::open()?;
     for page in 0..COMMANDS {
         device.start(Command::sha256(pages.at(page * PAGE), PAGE as u64))?;
     }
+    Ok(device)
+}
+
+/// The same in as many contexts as an unprivileged user gets, of eight.
+fn stuck_contexts(mute: &Mute, line: &Line) -> CaseResult {
+    const USER: u32 = 1000;
+    setgid(Gid::from_raw(USER)).context("setgid")?;
+    setuid(Uid::from_raw(USER)).context("setuid")?;
+    let pages = mute.map(COMMANDS)?;
+    let contexts: Vec<Device> = (0..8).map_while(|_| stuck(&pages).ok()).collect();
+    ensure!(!contexts.is_empty(), "No context");
+    eprintln!("fairness: {} contexts are stuck", contexts.len());
     mute.await_reader()?;
     line.announce(AT_IT)?;
     for_ever()

@@ -176,6 +176,11 @@ pub const FAIRNESS: &[Goal] = &[
         "fault_without_stuck_faults",
     ),
     beside(
+        "the same in 8 contexts of another user",
+        "fault_beside_stuck_contexts",
+        "fault_without_stuck_contexts",
+    ),
+    beside(
         "64 commands without end",
         "fault_beside_long_commands",
         "fault_without_long_commands",
