@@ -3,7 +3,7 @@
 //!
 //! Not the text of `/proc/PID/maps`: while that is read, a process that unmaps all it has takes the kernel
 //! down (`mas_next_slot()` of Linux 7.2 goes on in a tree that has become empty). A query begins at an address
-//! and holds nothing between two of them.
+//! and holds nothing between two of them, so that the moment in which that can happen is short; it is still there.
 // UNSAFETY: ioctl(2) takes an untyped pointer, and this one's argument an address.
 #![expect(unsafe_code)]
 
