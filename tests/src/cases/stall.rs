@@ -5,6 +5,7 @@
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::sync::Barrier;
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -215,9 +216,18 @@ fn a_page_on_its_way_when_the_device_stalls_arrives() -> CaseResult {
     back.write(0, &content);
     device.take(&back)?;
     stop(&device)?;
+    // A move holds the mmap lock while it waits, and a thread's stack has to be mapped.
+    let both = Barrier::new(3);
     std::thread::scope(|scope| -> Result<()> {
-        let going = begin(scope, || Ok(device.prefetch(range_of(&there)).map(drop)?));
-        let coming = begin(scope, || Ok(device.evict(range_of(&back)).map(drop)?));
+        let going = begin(scope, || {
+            both.wait();
+            Ok(device.prefetch(range_of(&there)).map(drop)?)
+        });
+        let coming = begin(scope, || {
+            both.wait();
+            Ok(device.evict(range_of(&back)).map(drop)?)
+        });
+        both.wait();
         let early = done_early(&going);
         go_on();
         ensure!(
