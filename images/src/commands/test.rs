@@ -64,10 +64,17 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
 /// are named.
 fn chosen(options: &Test) -> Vec<Suite> {
     let all = Suite::value_variants().iter().copied();
-    let only_named = [Suite::Requirements, Suite::Soak, Suite::Stall, Suite::Kill];
-    let by_default = |suite: &Suite| options.suites.is_empty() && !only_named.contains(suite);
-    all.filter(|suite| by_default(suite) || options.suites.contains(suite))
+    let by_default = |suite: Suite| options.suites.is_empty() && runs_unnamed(suite);
+    all.filter(|&suite| by_default(suite) || options.suites.contains(&suite))
         .collect()
+}
+
+/// Whether the suite belongs to the default, which has to end within an hour.
+fn runs_unnamed(suite: Suite) -> bool {
+    match suite {
+        Suite::Unit | Suite::Driver | Suite::Vm | Suite::Hmm => true,
+        Suite::Requirements | Suite::Soak | Suite::Stress | Suite::Stall | Suite::Kill => false,
+    }
 }
 
 fn name(suite: Suite) -> &'static str {
@@ -95,4 +102,32 @@ fn list(options: &Test) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn suites_that_take_hours_run_only_when_they_are_named() {
+        let chosen_by = |args: &[&str]| {
+            let args = ["coax", "test"].iter().chain(args);
+            match Cli::parse_from(args).command {
+                Command::Test(options) => chosen(&options),
+                other => panic!("{other:?}"),
+            }
+        };
+        let default = [Suite::Unit, Suite::Driver, Suite::Vm, Suite::Hmm];
+        assert_eq!(chosen_by(&[]), default);
+        for &suite in Suite::value_variants() {
+            // What the help promises is what happens.
+            let help = suite.to_possible_value().expect("None is hidden");
+            let help = help.get_help().expect("All are described").to_string();
+            let named = help.contains("only when it is named");
+            assert_eq!(!named, default.contains(&suite), "{help}");
+            assert_eq!(chosen_by(&[name(suite)]), [suite]);
+        }
+    }
 }
