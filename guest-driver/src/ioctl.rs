@@ -84,6 +84,10 @@ fn wait(context: &Context, arg: usize) -> Result {
     let limit = (wait.timeout_ms != u32::MAX).then(|| msecs_to_jiffies(wait.timeout_ms));
     // What is collected is there no more.
     uaccess::write(arg, &wait)?;
+    if wait.timeout_ms > 0 {
+        let (link, number) = (&context.device.link, context.id.number);
+        link.look_out(number, || context.commands.may_ask(wait.id));
+    }
     let reply = match context.commands.collect(wait.id, limit) {
         // To begin anew is to go on, if there is no limit.
         Err(error) if error == EINTR && limit.is_none() => return Err(ERESTARTSYS),

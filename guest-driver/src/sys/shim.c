@@ -629,6 +629,16 @@ bool coax_need_resched(void)
 	return need_resched();
 }
 
+void coax_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void coax_preempt_enable(void)
+{
+	preempt_enable();
+}
+
 u64 coax_boottime_ns(void)
 {
 	return ktime_get_boottime_ns();

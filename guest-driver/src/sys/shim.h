@@ -139,6 +139,8 @@ void coax_thread_takes_signals(void);
 void coax_thread_signal(struct task_struct *task);
 void coax_cond_resched(void);
 bool coax_need_resched(void);
+void coax_preempt_disable(void);
+void coax_preempt_enable(void);
 u64 coax_boottime_ns(void);
 
 /* Tracepoints (src/trace.h). */
