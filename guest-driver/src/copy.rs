@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copies by the device.
+//!
+//! They go through a queue of their own, which user commands can neither fill nor delay: a copy may be what a
+//! fault, and so a command, waits for.
+
+use crate::{
+    kapi::page::PMD_PAGES,
+    link::{new_message, put, CallRequest, Link, Pending},
+    wire,
+};
+use kernel::prelude::*;
+
+/// Ranges that a batch gets more room for at a time: small pages come by hundreds.
+const GROWTH: usize = PMD_PAGES;
+
+/// How far a batch was filled.
+pub(crate) struct Mark {
+    entries: usize,
+    last: wire::CopyEntry,
+}
+
+/// Copies that go to the device in one message.
+pub(crate) struct CopyBatch {
+    message: KBox<CallRequest>,
+    room: usize,
+    entries: usize,
+    last: wire::CopyEntry,
+}
+
+impl CopyBatch {
+    /// A batch with room for `most` ranges, and for more by and by.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory.
+    pub(crate) fn new(most: usize) -> Result<Self> {
+        let readable = size_of::<wire::CopyHeader>() + most * size_of::<wire::CopyEntry>();
+        Ok(CopyBatch {
+            message: new_message(readable, size_of::<wire::CopyReply>(), GFP_KERNEL)?,
+            room: most,
+            entries: 0,
+            last: wire::CopyEntry {
+                src_gpa: 0.into(),
+                dst_gpa: 0.into(),
+                npages: 0.into(),
+                flags: 0.into(),
+            },
+        })
+    }
+
+    /// Adds `npages` pages: from `src`, or cleared where there is none. Pages that follow each other
+    /// on both sides become one entry.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no memory for more ranges.
+    pub(crate) fn push(&mut self, src: Option<u64>, dst: u64, npages: u32) -> Result {
+        let flags = if src.is_some() { 0 } else { wire::COPY_ZERO };
+        let pages = self.last.npages.get();
+        let bytes = u64::from(pages) * wire::PAGE_SIZE;
+        let continues = self.entries > 0
+            && pages + npages <= wire::MAX_RANGE_PAGES
+            && self.last.flags.get() == flags
+            && self.last.dst_gpa.get() + bytes == dst
+            && src.is_none_or(|src| self.last.src_gpa.get() + bytes == src);
+        if continues {
+            self.last.npages.set(pages + npages);
+            return Ok(());
+        }
+        self.flush()?;
+        if self.entries == self.room {
+            self.grow()?;
+        }
+        self.last = wire::CopyEntry {
+            src_gpa: src.unwrap_or(0).into(),
+            dst_gpa: dst.into(),
+            npages: npages.into(),
+            flags: flags.into(),
+        };
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// What is in the batch so far.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            entries: self.entries,
+            last: self.last,
+        }
+    }
+
+    /// Takes out what was added after `mark`: the device must not write to pages that somebody else may get.
+    pub(crate) fn back_to(&mut self, mark: Mark) {
+        // The entries before `last` are in the message as they were; `last` is put there when it is complete,
+        // over what more it may have been joined with.
+        self.entries = mark.entries;
+        self.last = mark.last;
+    }
+
+    fn grow(&mut self) -> Result {
+        let mut larger = Self::new(self.room + GROWTH)?;
+        larger.message.copy_readable(&self.message);
+        (self.message, self.room) = (larger.message, larger.room);
+        Ok(())
+    }
+
+    /// Writes the last entry.
+    fn flush(&mut self) -> Result {
+        let Some(last) = self.entries.checked_sub(1) else {
+            return Ok(());
+        };
+        let at = size_of::<wire::CopyHeader>() + last * size_of::<wire::CopyEntry>();
+        put(&mut self.message, at, &self.last)
+    }
+
+    /// Has the device begin with the copies; `None` if there are none.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`: the device is broken. `ENOMEM`.
+    pub(crate) fn begin(mut self, link: &Link) -> Result<Option<Pending>> {
+        if self.entries == 0 {
+            return Ok(None);
+        }
+        self.flush()?;
+        let header = wire::CopyHeader {
+            count: (self.entries as u32).into(),
+            reserved: 0.into(),
+        };
+        put(&mut self.message, 0, &header)?;
+        let used = size_of::<wire::CopyHeader>() + self.entries * size_of::<wire::CopyEntry>();
+        self.message.limit_readable(used);
+        link.begin_copy(self.message).map(Some)
+    }
+
+    /// Has the device do the copies; at once if there are none.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`: the device is broken or refused. `ENOMEM`.
+    pub(crate) fn run(self, link: &Link) -> Result {
+        match self.begin(link)? {
+            Some(pending) => link.finish_copy(pending),
+            None => Ok(()),
+        }
+    }
+}
