@@ -23,7 +23,9 @@ pub(crate) struct Mark {
 
 /// Copies that go to the device in one message.
 pub(crate) struct CopyBatch {
-    message: KBox<CallRequest>,
+    /// None as long as nothing is to be copied.
+    message: Option<KBox<CallRequest>>,
+    /// Ranges that a message has room for, this one or the first.
     room: usize,
     entries: usize,
     last: wire::CopyEntry,
@@ -31,15 +33,10 @@ pub(crate) struct CopyBatch {
 
 impl CopyBatch {
     /// A batch with room for `most` ranges, and for more by and by.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: no memory.
-    pub(crate) fn new(most: usize) -> Result<Self> {
-        let readable = size_of::<wire::CopyHeader>() + most * size_of::<wire::CopyEntry>();
-        Ok(CopyBatch {
-            message: new_message(readable, size_of::<wire::CopyReply>(), GFP_KERNEL)?,
-            room: most,
+    pub(crate) fn new(most: usize) -> Self {
+        CopyBatch {
+            message: None,
+            room: most.max(1),
             entries: 0,
             last: wire::CopyEntry {
                 src_gpa: 0.into(),
@@ -47,7 +44,7 @@ impl CopyBatch {
                 npages: 0.into(),
                 flags: 0.into(),
             },
-        })
+        }
     }
 
     /// Adds `npages` pages: from `src`, or cleared where there is none. Pages that follow each other
@@ -100,9 +97,11 @@ impl CopyBatch {
     }
 
     fn grow(&mut self) -> Result {
-        let mut larger = Self::new(self.room + GROWTH)?;
-        larger.message.copy_readable(&self.message);
-        (self.message, self.room) = (larger.message, larger.room);
+        let mut larger = message_for(self.room + GROWTH)?;
+        if let Some(message) = &self.message {
+            larger.copy_readable(message);
+        }
+        (self.message, self.room) = (Some(larger), self.room + GROWTH);
         Ok(())
     }
 
@@ -111,8 +110,12 @@ impl CopyBatch {
         let Some(last) = self.entries.checked_sub(1) else {
             return Ok(());
         };
+        let message = match &mut self.message {
+            Some(message) => message,
+            none => none.insert(message_for(self.room)?),
+        };
         let at = size_of::<wire::CopyHeader>() + last * size_of::<wire::CopyEntry>();
-        put(&mut self.message, at, &self.last)
+        put(message, at, &self.last)
     }
 
     /// Has the device begin with the copies; `None` if there are none.
@@ -121,18 +124,18 @@ impl CopyBatch {
     ///
     /// `EIO`: the device is broken. `ENOMEM`.
     pub(crate) fn begin(mut self, link: &Link) -> Result<Option<Pending>> {
-        if self.entries == 0 {
-            return Ok(None);
-        }
         self.flush()?;
+        let Some(mut message) = self.message.filter(|_| self.entries > 0) else {
+            return Ok(None);
+        };
         let header = wire::CopyHeader {
             count: (self.entries as u32).into(),
             reserved: 0.into(),
         };
-        put(&mut self.message, 0, &header)?;
+        put(&mut message, 0, &header)?;
         let used = size_of::<wire::CopyHeader>() + self.entries * size_of::<wire::CopyEntry>();
-        self.message.limit_readable(used);
-        link.begin_copy(self.message).map(Some)
+        message.limit_readable(used);
+        link.begin_copy(message).map(Some)
     }
 
     /// Has the device do the copies; at once if there are none.
@@ -146,4 +149,9 @@ impl CopyBatch {
             None => Ok(()),
         }
     }
+}
+
+fn message_for(ranges: usize) -> Result<KBox<CallRequest>> {
+    let readable = size_of::<wire::CopyHeader>() + ranges * size_of::<wire::CopyEntry>();
+    new_message(readable, size_of::<wire::CopyReply>(), GFP_KERNEL)
 }

@@ -36,26 +36,22 @@ pub(super) struct Destinations<'a> {
 
 impl<'a> Destinations<'a> {
     /// For `wanted` pages of `user` in so many pieces; the next allocation fails if `fail` says so.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: no memory.
     pub(super) fn new(
         memory: &'a dyn DeviceMemory,
         user: u16,
         wanted: usize,
         pieces: usize,
         fail: Option<&'a Atomic<bool>>,
-    ) -> Result<Self> {
-        Ok(Destinations {
+    ) -> Self {
+        Destinations {
             memory,
             user,
-            batch: CopyBatch::new(pieces)?,
+            batch: CopyBatch::new(pieces),
             ahead: 0..0,
             left: wanted,
             few: wanted <= FEW_PAGES,
             fail,
-        })
+        }
     }
 
     /// Gives page `i`, or the folio that begins there, a destination: a large source a large one if
@@ -165,7 +161,7 @@ impl<'a> Destinations<'a> {
     ///
     /// `EIO`: the device is broken. `ENOMEM`.
     pub(super) fn begin_copy(mut self) -> Result<Option<Pending>> {
-        let empty = CopyBatch::new(0)?;
+        let empty = CopyBatch::new(0);
         core::mem::replace(&mut self.batch, empty).begin(self.memory.link())
     }
 }

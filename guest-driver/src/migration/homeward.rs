@@ -14,6 +14,9 @@ use crate::{
 use core::ops::Range;
 use kernel::{mm::virt::VmaRef, prelude::*};
 
+/// Ranges that a message has room for at first: what a CPU's fault brings home in small pages.
+const FEW_RANGES: usize = 16;
+
 /// Brings the pages with the indices `run` home, which holds whole folios, wherever they are mapped; returns how
 /// many came, and the arrays.
 ///
@@ -64,7 +67,7 @@ fn depart<'a>(
     mut alloc: impl FnMut(usize, u32) -> Option<LockedFolio>,
 ) -> InFlight<'a> {
     let frames = memory.frames();
-    let mut batch = CopyBatch::new(0);
+    let mut batch = Ok(CopyBatch::new(FEW_RANGES));
     let mut next = 0;
     while let Some((i, source)) = migration.source_from(next) {
         next = i + (1 << source.order);

@@ -92,7 +92,7 @@ pub(super) fn depart<'a>(
             untouched |= source.page.is_none();
         }
     }
-    let mut destinations = Destinations::new(memory, wish.user, wanted, pieces, wish.fail_alloc)?;
+    let mut destinations = Destinations::new(memory, wish.user, wanted, pieces, wish.fail_alloc);
     next = 0;
     while let Some((i, source)) = migration.source_from(next) {
         next = i + (1 << source.order);

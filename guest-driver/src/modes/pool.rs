@@ -212,10 +212,9 @@ impl Pool {
         let Some((first, count)) = self.take(CLEARED - cleared, NOBODY) else {
             return;
         };
-        let done = CopyBatch::new(count).and_then(|mut batch| {
-            batch.push(None, frames.address_at(first), count as u32)?;
-            batch.run(&self.link)
-        });
+        let mut batch = CopyBatch::new(1);
+        let pushed = batch.push(None, frames.address_at(first), count as u32);
+        let done = pushed.and_then(|()| batch.run(&self.link));
         match done {
             Ok(()) => self.put_by(first..first + count),
             Err(_) => {
