@@ -285,9 +285,12 @@ impl Vm {
             if left.is_zero() {
                 break;
             }
-            for event in self.flow.wait(Some(left)).map_err(waiting)? {
-                self.handle(event);
-            }
+            let events = self.flow.wait(Some(left)).map_err(waiting)?;
+            // That children have ended by now is no news.
+            let news = events
+                .into_iter()
+                .filter(|event| !matches!(event, Event::Look));
+            news.for_each(|event| self.handle(event));
         }
         Ok(())
     }
