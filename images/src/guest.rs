@@ -35,6 +35,7 @@ const INPUTS: &[&str] = &[
     "guest-driver",
     "vmm-device",
     "images",
+    "program",
     "tests",
 ];
 /// Programs of the guest, each with the package it is in; all are static.
