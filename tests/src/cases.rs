@@ -38,6 +38,7 @@ pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
 pub mod reset;
+pub mod sparse;
 pub mod stall;
 pub mod storm;
 pub mod stress;
@@ -47,7 +48,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 42] = [
+const SUBJECTS: [Subject; 43] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -74,6 +75,7 @@ const SUBJECTS: [Subject; 42] = [
     reset::SUBJECT,
     storm::SUBJECT,
     large_ranges::SUBJECT,
+    sparse::SUBJECT,
     blas::SUBJECT,
     reclaim::SUBJECT,
     page_state::SUBJECT,
