@@ -10,6 +10,7 @@ pub mod blas;
 pub mod capacity;
 pub mod coherence;
 pub mod commands;
+pub mod conventions;
 pub mod endings;
 pub mod exit;
 pub mod fork;
@@ -48,7 +49,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 43] = [
+const SUBJECTS: [Subject; 44] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -84,6 +85,7 @@ const SUBJECTS: [Subject; 43] = [
     two_devices::SUBJECT,
     programs::SUBJECT,
     program_storm::SUBJECT,
+    conventions::SUBJECT,
     stress::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
