@@ -31,6 +31,22 @@ unsafe fn call<T>(fd: BorrowedFd<'_>, request: u32, argument: &mut T) -> io::Res
     Ok(())
 }
 
+/// Device and number of a file, which no other file has while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId(libc::dev_t, libc::ino_t);
+
+/// Which file a descriptor is of.
+pub fn file_of(fd: BorrowedFd<'_>) -> io::Result<FileId> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: The call fills a `stat`, whatever the descriptor is of; one that is of nothing is an error.
+    if unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: The call succeeded and has filled it.
+    let stat = unsafe { stat.assume_init() };
+    Ok(FileId(stat.st_dev, stat.st_ino))
+}
+
 /// `IOC_INFO`.
 pub fn info(fd: BorrowedFd<'_>) -> io::Result<uapi::Info> {
     let mut info = uapi::Info::default();
