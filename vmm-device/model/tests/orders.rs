@@ -119,8 +119,14 @@ fn restarts() {
     run(|device| {
         let context = open(device, 0);
         submit_some(device, context);
-        device.outside.restart();
-        device.send();
+        // Commands come meanwhile that a thread has taken before.
+        let restarting = Arc::clone(device);
+        let restart = thread::spawn(move || {
+            restarting.outside.restart();
+            restarting.send();
+        });
+        submit_some(device, context);
+        assert!(restart.join().is_ok());
         submit_some(device, context);
         close(device, context);
         let context = open(device, 0);
