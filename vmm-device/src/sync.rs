@@ -4,11 +4,12 @@
 //! In the program a panic has ended it already.
 #![forbid(unsafe_code)]
 
+use std::hint;
 pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::LockResult;
 pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{LockResult, TryLockError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fail_stop;
 
@@ -36,6 +37,50 @@ pub fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 /// Takes a lock for writing.
 pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     sound(lock.write())
+}
+
+/// How long it is tried to take a lock that others hold for some ten microseconds. To sleep and be
+/// woken takes as long where a processor is idle, and milliseconds where none is.
+const SOON: Duration = Duration::from_micros(50);
+
+/// The processor that the thread runs on.
+pub fn processor() -> usize {
+    rustix::thread::sched_getcpu()
+}
+
+/// Takes a lock for writing that those who have it for reading leave soon, if they run; `holder` is
+/// where one of them did.
+pub fn write_soon<T>(lock: &RwLock<T>, holder: usize) -> RwLockWriteGuard<'_, T> {
+    let attempt = || match lock.try_write() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::WouldBlock) => None,
+        Err(TryLockError::Poisoned(poisoned)) => Some(sound(Err(poisoned))),
+    };
+    if let Some(guard) = attempt() {
+        return guard;
+    }
+    // On this processor he goes on only when this thread sleeps.
+    if holder != processor() {
+        let begin = Instant::now();
+        while begin.elapsed() < SOON {
+            hint::spin_loop();
+            if let Some(guard) = attempt() {
+                return guard;
+            }
+        }
+    }
+    write(lock)
+}
+
+/// Lets those go first who will have been there soon, on this processor if they need it.
+pub fn give_way(waiting: &AtomicU32) {
+    if waiting.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let begin = Instant::now();
+    while waiting.load(Ordering::Relaxed) > 0 && begin.elapsed() < SOON {
+        thread::yield_now();
+    }
 }
 
 /// Waits until `done` holds, however long.
