@@ -10,6 +10,7 @@ pub mod blas;
 pub mod capacity;
 pub mod coherence;
 pub mod commands;
+pub mod departure;
 pub mod endings;
 pub mod exit;
 pub mod fork;
@@ -47,7 +48,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 42] = [
+const SUBJECTS: [Subject; 43] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -85,6 +86,7 @@ const SUBJECTS: [Subject; 42] = [
     stress::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
+    departure::SUBJECT,
     stall::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
