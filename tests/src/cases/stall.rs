@@ -237,7 +237,7 @@ fn move_over_a_stall(end: impl FnOnce(), check: impl Fn(Result<()>) -> CaseResul
         });
         both.wait();
         let early = done_early(&going);
-        let early = early.and_then(|going| Ok(going.is_some() || coming.try_recv().is_ok()));
+        let early = early.map(|going| going.is_some() || coming.try_recv().is_ok());
         end();
         ensure!(!early?, "A move ended while the device was stopped");
         check(going.recv()?)?;
