@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
+use coax_program::errln;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{de::DeserializeOwned, Serialize};
 use sha2::{Digest, Sha256};
@@ -297,7 +298,7 @@ impl Lock {
         let flock = match Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
             Ok(flock) => flock,
             Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
-                eprintln!("Another coax is building; waiting for it.");
+                errln!("Another coax is building; waiting for it.");
                 Flock::lock(file, FlockArg::LockExclusive)
                     .map_err(|(_, errno)| io::Error::from(errno))
                     .with_context(|| format!("Cannot lock {}", path.display()))?

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use coax_images::accel::{self, Choice};
+use coax_program::errln;
 
 /// 0 for a pass, 1 for a failure.
 fn exit_code(passed: bool) -> ExitCode {
@@ -39,7 +40,7 @@ fn create(path: &Option<PathBuf>) -> Result<Option<File>> {
 fn announce_accel(choice: Choice) -> Result<&'static str> {
     let decision = accel::decide(choice)
         .map_err(|reason| anyhow::anyhow!("KVM does not work here: {reason}"))?;
-    eprintln!(
+    errln!(
         "Acceleration: {} ({})",
         decision.accel.name(),
         decision.reason

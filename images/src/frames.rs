@@ -36,6 +36,8 @@ pub enum Kind {
     StdinEnd = 6,
     /// Host to guest, empty: everything has arrived.
     Done = 7,
+    /// Host to guest: the new [`crate::job::TerminalSize`] of the job's terminal, in JSON.
+    Resize = 8,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Kind::Stdin,
             Kind::StdinEnd,
             Kind::Done,
+            Kind::Resize,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -107,6 +110,14 @@ pub fn read_frame(stream: &mut impl Read) -> io::Result<Option<Frame>> {
     let (_, rest) = header.split_at_mut(first);
     stream.read_exact(rest)?;
 
+    let (kind, length) = parse_header(header)?;
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload)?;
+    Ok(Some(Frame { kind, payload }))
+}
+
+/// Kind and length of a frame, checked.
+fn parse_header(header: [u8; HEADER_BYTES]) -> io::Result<(Kind, usize)> {
     let [kind, _, _, _, length @ ..] = header;
     let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
     let kind =
@@ -117,9 +128,57 @@ pub fn read_frame(stream: &mut impl Read) -> io::Result<Option<Frame>> {
             "frame of {length} bytes, at most {MAX_PAYLOAD} allowed"
         )));
     }
-    let mut payload = vec![0; length];
-    stream.read_exact(&mut payload)?;
-    Ok(Some(Frame { kind, payload }))
+    Ok((kind, length))
+}
+
+/// Takes a stream apart that comes piece by piece.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// What has come and is in no frame yet, from `start` on: the rest of a frame and a piece at most.
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Decoder {
+    /// Adds what has come, after which [`Decoder::next_frame`] is asked until it has no more.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.bytes.drain(..std::mem::take(&mut self.start));
+        self.bytes.extend_from_slice(piece);
+    }
+
+    /// The next complete frame.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData`, as [`read_frame`] has it.
+    pub fn next_frame(&mut self) -> io::Result<Option<Frame>> {
+        let Some((header, rest)) = self.rest().split_first_chunk() else {
+            return Ok(None);
+        };
+        let (kind, length) = parse_header(*header)?;
+        let Some(payload) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let payload = payload.to_vec();
+        self.start += HEADER_BYTES + length;
+        Ok(Some(Frame { kind, payload }))
+    }
+
+    /// Says that no more will come.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` inside a frame.
+    pub fn end(&self) -> io::Result<()> {
+        if self.rest().is_empty() {
+            return Ok(());
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +215,33 @@ mod tests {
                 payload: vec![]
             }]
         );
+    }
+
+    #[test]
+    fn frames_come_whole_out_of_pieces_of_any_size() {
+        let payload = vec![7; 1000];
+        let mut stream = Vec::new();
+        for kind in [Kind::Stdout, Kind::Stderr] {
+            write_frame(&mut stream, kind, &payload).expect("a vector takes all");
+        }
+        // Single bytes, parts of a header, of a payload, and all at once.
+        for size in [1, 5, 700, stream.len()] {
+            let mut decoder = Decoder::default();
+            let mut frames = Vec::new();
+            for piece in stream.chunks(size) {
+                decoder.add(piece);
+                while let Some(frame) = decoder.next_frame().expect("well-formed stream") {
+                    frames.push(frame);
+                }
+            }
+            assert!(decoder.end().is_ok());
+            assert_eq!(frames, frames_of(&stream), "in pieces of {size}");
+        }
+        let mut decoder = Decoder::default();
+        decoder.add(&stream[..stream.len() - 1]);
+        assert!(decoder.next_frame().expect("well-formed").is_some());
+        assert_eq!(decoder.next_frame().expect("well-formed"), None);
+        assert!(decoder.end().is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{bail, Context, Result};
+use coax_program::errln;
 
 use crate::tool;
 
@@ -284,11 +285,11 @@ pub fn ensure(groups: &[Group], install: bool) -> Result<()> {
              password:\n{list}\nTo install them: {by_hand}"
         );
     }
-    eprintln!("Installing packages that are missing:\n{list}");
+    errln!("Installing packages that are missing:\n{list}");
     let mut words = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
     words.extend(names(&missing));
     if !apt_get(&words)? {
-        eprintln!("Once more, with apt's lists brought up to date");
+        errln!("Once more, with apt's lists brought up to date");
         if !(apt_get(&["update", "--quiet"])? && apt_get(&words)?) {
             bail!("apt-get failed. To install the packages by hand: {by_hand}");
         }

@@ -4,8 +4,8 @@
 //! The kernel unpacks archives that follow each other in one file, later entries over earlier
 //! ones, so a VM's job is appended to a copy of the base.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::job::{JobFile, JOB_PATH};
@@ -87,18 +87,22 @@ pub fn write_base(
     archive.finish()?.into_inner()?.sync_all()
 }
 
-/// Copies `base` to `path` and appends a VM's own part.
+/// Copies `base` to an empty file and appends a VM's own part.
 ///
 /// # Errors
 ///
 /// Those of reading the base and of writing the copy.
-pub fn with_job(base: &Path, path: &Path, job: &JobFile, files: &[GuestFile]) -> io::Result<()> {
-    fs::copy(base, path)?;
-    let mut archive = Archive::new(BufWriter::new(OpenOptions::new().append(true).open(path)?));
+pub fn with_job(
+    base: &Path,
+    mut copy: &File,
+    job: &JobFile,
+    files: &[GuestFile],
+) -> io::Result<()> {
+    io::copy(&mut File::open(base)?, &mut copy)?;
+    let mut archive = Archive::new(BufWriter::new(copy));
     archive.file(JOB_PATH, 0o644, &serde_json::to_vec(job)?)?;
     for file in files {
         archive.file(&file.path, file.mode, &file.contents)?;
     }
-    archive.finish()?;
-    Ok(())
+    archive.finish()?.flush()
 }

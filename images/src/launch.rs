@@ -17,20 +17,26 @@
 //! told how its job ended, the kernel did not complain, and back ends and QEMU ended well;
 //! everything else is a [`LaunchError`] that shows the evidence.
 
+mod action;
 mod back_end;
 mod channel;
 mod config;
 mod console;
+mod ends;
 mod evidence;
+mod flow;
+mod lines;
 mod monitor;
 mod qemu_args;
 mod record;
 mod terminal;
 mod vm;
+mod wait;
 
 pub use crate::process::end_children_on_signals;
+pub use action::Action;
 pub use config::{Bytes, GuestFile, Output, Tree, VmConfig};
 pub use console::complaint;
 pub use evidence::{BackEndEvidence, Evidence, Failure, LaunchError, Outcome};
 pub use terminal::{current_size, is_interactive, restore as restore_terminal};
-pub use vm::{Action, Vm};
+pub use vm::Vm;

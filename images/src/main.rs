@@ -8,24 +8,20 @@ mod commands;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 
 use cli::{Cli, Command};
 use coax_images::process::end_children_on_signals;
+use coax_program::signals;
 
 fn main() -> ExitCode {
-    // Ends by itself, with status 2, for wrong usage.
-    let cli = Cli::parse();
-    match run(&cli) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("coax: {error:#}");
-            ExitCode::FAILURE
-        }
+    match coax_program::parse("coax") {
+        Ok(cli) => coax_program::finish("coax", run(&cli)),
+        Err(status) => status,
     }
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
+    signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Cannot handle signals")?;
     let install = !cli.no_install;
     match &cli.command {

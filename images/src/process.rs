@@ -12,6 +12,8 @@ use nix::sys::signal::{killpg, Signal};
 use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use nix::unistd::Pid;
 
+use coax_program::signals;
+
 /// Process groups alive with what ends them, for [`end_children_on_signals`].
 static GROUPS: Mutex<Vec<(Pid, Signal)>> = Mutex::new(Vec::new());
 
@@ -119,28 +121,33 @@ impl Drop for Group {
     }
 }
 
-/// Lets SIGINT, SIGTERM and SIGHUP end this program with all its children: they live in process
-/// groups of their own, which a terminal's Ctrl-C does not reach.
+/// Lets SIGINT, SIGTERM and SIGHUP, unless they were ignored, end this program with all its children:
+/// they live in process groups of their own, which a terminal's Ctrl-C does not reach.
 ///
 /// # Errors
 ///
 /// Those of `sigaction(2)`.
 pub fn end_children_on_signals() -> io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let ends = signals::that_end();
+    let mut ends = signal_hook::iterator::Signals::new(ends.iter().map(|end| *end as i32))?;
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                for (pid, end) in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    let _ = killpg(*pid, *end);
-                }
-                crate::launch::restore_terminal();
-                crate::temporary::remove_all();
-                std::process::exit(128 + signal);
+            if let Some(Ok(signal)) = ends.forever().next().map(Signal::try_from) {
+                end_children();
+                signals::die_of(signal);
             }
         })?;
     Ok(())
+}
+
+/// Ends all children, and what else must not stay when this program ends at once.
+pub fn end_children() {
+    for (pid, end) in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let _ = killpg(*pid, *end);
+    }
+    crate::launch::restore_terminal();
+    crate::temporary::remove_all();
 }
 
 #[cfg(test)]

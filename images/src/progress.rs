@@ -4,6 +4,7 @@
 //! On a terminal one line is rewritten; elsewhere a line is written now and then, so that a
 //! log shows life without drowning.
 
+use coax_program::errln;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ impl Progress {
     /// Leaves the step's line as it is, for what is written next.
     pub fn abandon(self) {
         if self.terminal {
-            eprintln!();
+            errln!();
         }
     }
 

@@ -1,41 +1,134 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Folders that go with their owner, even when a signal ends this program.
+//! Folders that go with their owner, even when a signal ends this program; one that is killed leaves its
+//! folder to the next program.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Uid;
 use tempfile::TempDir;
+
+/// What names of such folders begin with.
+const PREFIX: &str = "coax-";
+/// From the making of a folder to its lock, generously: a younger folder may be without.
+const UNLOCKED_AGE: Duration = Duration::from_secs(60);
 
 /// Folders that are there, for [`remove_all`].
 static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// A folder that is removed when dropped.
+/// A folder that is removed when dropped. A name in it may be that of a socket however long its path is.
 #[derive(Debug)]
-pub struct TemporaryFolder(TempDir);
+pub struct TemporaryFolder {
+    folder: TempDir,
+    /// The folder, locked as long as its owner lives.
+    handle: Flock<File>,
+}
 
 impl TemporaryFolder {
-    /// Makes an empty folder with a short path: names of sockets have 107 bytes at most.
+    /// Makes an empty folder in `TMPDIR`, and removes there what programs left behind that were killed.
     ///
     /// # Errors
     ///
-    /// Those of making a folder.
+    /// Those of making a folder; they name it, and the variable.
     pub fn new() -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("coax-").tempdir()?;
+        let top = std::env::temp_dir();
+        remove_left(&top);
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&top);
+        let folder = folder.map_err(|error| explain(error, &top))?;
+        let handle = File::open(folder.path())?;
+        let handle = Flock::lock(handle, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| explain(errno.into(), &top))?;
         folders().push(folder.path().to_path_buf());
-        Ok(TemporaryFolder(folder))
+        Ok(TemporaryFolder { folder, handle })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
+    }
+
+    /// Listens at a socket in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `bind(2)`.
+    pub fn listen(&self, name: impl AsRef<Path>) -> io::Result<UnixListener> {
+        UnixListener::bind(self.short_path(name))
+    }
+
+    /// Connects to a socket in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `connect(2)`.
+    pub fn connect(&self, name: impl AsRef<Path>) -> io::Result<UnixStream> {
+        UnixStream::connect(self.short_path(name))
+    }
+
+    /// A path for this process alone that fits into the 107 bytes of a socket's.
+    fn short_path(&self, name: impl AsRef<Path>) -> PathBuf {
+        let folder = format!("/proc/self/fd/{}", self.handle.as_raw_fd());
+        Path::new(&folder).join(name)
+    }
+
+    /// A file on the same disk that has no name and goes with its last user.
+    ///
+    /// # Errors
+    ///
+    /// Those of making a file.
+    pub fn unnamed_file(&self) -> io::Result<File> {
+        tempfile::tempfile_in(self.path()).map_err(|error| self.explain(error))
+    }
+
+    /// What this program's children open to read such a file, while this program has it open.
+    pub fn path_of_unnamed(file: &File) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
+    }
+
+    /// An error of writing into it, with its name and what says where it is.
+    pub fn explain(&self, error: io::Error) -> io::Error {
+        explain(error, self.path())
+    }
+}
+
+fn explain(error: io::Error, folder: &Path) -> io::Error {
+    let text = format!("{error}: {}, which TMPDIR chooses", folder.display());
+    io::Error::new(error.kind(), text)
+}
+
+/// Removes folders of this user whose owner has been killed. Those that cannot be removed stay.
+fn remove_left(top: &Path) {
+    for entry in fs::read_dir(top).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = remove_if_left(&entry.path());
+        }
+    }
+}
+
+fn remove_if_left(folder: &Path) -> io::Result<()> {
+    let handle = File::open(folder)?;
+    let about = handle.metadata()?;
+    // A clock that was set back makes it young.
+    let age = about.modified()?.elapsed().unwrap_or_default();
+    if !about.is_dir() || about.uid() != Uid::effective().as_raw() || age < UNLOCKED_AGE {
+        return Ok(());
+    }
+    match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+        Ok(_lock) => fs::remove_dir_all(folder),
+        Err((_, errno)) => Err(errno.into()),
     }
 }
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        folders().retain(|folder| folder != self.0.path());
+        folders().retain(|folder| folder != self.folder.path());
     }
 }
 
@@ -64,5 +157,71 @@ mod tests {
         drop(folder);
         assert!(!path.exists());
         assert!(!folders().contains(&path));
+    }
+
+    #[test]
+    fn folders_of_killed_programs_are_removed_and_those_of_living_ones_stay() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        let [left, living, young, other] =
+            ["coax-left", "coax-living", "coax-young", "other"].map(|name| top.path().join(name));
+        let old = std::time::SystemTime::now() - 2 * UNLOCKED_AGE;
+        let mut lock = None;
+        for folder in [&left, &living, &young, &other] {
+            fs::create_dir(folder).expect("writable");
+            fs::write(folder.join("file"), "x").expect("writable");
+            let handle = File::open(folder).expect("it is there");
+            if folder != &young {
+                handle.set_modified(old).expect("it is ours");
+            }
+            if folder == &living {
+                lock = Flock::lock(handle, FlockArg::LockExclusiveNonblock).ok();
+            }
+        }
+        assert!(lock.is_some());
+        remove_left(top.path());
+        assert!(!left.exists());
+        for folder in [living, young, other] {
+            assert!(folder.join("file").exists(), "{} went", folder.display());
+        }
+    }
+
+    #[test]
+    fn sockets_have_room_in_a_folder_with_a_long_path() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        let long = top.path().join("x".repeat(120));
+        fs::create_dir(&long).expect("writable");
+        let folder = tempfile::tempdir_in(&long).expect("writable");
+        let handle = File::open(folder.path()).expect("it is there");
+        let handle = Flock::lock(handle, FlockArg::LockExclusiveNonblock);
+        let handle = handle.map_err(|(_, errno)| errno).expect("it is ours");
+        let folder = TemporaryFolder { folder, handle };
+        let listener = folder.listen("a.sock").expect("it has room");
+        folder.connect("a.sock").expect("it is there");
+        listener.accept().expect("somebody connected");
+        assert!(folder.path().join("a.sock").exists());
+    }
+
+    #[test]
+    fn an_error_names_the_folder_and_the_variable() {
+        let folder = TemporaryFolder::new().expect("a temporary folder");
+        let error = folder.explain(io::Error::from(io::ErrorKind::StorageFull));
+        let text = error.to_string();
+        assert!(text.contains("TMPDIR"), "{text}");
+        assert!(
+            text.contains(&folder.path().display().to_string()),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_read_by_a_child() {
+        let folder = TemporaryFolder::new().expect("a temporary folder");
+        let mut file = folder.unnamed_file().expect("writable");
+        io::Write::write_all(&mut file, b"contents").expect("writable");
+        let path = TemporaryFolder::path_of_unnamed(&file);
+        let output = std::process::Command::new("cat").arg(path).output();
+        assert_eq!(output.expect("cat is everywhere").stdout, b"contents");
+        let names = fs::read_dir(folder.path()).expect("it is there").count();
+        assert_eq!(names, 0);
     }
 }

@@ -27,6 +27,8 @@ use coax_images::job::{Job, Mode};
 use coax_images::kernel::Variant;
 use coax_images::launch::{Outcome, Vm, VmConfig};
 use coax_images::tool;
+use coax_program::outln;
+use coax_program::output::OutputError;
 use memory::MemoryWatch;
 
 /// Contexts at work while the back end's memory is looked at.
@@ -72,24 +74,25 @@ fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let images = Images::build(Variant::Base, install)?;
     let accel = announce_accel(options.accel.accel)?;
-    println!(
+    outln!(
         "Linux {} on QEMU {}, {accel}",
-        images.kernel_version, images.qemu_version
-    );
+        images.kernel_version,
+        images.qemu_version
+    )?;
 
     let mut measured = Measured::new();
     measured.insert("cold_build".into(), images.build_seconds);
     demonstrate(&images, options.accel.accel, &mut measured)?;
-    println!("\nOn the host");
+    outln!("\nOn the host")?;
     on_the_host(&images, &mut measured)?;
-    println!("\nIn a guest");
+    outln!("\nIn a guest")?;
     in_a_guest(&images, options.accel.accel, &mut measured)?;
-    println!("\n{CONTEXTS} contexts");
+    outln!("\n{CONTEXTS} contexts")?;
     many_contexts(&images, options.accel.accel, &mut measured)?;
 
-    println!("\nWhat must be reached");
+    outln!("\nWhat must be reached")?;
     let judged = goals::judge(goals::GENERAL, &measured);
-    judged.iter().for_each(|goal| println!("  {goal}"));
+    judged.iter().try_for_each(|goal| outln!("  {goal}"))?;
     let passed = judged.iter().all(|goal| goal.passed);
     if let Some(file) = json {
         let report = json!({
@@ -133,7 +136,7 @@ fn on_the_host(images: &Images, measured: &mut Measured) -> Result<()> {
     let report: Report =
         serde_json::from_str(&text).context("Cannot understand the measurements on the host")?;
     for (name, rates) in report.results {
-        println!("  {name:<32}{:>16.0} {}", rates.host, rates.unit);
+        outln!("  {name:<32}{:>16.0} {}", rates.host, rates.unit)?;
         measured.insert(format!("host_{name}"), rates.host);
     }
     Ok(())
@@ -146,8 +149,8 @@ fn in_a_guest(images: &Images, accel: Choice, measured: &mut Measured) -> Result
     let job = Job::new(["sh", "-c", BOTH]);
     let vm = Vm::start(images, &config(accel), &job)?;
     succeeded(&vm.wait_watching(|line| {
-        take(line, measured);
-        None
+        take(line, measured)?;
+        Ok(None)
     })?)
 }
 
@@ -159,13 +162,13 @@ fn many_contexts(images: &Images, accel: Choice, measured: &mut Measured) -> Res
     let device = *vm.device_ids().first().context("The VM has no device")?;
     let watch = MemoryWatch::start(device)?;
     let outcome = vm.wait_watching(|line| {
-        take(line, measured);
-        None
+        take(line, measured)?;
+        Ok(None)
     })?;
     let most = watch.most_mib();
     succeeded(&outcome)?;
     let most = most.context("The back end's memory could not be read")?;
-    println!("  {:<32}{most:>16.2} MiB", "back_end_memory");
+    outln!("  {:<32}{most:>16.2} MiB", "back_end_memory")?;
     measured.insert("back_end_memory".into(), most);
     Ok(())
 }
@@ -190,15 +193,16 @@ fn succeeded(outcome: &Outcome) -> Result<()> {
 }
 
 /// Shows and keeps a measurement; other lines are left alone.
-fn take(line: &str, measured: &mut Measured) {
+fn take(line: &str, measured: &mut Measured) -> Result<(), OutputError> {
     let Ok(line) = serde_json::from_str::<Line>(line) else {
-        return;
+        return Ok(());
     };
     let Some(value) = line.value.as_f64() else {
-        return;
+        return Ok(());
     };
-    println!("  {:<32}{value:>16.2} {}", line.name, line.unit);
+    outln!("  {:<32}{value:>16.2} {}", line.name, line.unit)?;
     measured.insert(line.name, value);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -208,15 +212,13 @@ mod tests {
     #[test]
     fn measurements_are_kept_and_names_are_not() {
         let mut measured = Measured::new();
-        take(
+        for line in [
             r#"{"name":"nop_round_trip","value":12.5,"unit":"ns","n":3}"#,
-            &mut measured,
-        );
-        take(
             r#"{"name":"mode","value":"private","unit":"name"}"#,
-            &mut measured,
-        );
-        take("no JSON", &mut measured);
+            "no JSON",
+        ] {
+            take(line, &mut measured).expect("it can be shown");
+        }
         assert_eq!(measured, Measured::from([("nop_round_trip".into(), 12.5)]));
     }
 }

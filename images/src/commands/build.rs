@@ -9,31 +9,32 @@ use crate::cli::{Build, Part};
 use coax_images::cache::Lock;
 use coax_images::images::Images;
 use coax_images::{guest, kernel, qemu, virtiofsd};
+use coax_program::outln;
 
 /// Builds the part asked for, and prints where it is.
 pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
     match options.part {
         Part::Kernel => {
             let _lock = Lock::take()?;
-            println!(
+            outln!(
                 "{}",
                 kernel::build(options.kernel, install)?.image.display()
-            );
+            )?;
         }
         Part::Qemu => {
             let _lock = Lock::take()?;
-            println!("{}", qemu::build(install)?.program.display());
+            outln!("{}", qemu::build(install)?.program.display())?;
         }
         Part::Guest => {
             let _lock = Lock::take()?;
             let kernel = kernel::build(options.kernel, install)?;
-            println!("{}", guest::build(&kernel, install)?.initramfs.display());
+            outln!("{}", guest::build(&kernel, install)?.initramfs.display())?;
         }
-        Part::Virtiofsd => println!("{}", virtiofsd::build(install)?.display()),
+        Part::Virtiofsd => outln!("{}", virtiofsd::build(install)?.display())?,
         Part::All => {
             let images = Images::build(options.kernel, install)?;
             for path in [images.kernel, images.qemu, images.initramfs, images.device] {
-                println!("{}", path.display());
+                outln!("{}", path.display())?;
             }
         }
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::{Clean, Leftover};
 use coax_images::cache::{self, Lock};
+use coax_program::outln;
 
 /// Removes the part asked for, and prints its folder.
 pub fn run(options: &Clean) -> Result<ExitCode> {
@@ -36,7 +37,7 @@ pub fn run(options: &Clean) -> Result<ExitCode> {
     for folder in folders {
         let folder = root.join(folder);
         match fs::remove_dir_all(&folder) {
-            Ok(()) => println!("removed {}", folder.display()),
+            Ok(()) => outln!("removed {}", folder.display())?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(error).with_context(|| format!("Cannot remove {}", folder.display()))

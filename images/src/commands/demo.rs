@@ -21,6 +21,7 @@ use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::kernel::Variant;
 use coax_images::launch::{Vm, VmConfig};
+use coax_program::outln;
 use scenario::{describe, first_migration, missing, Scenario};
 
 /// What is written as JSON.
@@ -51,17 +52,18 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let images = Images::build(Variant::Base, install)?;
     let accel = announce_accel(options.accel.accel)?;
-    println!(
+    outln!(
         "Linux {} on QEMU {}, {accel}",
-        images.kernel_version, images.qemu_version
-    );
+        images.kernel_version,
+        images.qemu_version
+    )?;
     let shown = show(&images, &options.mode.list(), options.accel.accel)?;
     let verdict = if shown.passed { "pass" } else { "fail" };
     let seconds = shown.duration.as_secs_f64();
-    println!(
+    outln!(
         "\n{verdict}: {} scenarios in {seconds:.1} s",
         shown.scenarios.len()
-    );
+    )?;
     if let Some(file) = json {
         let report = Report {
             verdict,
@@ -92,7 +94,7 @@ pub fn show(images: &Images, modes: &[Mode], accel: Choice) -> Result<Shown> {
     for mode in modes {
         let (told, well) = show_mode(images, *mode, accel)?;
         for name in missing(&told) {
-            println!("  {name:<12}FAIL: the guest did not report it");
+            outln!("  {name:<12}FAIL: the guest did not report it")?;
         }
         shown.passed &= well && missing(&told).is_empty() && told.iter().all(Scenario::passed);
         shown.first_migration = shown.first_migration.max(first_migration(&told));
@@ -116,33 +118,33 @@ fn show_mode(images: &Images, mode: Mode, accel: Choice) -> Result<(Vec<Scenario
     let job = Job::new(["coax-demo", "all", "--json", "-"]);
     let vm = Vm::start(images, &config, &job)
         .with_context(|| format!("Cannot start the VM in {mode} mode"))?;
-    println!("\n{}", title(mode));
+    outln!("\n{}", title(mode))?;
     let mut scenarios = Vec::new();
     let mut unreadable = 0;
     let outcome = vm.wait_watching(|line| {
         match serde_json::from_str::<Scenario>(line) {
             Ok(scenario) => {
-                println!("{}", describe(&scenario));
+                outln!("{}", describe(&scenario))?;
                 scenarios.push(scenario);
             }
             Err(error) => {
-                println!("  not understood ({error}): {line}");
+                outln!("  not understood ({error}): {line}")?;
                 unreadable += 1;
             }
         }
-        None
+        Ok(None)
     })?;
     if !outcome.exit.success() {
-        println!(
+        outln!(
             "  coax-demo: {}\n{}",
             outcome.exit,
             outcome.stderr_text().trim_end()
-        );
+        )?;
     }
-    println!(
+    outln!(
         "  {}",
         timing(outcome.boot, outcome.duration, first_migration(&scenarios))
-    );
+    )?;
     Ok((scenarios, outcome.exit.success() && unreadable == 0))
 }
 

@@ -10,76 +10,78 @@ use coax_images::accel::{self, Choice};
 use coax_images::host_packages::{self, Group};
 use coax_images::kernel::{self, Variant};
 use coax_images::{cache, fetch, guest, qemu, tool, virtiofsd};
+use coax_program::outln;
+use coax_program::output::OutputError;
 
 /// Prints a line for everything that matters; what is not there is no failure.
 pub fn run() -> Result<ExitCode> {
     let root = cache::root()?;
     cache::make_folder(&root)?;
-    line("processors", &tool::jobs().to_string());
-    line("rustc", &or_problem(tool::version_of(Path::new("rustc"))));
+    line("processors", &tool::jobs().to_string())?;
+    line("rustc", &or_problem(tool::version_of(Path::new("rustc"))))?;
     match accel::decide(Choice::Auto) {
         Ok(decision) => {
             line(
                 "acceleration",
                 &format!("{} ({})", decision.accel.name(), decision.reason),
-            );
+            )?;
         }
-        Err(reason) => line("acceleration", &reason),
+        Err(reason) => line("acceleration", &reason)?,
     }
     line(
         "cache",
         &format!("{}, {}", root.display(), free_space(&root)),
-    );
+    )?;
     line(
         "mirrors",
         &or_problem(fetch::mirrors().map(|sites| sites.join(" "))),
-    );
+    )?;
     if let Some(folder) = std::env::var_os("COAX_SOURCES") {
-        line("COAX_SOURCES", &folder.to_string_lossy());
+        line("COAX_SOURCES", &folder.to_string_lossy())?;
     }
     match host_packages::missing(&Group::ALL) {
-        Ok(missing) if missing.is_empty() => line("packages", "all there"),
+        Ok(missing) if missing.is_empty() => line("packages", "all there")?,
         Ok(missing) => {
-            line("packages", "would be installed:");
-            println!("{}", host_packages::describe(&missing));
+            line("packages", "would be installed:")?;
+            outln!("{}", host_packages::describe(&missing))?;
         }
-        Err(error) => line("packages", &format!("{error:#}")),
+        Err(error) => line("packages", &format!("{error:#}"))?,
     }
     built(
         "guest kernel",
         kernel::built(Variant::Base).map(|kernel| kernel.version),
         "about 9 minutes",
-    );
+    )?;
     for variant in [Variant::Debug, Variant::Kasan] {
         if let Ok(kernel) = kernel::built(variant) {
             line(
                 &format!("  {variant}"),
                 &format!("built: {}", kernel.version),
-            );
+            )?;
         }
     }
     built(
         "QEMU",
         qemu::built().map(|qemu| qemu.version),
         "about 6 minutes",
-    );
+    )?;
     let guest = guest::built(Variant::Base).map(|guest| guest.initramfs.display().to_string());
-    built("guest", guest, "about 3 minutes");
+    built("guest", guest, "about 3 minutes")?;
     let daemon = virtiofsd::built().map(|path| path.display().to_string());
-    built("virtiofsd", daemon, "about 90 seconds, for run --root,");
+    built("virtiofsd", daemon, "about 90 seconds, for run --root,")?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `time` is what a build takes on two processors.
-fn built(what: &str, state: Result<String>, time: &str) {
+fn built(what: &str, state: Result<String>, time: &str) -> Result<(), OutputError> {
     match state {
         Ok(version) => line(what, &format!("built: {version}")),
         Err(error) => line(what, &format!("would be built in {time} ({error:#})")),
     }
 }
 
-fn line(name: &str, text: &str) {
-    println!("{name:<14}{text}");
+fn line(name: &str, text: &str) -> Result<(), OutputError> {
+    outln!("{name:<14}{text}")
 }
 
 fn or_problem(result: Result<String>) -> String {

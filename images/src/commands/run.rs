@@ -15,6 +15,7 @@ use coax_images::images::Images;
 use coax_images::job::{Exit, Job};
 use coax_images::launch::{self, GuestFile, Output, Tree, Vm, VmConfig};
 use coax_images::virtiofsd;
+use coax_program::{errln, status};
 
 /// Runs the command, whose exit status is returned, or a shell.
 pub fn run(machine: &Machine, argv: &[OsString], install: bool) -> Result<ExitCode> {
@@ -36,6 +37,11 @@ pub fn shell(machine: &Machine, install: bool) -> Result<ExitCode> {
 
 fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Result<ExitCode> {
     let files = machine.file.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let config = config(machine, files);
+    if let Err(problem) = config.check() {
+        errln!("coax: {problem}");
+        return Ok(status::USAGE.into());
+    }
     let images = Images::build(machine.kernel, install)?;
     let tree = root
         .map(|root| -> Result<_> {
@@ -46,7 +52,22 @@ fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Res
         })
         .transpose()?;
     announce_accel(machine.accel.accel)?;
-    let config = VmConfig {
+    let config = VmConfig { tree, ..config };
+    let mut job = match root {
+        Some(root) => at_home(job, root),
+        None => job,
+    };
+    job.env.extend(machine.env.iter().cloned());
+    let outcome = Vm::start(&images, &config, &job)?.wait()?;
+    if let Exit::NoProgram { reason, .. } = &outcome.exit {
+        errln!("coax: {reason}");
+    }
+    Ok(outcome.exit.shell_status().into())
+}
+
+/// The VM, but for a tree of the host.
+fn config(machine: &Machine, files: Vec<GuestFile>) -> VmConfig {
+    VmConfig {
         mode: machine.mode.into(),
         load_driver: !machine.no_driver,
         cpus: machine.cpus,
@@ -56,24 +77,13 @@ fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Res
         no_migration: machine.no_migration,
         device_memory: machine.device_memory,
         engines: machine.engines,
-        tree,
         kernel_args: machine.append.iter().cloned().collect(),
         accel: machine.accel.accel,
         timeout: machine.timeout,
         files,
         output: Output::Interactive,
         ..VmConfig::default()
-    };
-    let mut job = match root {
-        Some(root) => at_home(job, root),
-        None => job,
-    };
-    job.env.extend(machine.env.iter().cloned());
-    let outcome = Vm::start(&images, &config, &job)?.wait()?;
-    if let Exit::NoProgram { reason, .. } = &outcome.exit {
-        eprintln!("coax: {reason}");
     }
-    Ok(outcome.exit.shell_status().into())
 }
 
 /// A file of the host with its permissions, for the guest.
@@ -131,8 +141,8 @@ fn on_terminal(job: Job) -> Job {
     if !launch::is_interactive() {
         return job;
     }
-    eprintln!("A shell in the guest: `exit` or Ctrl-D ends the VM, Ctrl-] kills it.");
-    eprintln!("The first device is /dev/coax0; try `coaxctl info`.");
+    errln!("A shell in the guest: `exit` or Ctrl-D ends the VM, Ctrl-] kills it.");
+    errln!("The first device is /dev/coax0; try `coaxctl info`.");
     let terminal = std::env::var_os("TERM").unwrap_or_else(|| "linux".into());
     Job {
         terminal: Some(launch::current_size()),

@@ -10,7 +10,6 @@ mod stress;
 mod suites;
 mod trials;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -18,6 +17,7 @@ use clap::ValueEnum;
 
 use super::{create, exit_code};
 use crate::cli::{Suite, Test};
+use coax_program::outln;
 use results::Results;
 
 /// Runs the suites asked for, and prints the sums as its last line.
@@ -29,7 +29,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
     let mut json = create(&options.json)?;
     let mut results = Results::default();
     for suite in chosen(options) {
-        println!("Suite {}", name(suite));
+        outln!("Suite {}", name(suite))?;
         let ran = match suite {
             Suite::Unit => suites::unit(&mut results),
             Suite::Driver => suites::driver(&mut results, options, install),
@@ -47,16 +47,19 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
             }
         };
         if let Err(error) = ran {
+            if coax_program::reader_has_gone(&error) {
+                return Err(error);
+            }
             results.broken(name(suite), &format!("{error:#}"));
         }
-        io::stdout().flush()?;
+        results.all_shown()?;
     }
     if let Some(file) = ktap {
         results
             .write_ktap(file)
             .context("Cannot write the KTAP file")?;
     }
-    println!("{results}");
+    outln!("{results}")?;
     Ok(exit_code(results.passed()))
 }
 
@@ -96,7 +99,7 @@ fn list(options: &Test) -> Result<ExitCode> {
         let help = suite
             .to_possible_value()
             .and_then(|value| value.get_help().cloned());
-        println!("{}: {}", name(suite), help.unwrap_or_default());
+        outln!("{}: {}", name(suite), help.unwrap_or_default())?;
         if suite == Suite::Vm {
             suites::list_vm_cases(options)?;
         }

@@ -71,6 +71,7 @@ impl Port {
                         stdin = stdin.filter(|_| matches!(written, Some(Ok(()))));
                     }
                     Kind::StdinEnd => stdin = None,
+                    Kind::Resize => resize(stdin.as_ref(), &frame.payload),
                     Kind::Done => {
                         let _ = sender.send(());
                         return;
@@ -80,6 +81,19 @@ impl Port {
             }
         })?;
         Ok(receiver)
+    }
+}
+
+/// Gives the job's terminal another size; a job on pipes has none.
+fn resize(terminal: Option<&File>, payload: &[u8]) {
+    let size = serde_json::from_slice(payload).map(|size: TerminalSize| rustix::termios::Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    });
+    if let (Some(terminal), Ok(size)) = (terminal, size) {
+        let _ = rustix::termios::tcsetwinsize(terminal, size);
     }
 }
 

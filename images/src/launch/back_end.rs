@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -14,12 +13,14 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::config::{Tree, VmConfig};
-use super::evidence::{BackEndEvidence, LaunchError};
+use super::evidence::{tail_of, BackEndEvidence, LaunchError};
 use super::qemu_args;
 use super::record::PEER_END_LIMIT;
 use super::vm::{prepare, start};
 use crate::images::Images;
 use crate::process::Group;
+use crate::temporary::TemporaryFolder;
+use crate::virtiofsd;
 
 /// A back end; dropping it kills it.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl BackEnd {
     pub fn of_devices(
         images: &Images,
         config: &VmConfig,
-        folder: &Path,
+        folder: &TemporaryFolder,
     ) -> Result<Vec<Self>, LaunchError> {
         let args = qemu_args::device(config);
         (0..config.devices)
@@ -59,24 +60,26 @@ impl BackEnd {
     /// # Errors
     ///
     /// Those of [`BackEnd::of_devices`].
-    pub fn of_tree(tree: &Tree, folder: &Path) -> Result<Self, LaunchError> {
+    pub fn of_tree(tree: &Tree, folder: &TemporaryFolder) -> Result<Self, LaunchError> {
         let name = "the root file system".to_owned();
-        Self::start(name, &tree.daemon, &qemu_args::tree(tree), folder)
+        let sandbox = virtiofsd::sandbox(&tree.folder).map_err(LaunchError::Config)?;
+        Self::start(name, &tree.daemon, &qemu_args::tree(tree, sandbox), folder)
     }
 
     fn start(
         name: String,
         program: &Path,
         args: &[OsString],
-        folder: &Path,
+        folder: &TemporaryFolder,
     ) -> Result<Self, LaunchError> {
-        let file = |extension: &str| folder.join(format!("{name}.{extension}").replace(' ', "-"));
-        let (socket, log) = (file("sock"), file("log"));
+        let file = |extension: &str| format!("{name}.{extension}").replace(' ', "-");
+        let socket = PathBuf::from(file("sock"));
+        let log = folder.path().join(file("log"));
         Ok(BackEnd {
             name,
             program: program.to_owned(),
             args: args.to_owned(),
-            group: Self::listen(program, args, &socket, &log)?,
+            group: Self::listen(program, args, folder, &socket, &log)?,
             socket,
             log,
             killed: false,
@@ -87,12 +90,14 @@ impl BackEnd {
     fn listen(
         program: &Path,
         args: &[OsString],
+        folder: &TemporaryFolder,
         socket: &Path,
         log: &Path,
     ) -> Result<Group, LaunchError> {
-        let listener = prepare("a back end's socket", || UnixListener::bind(socket))?;
+        let listener = prepare("a back end's socket", || folder.listen(socket))?;
         let log = prepare("a back end's log", || {
-            File::options().create(true).append(true).open(log)
+            let log = File::options().create(true).append(true).open(log);
+            log.map_err(|error| folder.explain(error))
         })?;
         start(
             program,
@@ -109,7 +114,7 @@ impl BackEnd {
     /// # Errors
     ///
     /// It does not end, or not well, or cannot be started.
-    pub fn start_again(&mut self) -> io::Result<()> {
+    pub fn start_again(&mut self, folder: &TemporaryFolder) -> io::Result<()> {
         match self.wait_at_most(PEER_END_LIMIT)? {
             Some(status) if status.success() || self.killed => {}
             Some(status) => {
@@ -120,8 +125,8 @@ impl BackEnd {
             }
             None => return Err(io::Error::other(format!("{} does not end", self.name))),
         }
-        fs::remove_file(&self.socket)?;
-        let group = Self::listen(&self.program, &self.args, &self.socket, &self.log);
+        fs::remove_file(folder.path().join(&self.socket))?;
+        let group = Self::listen(&self.program, &self.args, folder, &self.socket, &self.log);
         self.group = group.map_err(io::Error::other)?;
         self.killed = false;
         Ok(())
@@ -132,7 +137,7 @@ impl BackEnd {
         &self.name
     }
 
-    /// Where it listens.
+    /// Where it listens, in the VM's folder.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -169,10 +174,9 @@ impl BackEnd {
 
     /// What it was started by and what it wrote.
     pub fn evidence(&self) -> BackEndEvidence {
-        let log = fs::read(&self.log).unwrap_or_default();
         BackEndEvidence {
             name: self.name.clone(),
-            log: String::from_utf8_lossy(&log).into_owned(),
+            log: tail_of(&self.log),
             command_line: qemu_args::shell_line(&self.program, &self.args),
         }
     }

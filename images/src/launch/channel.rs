@@ -1,112 +1,171 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Threads that turn what comes from a VM into events, one queue for all.
+//! The host's end of the port with the frames; no call waits.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::ChildStdout;
-use std::sync::mpsc::Sender;
-use std::thread;
 
-use super::terminal::ESCAPE;
-use crate::frames::{read_frame, write_frame, Frame, Kind};
+use nix::poll::PollFlags;
 
-/// What happens to a running VM.
+use crate::frames::{write_frame, Decoder, Frame, Kind};
+
+/// Bytes on their way to the guest beyond which nothing more is taken in for it: two frames of input.
+const OUTGOING_BYTES: usize = 128 << 10;
+/// Most read at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The connection to the guest's port, from before there is one until after its end.
 #[derive(Debug)]
-pub enum Event {
-    /// The guest wrote a line to its console.
-    Console(String),
-    /// The console is closed: QEMU has ended.
-    ConsoleEnd,
-    /// QEMU has connected the guest's port; frames to the guest go here.
+pub struct Channel {
+    state: State,
+    decoder: Decoder,
+    /// Frames for the guest, of which so many bytes are sent.
+    outgoing: Vec<u8>,
+    sent: usize,
+    piece: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// QEMU has not connected yet.
+    Listening(UnixListener),
     Connected(UnixStream),
-    /// The guest sent a frame.
-    Frame(Frame),
-    /// No more frames will come, for this reason if it is not the machine's end.
-    ChannelEnd(Option<io::Error>),
-    /// The user typed the escape key.
-    Escape,
+    Ended,
 }
 
-/// Reads the console line by line.
-///
-/// # Errors
-///
-/// Those of starting a thread.
-pub fn watch_console(console: ChildStdout, events: Sender<Event>) -> io::Result<()> {
-    spawn("console", move || {
-        let mut reader = BufReader::new(console);
-        let mut line = Vec::new();
-        while matches!(reader.read_until(b'\n', &mut line), Ok(length) if length > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            line.clear();
-            if events.send(Event::Console(text)).is_err() {
-                return;
+/// What a look at the channel brought.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// Frames, in their order.
+    pub frames: Vec<Frame>,
+    /// No more will come, for this reason if it is not the machine's end.
+    pub end: Option<Option<io::Error>>,
+}
+
+impl Channel {
+    /// A channel to the first who connects.
+    ///
+    /// # Errors
+    ///
+    /// Those of making the socket one that does not block.
+    pub fn new(listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Channel {
+            state: State::Listening(listener),
+            decoder: Decoder::default(),
+            outgoing: Vec::new(),
+            sent: 0,
+            piece: vec![0; PIECE_BYTES],
+        })
+    }
+
+    /// What to wait for, and where; nothing if there is nothing to wait for. A descriptor that is
+    /// waited for in vain would report its peer's end again and again.
+    pub fn interest(&self, reading: bool) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, reading);
+        let fd = match &self.state {
+            State::Listening(listener) => listener.as_fd(),
+            State::Connected(stream) => {
+                flags.set(PollFlags::POLLOUT, !self.outgoing.is_empty());
+                stream.as_fd()
             }
-        }
-        let _ = events.send(Event::ConsoleEnd);
-    })
-}
-
-/// Accepts QEMU's connection and reads frames.
-///
-/// # Errors
-///
-/// Those of starting a thread.
-pub fn watch_frames(listener: UnixListener, events: Sender<Event>) -> io::Result<()> {
-    spawn("frames", move || {
-        let end = match read_frames(&listener, &events) {
-            Ok(()) => None,
-            // How the kernel calls it when QEMU ends with unread input.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
-            Err(error) => Some(error),
+            State::Ended => return None,
         };
-        let _ = events.send(Event::ChannelEnd(end));
-    })
-}
-
-fn read_frames(listener: &UnixListener, events: &Sender<Event>) -> io::Result<()> {
-    let (mut stream, _) = listener.accept()?;
-    if events.send(Event::Connected(stream.try_clone()?)).is_err() {
-        return Ok(());
+        (!flags.is_empty()).then_some((fd, flags))
     }
-    while let Some(frame) = read_frame(&mut stream)? {
-        if events.send(Event::Frame(frame)).is_err() {
-            break;
+
+    /// Reads once, if there is something to read.
+    pub fn receive(&mut self) -> Received {
+        let mut received = Received::default();
+        received.end = match self.try_receive(&mut received.frames) {
+            Ok(true) => None,
+            Ok(false) => Some(self.decoder.end().err()),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => None,
+                // How the kernel calls it when QEMU ends with unread input.
+                io::ErrorKind::ConnectionReset => Some(None),
+                _ => Some(Some(error)),
+            },
+        };
+        if received.end.is_some() {
+            self.end();
+        }
+        received
+    }
+
+    /// False at the end of the stream.
+    fn try_receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<bool> {
+        if let State::Listening(listener) = &self.state {
+            let (stream, _) = listener.accept()?;
+            stream.set_nonblocking(true)?;
+            self.state = State::Connected(stream);
+        }
+        let State::Connected(stream) = &mut self.state else {
+            return Ok(true);
+        };
+        let length = stream.read(&mut self.piece)?;
+        self.decoder
+            .add(self.piece.get(..length).unwrap_or_default());
+        while let Some(frame) = self.decoder.next_frame()? {
+            frames.push(frame);
+        }
+        Ok(length > 0)
+    }
+
+    /// As [`Channel::receive`], when QEMU has ended: who has not connected by now never will.
+    pub fn receive_last(&mut self) -> Received {
+        let mut received = self.receive();
+        if matches!(self.state, State::Listening(_)) {
+            self.end();
+            received.end = Some(None);
+        }
+        received
+    }
+
+    fn end(&mut self) {
+        self.state = State::Ended;
+        self.outgoing.clear();
+        self.sent = 0;
+    }
+
+    /// Whether no more frames will come.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Whether there is room for another frame of input to the guest.
+    pub fn has_room(&self) -> bool {
+        self.outgoing.len() - self.sent < OUTGOING_BYTES
+    }
+
+    /// Has a frame sent. What is for a guest that has gone is lost, which is seen by what comes from it.
+    pub fn send(&mut self, kind: Kind, payload: &[u8]) {
+        if matches!(self.state, State::Connected(_)) {
+            // A vector takes everything.
+            let _ = write_frame(&mut self.outgoing, kind, payload);
+            self.transmit();
         }
     }
-    Ok(())
-}
 
-/// Sends standard input to the guest until it ends; with `escape`, until the escape key.
-///
-/// # Errors
-///
-/// Those of starting a thread.
-pub fn forward_input(mut guest: UnixStream, escape: bool, events: Sender<Event>) -> io::Result<()> {
-    spawn("input", move || {
-        let mut input = io::stdin().lock();
-        let mut buffer = [0; 4096];
-        loop {
-            let length = match input.read(&mut buffer) {
-                Ok(0) | Err(_) => break,
-                Ok(length) => length,
-            };
-            let typed = buffer.get(..length).unwrap_or_default();
-            if escape && typed.contains(&ESCAPE) {
-                let _ = events.send(Event::Escape);
-                return;
+    /// Sends what the guest takes now.
+    pub fn transmit(&mut self) {
+        let State::Connected(stream) = &mut self.state else {
+            return;
+        };
+        while let Some(rest) = self.outgoing.get(self.sent..) {
+            if rest.is_empty() {
+                break;
             }
-            if write_frame(&mut guest, Kind::Stdin, typed).is_err() {
-                return;
+            match stream.write(rest) {
+                Ok(length) => self.sent += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The other direction tells why.
+                Err(_) => break,
             }
         }
-        let _ = write_frame(&mut guest, Kind::StdinEnd, b"");
-    })
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new()
-        .name(name.into())
-        .spawn(body)
-        .map(drop)
+        self.outgoing.clear();
+        self.sent = 0;
+    }
 }

@@ -150,7 +150,34 @@ impl Default for VmConfig {
     }
 }
 
+/// A page of a device has so many bytes of system memory to describe it (the kernel's `struct page`).
+const PAGE_DESCRIPTION_BYTES: u64 = 64;
+const PAGE_BYTES: u64 = 4096;
+/// What a guest needs of system memory beside the descriptions: kernel, root file system, and a program.
+const LEAST_REST: Bytes = Bytes::mib(384);
+
 impl VmConfig {
+    /// Whether the parts fit together.
+    ///
+    /// # Errors
+    ///
+    /// Says what does not fit, and what would.
+    pub fn check(&self) -> Result<(), String> {
+        let device_memory = self.device_memory.0.saturating_mul(self.devices.into());
+        let described = device_memory / PAGE_BYTES * PAGE_DESCRIPTION_BYTES;
+        let least = Bytes(described.saturating_add(LEAST_REST.0));
+        if self.memory >= least {
+            return Ok(());
+        }
+        Err(format!(
+            "System memory of {} is too little for {} of device memory, whose description alone takes {}: \
+             --memory must be {least} or more",
+            self.memory,
+            Bytes(device_memory),
+            Bytes(described),
+        ))
+    }
+
     /// How the guest loads the driver, unless the job does.
     pub fn driver(&self) -> Option<Driver> {
         let numbers = 0..self.devices;
@@ -198,6 +225,35 @@ mod tests {
             ..config
         };
         assert_eq!(config.driver(), None);
+    }
+
+    #[test]
+    fn device_memory_that_system_memory_cannot_describe_is_refused() {
+        let config = |memory, device_memory, devices| VmConfig {
+            memory,
+            device_memory,
+            devices,
+            ..VmConfig::default()
+        };
+        for (memory, device_memory, devices) in [
+            (Bytes::mib(512), Bytes::mib(512), 4),
+            (Bytes::mib(512), Bytes::gib(8), 1),
+            (Bytes::gib(2), Bytes::gib(64), 1),
+            (Bytes::gib(20), Bytes::gib(256), 4),
+        ] {
+            assert_eq!(config(memory, device_memory, devices).check(), Ok(()));
+        }
+        for (memory, device_memory, devices) in [
+            (Bytes::mib(512), Bytes::gib(64), 1),
+            (Bytes::mib(512), Bytes::gib(4), 4),
+            (Bytes::gib(2), Bytes::gib(256), 4),
+        ] {
+            let refused = config(memory, device_memory, devices).check();
+            let text = refused.expect_err("it does not fit");
+            for word in [memory.to_string(), "--memory must be".into()] {
+                assert!(text.contains(&word), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Finds the kernel's complaints among its console lines.
+//!
+//! Programs write to the console too, and may warn of what they like: only what comes behind one of the
+//! kernel's time stamps is its own, and what init says.
 
 /// What the kernel writes when something is wrong in it, and never otherwise.
 const COMPLAINTS: &[&str] = &[
@@ -41,14 +44,35 @@ const FATAL: &[&str] = &[
     "general protection fault",
 ];
 
+/// What init's lines begin with.
+const INIT: &str = "coax-init: ";
+
 /// Whether the kernel complains on this console line.
 pub fn complaint(line: &str) -> bool {
-    COMPLAINTS.iter().any(|pattern| line.contains(pattern))
+    has_one_of(COMPLAINTS, line)
 }
 
 /// Whether nothing more can be hoped for after this console line.
 pub fn fatal(line: &str) -> bool {
-    FATAL.iter().any(|pattern| line.contains(pattern))
+    has_one_of(FATAL, line)
+}
+
+fn has_one_of(patterns: &[&str], line: &str) -> bool {
+    let ours = of_kernel(line).or(line.starts_with(INIT).then_some(line));
+    ours.is_some_and(|text| patterns.iter().any(|pattern| text.contains(pattern)))
+}
+
+/// From the kernel's time stamp on, `[` seconds `.` microseconds `]`; a program's line that has not ended
+/// may stand before it.
+fn of_kernel(line: &str) -> Option<&str> {
+    let mut starts = line.match_indices('[').map(|(start, _)| start);
+    starts.find_map(|start| {
+        let text = line.get(start..)?;
+        let (stamp, _) = text.get(1..)?.split_once(']')?;
+        let (seconds, fraction) = stamp.trim_start().split_once('.')?;
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        (digits(seconds) && digits(fraction)).then_some(text)
+    })
 }
 
 #[cfg(test)]
@@ -111,7 +135,23 @@ mod tests {
 
     #[test]
     fn a_warning_is_not_fatal() {
-        assert!(!fatal("WARNING: CPU: 1 PID: 77 at mm/migrate_device.c:1"));
-        assert!(fatal("Oops: Oops: 0000 [#1] SMP"));
+        assert!(!fatal(
+            "[    3.14] WARNING: CPU: 1 PID: 77 at mm/migrate_device.c:1"
+        ));
+        assert!(fatal("[    3.14] Oops: Oops: 0000 [#1] SMP"));
+    }
+
+    #[test]
+    fn what_a_program_writes_is_no_complaint_of_the_kernel() {
+        for line in [
+            "WARNING: the cat is out",
+            "make[1]: WARNING: x",
+            "[note] Oops: nothing",
+            "[1.5a] BUG: of a program",
+            "Kernel panic - not syncing, said the book",
+        ] {
+            assert!(!complaint(line) && !fatal(line), "{line}");
+        }
+        assert!(complaint("half a line of a program[    3.14] WARNING: x"));
     }
 }

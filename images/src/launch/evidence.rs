@@ -2,9 +2,13 @@
 //! How a VM ended, and what is shown when it did not end well.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
+
+use coax_program::output::OutputError;
 
 use crate::job::Exit;
 
@@ -12,6 +16,22 @@ use crate::job::Exit;
 const CONSOLE_LINES: usize = 80;
 /// Lines of the back end's and QEMU's log shown with a failure.
 const LOG_LINES: usize = 30;
+
+/// Last bytes of a log that are kept.
+const LOG_BYTES: u64 = 1 << 20;
+
+/// The end of a log; nothing if there is none.
+pub fn tail_of(log: &Path) -> String {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+}
 
 /// What was recorded of a VM.
 #[derive(Clone, Debug, Default)]
@@ -108,6 +128,8 @@ impl Outcome {
 /// Why a VM's run is not to be trusted, whatever its job says.
 #[derive(Debug)]
 pub enum Failure {
+    /// Its job wrote more than so many bytes, where output is kept.
+    TooMuchOutput(usize),
     /// It lived longer than its limit.
     TimedOut(Duration),
     /// The kernel complained; this is its first line.
@@ -133,6 +155,9 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Failure::TooMuchOutput(most) => {
+                write!(f, "the job wrote more than {} MiB", most >> 20)
+            }
             Failure::TimedOut(limit) => write!(f, "the VM was not done after {limit:?}"),
             Failure::KernelComplaint(line) => write!(f, "the guest kernel complained: {line}"),
             Failure::NotStarted(reason) => write!(f, "the job was not started: {reason}"),
@@ -161,6 +186,15 @@ pub enum LaunchError {
     /// KVM was asked for and does not work.
     #[error("KVM does not work here: {0}")]
     NoKvm(String),
+    /// The parts do not fit together.
+    #[error("{0}")]
+    Config(String),
+    /// This program's own output takes no more, so that what came of the job is lost.
+    #[error("Output of the VM is lost")]
+    Output(#[source] OutputError),
+    /// This program's own input ended before its end.
+    #[error("The job's input was cut short: cannot read standard input")]
+    Input(#[source] io::Error),
     /// A folder, a file or a socket of the VM could not be made.
     #[error("Cannot prepare {what}")]
     Prepare {

@@ -3,7 +3,6 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{json, Value};
@@ -17,13 +16,12 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Connects to the monitor's socket.
+    /// The monitor behind a connection.
     ///
     /// # Errors
     ///
-    /// QEMU does not listen, or does not answer.
-    pub fn connect(socket: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket)?;
+    /// QEMU does not answer.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         let mut monitor = Monitor {
             answers: BufReader::new(stream),
@@ -72,25 +70,19 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
     use std::thread;
-
-    use crate::temporary::TemporaryFolder;
 
     /// What a monitor makes of a line, if QEMU answers it so.
     fn answered(answer: &'static str) -> io::Result<()> {
-        let folder = TemporaryFolder::new()?;
-        let socket = folder.path().join("monitor.sock");
-        let listener = UnixListener::bind(&socket)?;
+        let (ours, mut stream) = UnixStream::pair()?;
         let qemu = thread::spawn(move || -> io::Result<()> {
-            let (mut stream, _) = listener.accept()?;
             writeln!(stream, r#"{{"QMP":{{}}}}"#)?;
             writeln!(stream, r#"{{"return":{{}}}}"#)?;
             writeln!(stream, r#"{{"event":"RESUME"}}"#)?;
             writeln!(stream, "{answer}")?;
             io::copy(&mut stream, &mut io::sink()).map(drop)
         });
-        let result = Monitor::connect(&socket)?.run("device_del a");
+        let result = Monitor::new(ours)?.run("device_del a");
         qemu.join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         result

@@ -30,6 +30,8 @@ const NUMA_KERNEL_ARGS: &str = "memhp_default_state=online_movable";
 /// What it is told when there is one virtual CPU: it leaves `lock` out of its own operations
 /// otherwise, those on programs' memory included, which the device uses as well.
 const ONE_CPU_KERNEL_ARGS: &str = "noreplace-smp";
+/// What it is told after all else: the time before each line tells its lines from those of programs.
+const LAST_KERNEL_ARGS: &str = "printk.time=1";
 /// Bus numbers between the host bridges of devices with a node of their own: each takes two, its own
 /// and that behind the port.
 const BUSES_PER_BRIDGE: usize = 8;
@@ -96,6 +98,7 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         .chain((config.cpus == 1).then_some(ONE_CPU_KERNEL_ARGS))
         .chain(images.variant.kernel_args())
         .chain(config.kernel_args.iter().map(String::as_str))
+        .chain(std::iter::once(LAST_KERNEL_ARGS))
         .collect();
     args.add(&["-append", &append.join(" ")]);
 
@@ -220,15 +223,16 @@ pub fn device(config: &VmConfig) -> Vec<OsString> {
     args.0
 }
 
-/// Arguments of virtiofsd; its listening socket is its standard input.
+/// Arguments of virtiofsd, which locks itself into the tree by `sandbox`; its listening socket is its standard input.
 ///
 /// - The guest gets the whole tree, mount points in it too: an overlay shows nothing of those that
 ///   it is told of.
 /// - Who changes the tree meanwhile has to be prepared that the guest does not see it: it may keep
 ///   what it once read, without which a program's every look would be a trip to the host.
-pub fn tree(tree: &Tree) -> Vec<OsString> {
+pub fn tree(tree: &Tree, sandbox: &str) -> Vec<OsString> {
     let mut args = Words::default();
     args.add(&["--fd", "0", "--readonly", "--no-announce-submounts"]);
+    args.add(&["--sandbox", sandbox]);
     args.add(&["--cache", "always", "--log-level", "warn"]);
     args.pair("--shared-dir", &tree.folder);
     args.0
@@ -337,12 +341,14 @@ mod tests {
 
     #[test]
     fn a_tree_is_served_for_reading_alone() {
-        let args = tree(&Tree {
+        let served = Tree {
             folder: "/srv/a b".into(),
             daemon: "/bin/virtiofsd".into(),
-        });
+        };
+        let args = tree(&served, "chroot");
         let line = shell_line(Path::new("virtiofsd"), &args);
         assert!(line.contains(" --readonly "), "{line}");
+        assert!(line.contains(" --sandbox chroot "), "{line}");
         assert!(line.ends_with("--shared-dir '/srv/a b'"), "{line}");
     }
 

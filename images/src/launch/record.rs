@@ -2,11 +2,13 @@
 //! What was seen of a VM, and the judgement on it.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use coax_program::output::OutputError;
+
 use super::evidence::{Evidence, Failure};
+use super::lines::LastLines;
 use crate::job::Exit;
 
 /// From the job's end to QEMU's: unloading and powering off takes a second under TCG.
@@ -14,13 +16,16 @@ pub const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
 /// From the end of QEMU, or of a back end, to that of the other.
 pub const PEER_END_LIMIT: Duration = Duration::from_secs(5);
 
+/// Most output of a job that is kept, instead of passed on.
+pub const CAPTURED_BYTES: usize = 32 << 20;
+
 /// What has been seen of the VM.
 #[derive(Debug, Default)]
 pub struct Record {
     /// For people.
     pub evidence: Evidence,
-    /// Frames to the guest go here.
-    pub guest: Option<UnixStream>,
+    /// The guest's console.
+    pub console: LastLines,
     /// The job's standard output.
     pub stdout: Vec<u8>,
     /// Its standard error.
@@ -35,14 +40,16 @@ pub struct Record {
     pub channel_error: Option<io::Error>,
     /// What QEMU's monitor refused.
     pub monitor_error: Option<io::Error>,
-    /// QEMU has closed the console.
-    pub console_ended: bool,
-    /// No more frames will come.
-    pub channel_ended: bool,
     /// The first back end that ended while the VM was waited for: what it serves and how.
     pub back_end_left: Option<(String, ExitStatus)>,
-    /// The VM lived too long.
-    pub timed_out: bool,
+    /// The VM lived longer than it was given.
+    pub timed_out: Option<Duration>,
+    /// The job wrote more than is kept.
+    pub too_much_output: bool,
+    /// This program's own output takes no more.
+    pub output_error: Option<OutputError>,
+    /// This program's own input ended too early.
+    pub input_error: Option<io::Error>,
     /// The user ended it.
     pub escaped: bool,
     /// Bytes of `stdout` that a watcher has seen.
@@ -56,6 +63,12 @@ impl Record {
             evidence,
             ..Record::default()
         }
+    }
+
+    /// Whether what has been seen is enough to end the VM.
+    pub fn is_over(&self) -> bool {
+        let lost = self.too_much_output || self.output_error.is_some();
+        lost || self.escaped || self.timed_out.is_some()
     }
 
     /// The next complete line of standard output that no watcher has seen.
@@ -72,7 +85,6 @@ impl Record {
 /// still running; of the back ends, those that were killed on purpose are left out.
 pub fn judge(
     record: &mut Record,
-    timeout: Option<Duration>,
     qemu: Option<ExitStatus>,
     back_ends: &[(String, Option<ExitStatus>)],
 ) -> Option<Failure> {
@@ -88,6 +100,9 @@ pub fn judge(
     if let Some(error) = record.monitor_error.take() {
         return Some(Failure::Monitor(error));
     }
+    if record.too_much_output {
+        return Some(Failure::TooMuchOutput(CAPTURED_BYTES));
+    }
     let failed = |status: &ExitStatus| !status.success();
     for (name, status) in back_ends {
         if let Some(status) = status.filter(failed) {
@@ -95,21 +110,15 @@ pub fn judge(
         }
     }
     // One that lived too long was killed, which says nothing about QEMU.
-    if let Some(status) = qemu.filter(failed).filter(|_| !record.timed_out) {
+    if let Some(status) = qemu.filter(failed).filter(|_| record.timed_out.is_none()) {
         return Some(Failure::Qemu(status));
     }
-    if let Some((name, status)) = record.back_end_left.take() {
-        if record.exit.is_none() {
-            return Some(Failure::BackEndLeft(name, status));
-        }
-    }
-    if record.timed_out {
-        // After the verdict, only the power-off can have run out of time.
-        let limit = record
-            .exit
-            .as_ref()
-            .map_or(timeout, |_| Some(POWER_OFF_LIMIT));
-        return Some(Failure::TimedOut(limit.unwrap_or(POWER_OFF_LIMIT)));
+    if let Some(limit) = record.timed_out {
+        return Some(match record.back_end_left.take() {
+            // QEMU ended by itself otherwise, and back ends end with it.
+            Some((name, status)) if record.exit.is_none() => Failure::BackEndLeft(name, status),
+            _ => Failure::TimedOut(limit),
+        });
     }
     if let Some(error) = record.channel_error.take() {
         return Some(Failure::Channel(error));
@@ -137,12 +146,7 @@ mod tests {
     ) -> Option<Failure> {
         // The first device is always well.
         let back_ends = [("device 0".into(), ended(0)), ("device 1".into(), device)];
-        judge(
-            &mut record,
-            Some(Duration::from_secs(180)),
-            qemu,
-            &back_ends,
-        )
+        judge(&mut record, qemu, &back_ends)
     }
 
     #[test]
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn a_back_end_that_left_early_is_not_blamed_on_the_time_limit() {
         let record = Record {
-            timed_out: true,
+            timed_out: Some(PEER_END_LIMIT),
             back_end_left: ended(0).map(|status| ("device 1".into(), status)),
             ..Record::default()
         };
@@ -197,6 +201,18 @@ mod tests {
         assert!(matches!(
             judged(record, ended(1), ended(0)),
             Some(Failure::Qemu(_))
+        ));
+    }
+
+    #[test]
+    fn a_guest_that_reboots_is_not_blamed_on_the_back_end_that_ended_with_it() {
+        let record = Record {
+            back_end_left: ended(0).map(|status| ("device 1".into(), status)),
+            ..Record::default()
+        };
+        assert!(matches!(
+            judged(record, ended(0), ended(0)),
+            Some(Failure::NoVerdict)
         ));
     }
 

@@ -2,10 +2,10 @@
 //! The user's terminal while a job runs on it.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg, Termios};
+use rustix::termios::tcgetwinsize;
 
 use crate::job::TerminalSize;
 
@@ -23,25 +23,18 @@ pub fn is_interactive() -> bool {
 /// The terminal's size, or the 24 × 80 of a terminal that does not tell.
 pub fn current_size() -> TerminalSize {
     let word = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    stty_size().unwrap_or(TerminalSize {
+    size().unwrap_or(TerminalSize {
         rows: word("LINES").unwrap_or(24),
         columns: word("COLUMNS").unwrap_or(80),
     })
 }
 
-/// What `stty size` says; the ioctl behind it has no safe wrapper.
-fn stty_size() -> Option<TerminalSize> {
-    let terminal = io::stdin().as_fd().try_clone_to_owned().ok()?;
-    let output = std::process::Command::new("stty")
-        .arg("size")
-        .stdin(terminal)
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let mut words = text.split_whitespace().map(str::parse);
+/// What the terminal at standard input tells of its size.
+pub fn size() -> Option<TerminalSize> {
+    let size = tcgetwinsize(io::stdin()).ok()?;
     let size = TerminalSize {
-        rows: words.next()?.ok()?,
-        columns: words.next()?.ok()?,
+        rows: size.ws_row,
+        columns: size.ws_col,
     };
     (size.rows > 0 && size.columns > 0).then_some(size)
 }

@@ -1,84 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One VM from its start to its verdict.
+//! One VM, and its start.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::action::Step;
 use super::back_end::BackEnd;
-use super::channel::{self, Event};
 use super::config::{Output, VmConfig};
-use super::console::{complaint, fatal};
-use super::evidence::{Evidence, Failure, LaunchError, Outcome};
-use super::monitor::Monitor;
+use super::ends::own;
+use super::evidence::{Evidence, LaunchError};
+use super::flow::Flow;
 use super::qemu_args::{self, Sockets};
-use super::record::{judge, Record, PEER_END_LIMIT, POWER_OFF_LIMIT};
+use super::record::Record;
 use super::terminal::RawMode;
 use crate::accel::{self, Accel};
-use crate::frames::{write_frame, Frame, Kind};
 use crate::images::Images;
 use crate::initramfs;
-use crate::job::{Exit, Job, JobFile};
+use crate::job::{Job, JobFile, TerminalSize};
 use crate::process::Group;
 use crate::temporary::TemporaryFolder;
 
-/// From a fatal console line to the end of the VM: time for the trace that follows it.
-const FATAL_LIMIT: Duration = Duration::from_secs(5);
-/// From the stop of the devices to that of the guest.
-const STOP_LAG: Duration = Duration::from_millis(200);
-/// How often a back end that ended too early is looked for.
-const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// Socket of the guest's port, in the VM's folder.
+const JOB_SOCKET: &str = "job.sock";
+/// Socket of QEMU's monitor.
+pub const MONITOR_SOCKET: &str = "monitor.sock";
+/// What QEMU writes.
+pub const QEMU_LOG: &str = "qemu.log";
 
 /// A running VM; dropping it kills it. The thread that started it must live as long.
 #[derive(Debug)]
 pub struct Vm {
     // Dropped in this order: QEMU first, so that the back ends see their front end leave.
-    qemu: Group,
-    devices: Vec<BackEnd>,
-    tree: Option<BackEnd>,
-    folder: TemporaryFolder,
-    events: Receiver<Event>,
-    sender: Sender<Event>,
-    output: Output,
-    terminal: bool,
-    raw_mode: Option<RawMode>,
-    accel: Accel,
-    started: Instant,
-    deadline: Option<Instant>,
-    timeout: Option<Duration>,
-    config: VmConfig,
-    /// When the devices, which are stopped, go on.
-    resume: Option<Instant>,
+    pub(super) qemu: Group,
+    pub(super) devices: Vec<BackEnd>,
+    pub(super) tree: Option<BackEnd>,
+    pub(super) folder: TemporaryFolder,
+    pub(super) flow: Flow,
+    pub(super) raw_mode: Option<RawMode>,
+    /// What the job's terminal was last told, if it has one and so has the user.
+    pub(super) terminal: Option<TerminalSize>,
+    pub(super) accel: Accel,
+    pub(super) started: Instant,
+    /// When the VM is to have ended, for a reason of its own, and the time that it was given.
+    pub(super) end: Option<(Instant, Duration)>,
+    pub(super) config: VmConfig,
+    /// What is still to be done to the processes, and when.
+    pub(super) steps: Vec<(Instant, Step)>,
     /// Times that the first device was plugged in.
-    plugged: u32,
-    record: Record,
-}
-
-/// What can be done to a running VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Kill the back ends, as a crash would. Their end is then no failure.
-    KillDevice,
-    /// Stop the back ends, and the guest not, until they are to go on.
-    StopDevice,
-    /// Have the back ends go on.
-    ContinueDevice,
-    /// Ask the guest to let the first device go.
-    UnplugDevice,
-    /// Plug in another in its place, with a back end started anew.
-    PlugDevice,
-    /// Stop devices and guest for so long, as a host that suspends does.
-    Stop(Duration),
-    /// Stop the devices alone for so long, as a debugger or a starved host does; the guest goes on
-    /// meanwhile, and so does the watcher.
-    StopDeviceFor(Duration),
+    pub(super) plugged: u32,
+    /// Until the guest has it.
+    pub(super) initramfs: Option<File>,
+    pub(super) record: Record,
 }
 
 impl Vm {
@@ -86,39 +64,41 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// [`LaunchError::NoKvm`], [`LaunchError::Prepare`], [`LaunchError::Start`].
+    /// [`LaunchError::NoKvm`], [`LaunchError::Config`], [`LaunchError::Prepare`], [`LaunchError::Start`].
     pub fn start(images: &Images, config: &VmConfig, job: &Job) -> Result<Self, LaunchError> {
+        config.check().map_err(LaunchError::Config)?;
         let accel = accel::decide(config.accel)
             .map_err(LaunchError::NoKvm)?
             .accel;
-        let folder = prepare("a folder", TemporaryFolder::new)?;
-        let path = |name: &str| folder.path().join(name);
-        let job_socket = path("job.sock");
-        let initramfs_path = path("initramfs.cpio");
-
+        let folder = prepare("a folder for the VM", TemporaryFolder::new)?;
         let file = JobFile {
             job: job.clone(),
             driver: config.driver(),
             tree: config.tree.is_some(),
         };
-        prepare("the initramfs", || {
-            initramfs::with_job(&images.initramfs, &initramfs_path, &file, &config.files)
+        let initramfs = prepare("the initramfs", || {
+            let unnamed = folder.unnamed_file()?;
+            initramfs::with_job(&images.initramfs, &unnamed, &file, &config.files)
+                .map_err(|error| folder.explain(error))?;
+            Ok(unnamed)
         })?;
-        let job_listener = prepare("the job's socket", || UnixListener::bind(&job_socket))?;
-        let qemu_log = prepare("QEMU's log", || File::create(path("qemu.log")))?;
+        let listener = prepare("the job's socket", || folder.listen(JOB_SOCKET))?;
+        let qemu_log = prepare("QEMU's log", || {
+            File::create(folder.path().join(QEMU_LOG)).map_err(|error| folder.explain(error))
+        })?;
 
         let started = Instant::now();
-        let devices = BackEnd::of_devices(images, config, folder.path())?;
+        let devices = BackEnd::of_devices(images, config, &folder)?;
         let tree = config.tree.as_ref();
         let tree = tree
-            .map(|tree| BackEnd::of_tree(tree, folder.path()))
+            .map(|tree| BackEnd::of_tree(tree, &folder))
             .transpose()?;
         let sockets = Sockets {
             devices: devices.iter().map(BackEnd::socket).collect(),
             tree: tree.as_ref().map(BackEnd::socket),
-            job: &job_socket,
-            monitor: &path("monitor.sock"),
-            initramfs: &initramfs_path,
+            job: JOB_SOCKET.as_ref(),
+            monitor: MONITOR_SOCKET.as_ref(),
+            initramfs: &TemporaryFolder::path_of_unnamed(&initramfs),
         };
         let args = qemu_args::qemu(images, config, accel, &sockets);
         let command_line = qemu_args::shell_line(&images.qemu, &args);
@@ -126,28 +106,28 @@ impl Vm {
             &images.qemu,
             Command::new(&images.qemu)
                 .args(&args)
+                // Names of sockets have 107 bytes at most, those of folders do not.
+                .current_dir(folder.path())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(qemu_log),
         )?;
-
-        let (sender, events) = mpsc::channel();
-        if let Some(console) = qemu.child().stdout.take() {
-            prepare("a thread", || {
-                channel::watch_console(console, sender.clone())
-            })?;
-        }
-        prepare("a thread", || {
-            channel::watch_frames(job_listener, sender.clone())
+        let console = qemu.child().stdout.take().map(OwnedFd::from);
+        let mut flow = prepare("the VM's console", || {
+            Flow::new(console.ok_or(io::ErrorKind::NotFound)?, listener)
         })?;
 
-        let terminal = job.terminal.is_some();
-        let raw_mode = match (config.output, terminal) {
-            (Output::Interactive, true) => prepare("the terminal", RawMode::enter)?,
-            _ => None,
-        };
+        let mut raw_mode = None;
+        if config.output == Output::Interactive {
+            prepare("this program's output", || {
+                flow.write_output(own(io::stdout())?, own(io::stderr())?)
+            })?;
+            if job.terminal.is_some() {
+                raw_mode = prepare("the terminal", RawMode::enter)?;
+            }
+        }
         let evidence = Evidence {
-            command_line,
+            command_line: format!("cd {} && {command_line}", folder.path().display()),
             ..Evidence::default()
         };
         Ok(Vm {
@@ -155,332 +135,24 @@ impl Vm {
             devices,
             tree,
             folder,
-            events,
-            sender,
-            output: config.output,
-            terminal,
+            flow,
+            terminal: job.terminal.filter(|_| raw_mode.is_some()),
             raw_mode,
             accel,
             started,
-            deadline: config.timeout.map(|limit| started + limit),
-            timeout: config.timeout,
+            end: None,
             config: config.clone(),
-            resume: None,
+            steps: Vec::new(),
             plugged: 0,
+            initramfs: Some(initramfs),
             record: Record::new(evidence),
         })
-    }
-
-    /// Waits until everything has ended.
-    ///
-    /// # Errors
-    ///
-    /// [`LaunchError::Failed`] when the VM did not end well, whatever its job did.
-    pub fn wait(self) -> Result<Outcome, LaunchError> {
-        self.wait_watching(|_| None)
     }
 
     /// Process numbers of the devices' back ends.
     pub fn device_ids(&mut self) -> Vec<u32> {
         self.devices.iter_mut().map(BackEnd::id).collect()
     }
-
-    /// As [`Vm::wait`], and `watch` sees each line of standard output as it comes and may have
-    /// something done.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Vm::wait`].
-    pub fn wait_watching(
-        mut self,
-        mut watch: impl FnMut(&str) -> Option<Action>,
-    ) -> Result<Outcome, LaunchError> {
-        while !(self.record.console_ended && self.record.channel_ended) {
-            let now = Instant::now();
-            let left = self
-                .deadline
-                .map_or(CHECK_INTERVAL, |end| end.duration_since(now));
-            if left.is_zero() {
-                self.record.timed_out = self.record.complaint.is_none();
-                break;
-            }
-            let left = left.min(self.resume_when_due(now));
-            match self.events.recv_timeout(left) {
-                Ok(event) => {
-                    self.handle(event);
-                    while let Some(action) = self.record.next_line().map(|line| watch(&line)) {
-                        self.act(action);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            if self.record.escaped {
-                break;
-            }
-            self.check_back_ends();
-        }
-        self.raw_mode = None;
-        self.finish()
-    }
-
-    /// Takes note of one event.
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Console(line) => self.console_line(&line),
-            Event::ConsoleEnd => {
-                self.record.console_ended = true;
-                // A QEMU that never connected leaves a thread in accept(2).
-                let _ = UnixStream::connect(self.folder.path().join("job.sock"));
-            }
-            Event::Connected(stream) => self.record.guest = Some(stream),
-            Event::Frame(frame) => self.frame(frame),
-            Event::ChannelEnd(error) => {
-                self.record.channel_ended = true;
-                self.record.channel_error = error;
-            }
-            Event::Escape => self.record.escaped = true,
-        }
-    }
-
-    fn console_line(&mut self, line: &str) {
-        self.record.evidence.console.push_str(line);
-        self.record.evidence.console.push('\n');
-        if complaint(line) && self.record.complaint.is_none() {
-            self.record.complaint = Some(line.to_owned());
-        }
-        if fatal(line) {
-            self.end_within(FATAL_LIMIT);
-        }
-    }
-
-    fn frame(&mut self, frame: Frame) {
-        let live = self.output == Output::Interactive;
-        match frame.kind {
-            Kind::Start => {
-                self.record.boot = Some(self.started.elapsed());
-                self.start_input();
-            }
-            // Kept, the output of a session of hours would only fill the memory.
-            Kind::Stdout if live => show(io::stdout().lock(), &frame.payload),
-            Kind::Stderr if live => show(io::stderr().lock(), &frame.payload),
-            Kind::Stdout => self.record.stdout.extend(frame.payload),
-            Kind::Stderr => self.record.stderr.extend(frame.payload),
-            Kind::Exit => {
-                match serde_json::from_slice(&frame.payload) {
-                    Ok(exit) => self.record.exit = Some(exit),
-                    Err(error) => self.record.channel_error = Some(error.into()),
-                }
-                self.send(Kind::Done);
-                self.end_within(POWER_OFF_LIMIT);
-            }
-            // Host to guest only; a guest that sends them is not ours.
-            Kind::Stdin | Kind::StdinEnd | Kind::Done => {
-                let text = format!("the guest sent a {:?} frame", frame.kind);
-                self.record.channel_error = Some(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-        }
-    }
-
-    fn act(&mut self, action: Option<Action>) {
-        match action {
-            Some(Action::KillDevice) => {
-                self.devices.iter_mut().for_each(BackEnd::kill);
-            }
-            Some(Action::StopDevice) => self.signal_devices(Signal::SIGSTOP),
-            Some(Action::ContinueDevice) => self.signal_devices(Signal::SIGCONT),
-            Some(Action::UnplugDevice) => self.try_hard(Self::unplug),
-            Some(Action::PlugDevice) => self.try_hard(Self::plug),
-            Some(Action::Stop(time)) => {
-                // First the devices: what the guest asks of them now has no answer when it stops.
-                self.signal_devices(Signal::SIGSTOP);
-                thread::sleep(STOP_LAG);
-                self.qemu.signal(Signal::SIGSTOP);
-                thread::sleep(time);
-                self.signal_devices(Signal::SIGCONT);
-                self.qemu.signal(Signal::SIGCONT);
-            }
-            Some(Action::StopDeviceFor(time)) => {
-                self.signal_devices(Signal::SIGSTOP);
-                self.resume = Some(Instant::now() + time);
-            }
-            None => {}
-        }
-    }
-
-    /// Continues devices whose stop is over; the time until the next look is needed.
-    fn resume_when_due(&mut self, now: Instant) -> Duration {
-        let Some(end) = self.resume else {
-            return CHECK_INTERVAL;
-        };
-        let left = end.saturating_duration_since(now);
-        if left.is_zero() {
-            self.resume = None;
-            self.signal_devices(Signal::SIGCONT);
-        }
-        left.min(CHECK_INTERVAL)
-    }
-
-    fn signal_devices(&self, signal: Signal) {
-        self.devices.iter().for_each(|device| device.signal(signal));
-    }
-
-    /// Does something to the VM's hardware; ends the VM if that fails.
-    fn try_hard(&mut self, what: impl FnOnce(&mut Self) -> io::Result<()>) {
-        if let Err(error) = what(self) {
-            self.record.monitor_error = Some(error);
-            self.end_within(Duration::ZERO);
-        }
-    }
-
-    fn monitor(&self) -> io::Result<Monitor> {
-        Monitor::connect(&self.folder.path().join("monitor.sock"))
-    }
-
-    fn unplug(&mut self) -> io::Result<()> {
-        let device = qemu_args::device_id(0);
-        self.monitor()?.run(&format!("device_del {device}"))
-    }
-
-    /// A connection serves one life of a device: a back end ends with it.
-    fn plug(&mut self) -> io::Result<()> {
-        let mut monitor = self.monitor()?;
-        let begin = Instant::now();
-        let left = qemu_args::connection_id(0, self.plugged);
-        // The guest sees the device go before QEMU has let go of it.
-        while let Err(error) = monitor.run(&format!("chardev-remove {left}")) {
-            if begin.elapsed() > PEER_END_LIMIT {
-                return Err(error);
-            }
-            thread::sleep(CHECK_INTERVAL);
-        }
-        let device = self.devices.first_mut();
-        let device = device.ok_or_else(|| io::Error::other("the VM has no device"))?;
-        device.start_again()?;
-        // QEMU remembers the name of a connection of its command line beyond its end.
-        self.plugged += 1;
-        let connection = qemu_args::connection_id(0, self.plugged);
-        let options = qemu_args::socket_chardev(&connection, device.socket());
-        monitor.run(&format!("chardev-add {options}"))?;
-        let device = qemu_args::device_properties(&self.config, 0, &connection);
-        monitor.run(&format!("device_add {device}"))
-    }
-
-    /// Connects standard input, or closes the job's.
-    fn start_input(&mut self) {
-        if self.output != Output::Interactive {
-            return self.send(Kind::StdinEnd);
-        }
-        let Some(guest) = &self.record.guest else {
-            return;
-        };
-        let escape = self.terminal && self.raw_mode.is_some();
-        let started = guest
-            .try_clone()
-            .and_then(|guest| channel::forward_input(guest, escape, self.sender.clone()));
-        if let Err(error) = started {
-            self.record.channel_error = Some(error);
-        }
-    }
-
-    fn send(&mut self, kind: Kind) {
-        if let Some(guest) = &mut self.record.guest {
-            // A guest that has gone is seen at the other end of the stream.
-            let _ = write_frame(guest, kind, b"");
-        }
-    }
-
-    /// Brings the deadline forward.
-    fn end_within(&mut self, limit: Duration) {
-        let end = Instant::now() + limit;
-        self.deadline = Some(self.deadline.map_or(end, |deadline| deadline.min(end)));
-    }
-
-    /// A VM whose back end has gone is given time to say so, then ended.
-    fn check_back_ends(&mut self) {
-        if self.record.back_end_left.is_some() {
-            return;
-        }
-        let left = self.answerable().find_map(|back_end| {
-            let status = back_end.wait_at_most(Duration::ZERO).ok()??;
-            Some((back_end.name().to_owned(), status))
-        });
-        if left.is_some() {
-            self.record.back_end_left = left;
-            self.end_within(PEER_END_LIMIT);
-        }
-    }
-
-    /// The back ends whose end would be a failure: all that were not killed on purpose.
-    fn answerable(&mut self) -> impl Iterator<Item = &mut BackEnd> {
-        let devices = self.devices.iter_mut();
-        let devices = devices.filter(|device| !device.was_killed());
-        devices.chain(&mut self.tree)
-    }
-
-    /// Ends what still runs, and judges.
-    fn finish(mut self) -> Result<Outcome, LaunchError> {
-        if self.resume.take().is_some() {
-            self.signal_devices(Signal::SIGCONT);
-        }
-        if self.record.timed_out || self.record.escaped {
-            self.qemu.signal(Signal::SIGKILL);
-        }
-        let prepare_wait = |source| LaunchError::Prepare {
-            what: "waiting".into(),
-            source,
-        };
-        let qemu_status = self
-            .qemu
-            .wait_at_most(PEER_END_LIMIT)
-            .map_err(prepare_wait)?;
-        if qemu_status.is_none() {
-            self.qemu.signal(Signal::SIGKILL);
-        }
-        let back_ends = self
-            .answerable()
-            .map(|back_end| {
-                let status = back_end.wait_at_most(PEER_END_LIMIT);
-                Ok((back_end.name().to_owned(), status.map_err(prepare_wait)?))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        // What came while the others ended: the console's last lines above all.
-        while let Ok(event) = self.events.try_recv() {
-            self.handle(event);
-        }
-
-        let qemu_log = fs::read(self.folder.path().join("qemu.log")).unwrap_or_default();
-        let mut record = self.record;
-        let all = self.devices.iter().chain(&self.tree);
-        record.evidence.back_ends = all.map(BackEnd::evidence).collect();
-        record.evidence.qemu_log = String::from_utf8_lossy(&qemu_log).into_owned();
-        record.evidence.stderr = String::from_utf8_lossy(&record.stderr).into_owned();
-        if record.escaped {
-            record.exit = Some(Exit::Signal(nix::libc::SIGHUP));
-        }
-
-        let failure = judge(&mut record, self.timeout, qemu_status, &back_ends);
-        match (failure, record.exit) {
-            (None, Some(exit)) => Ok(Outcome {
-                exit,
-                stdout: record.stdout,
-                stderr: record.stderr,
-                evidence: record.evidence,
-                duration: self.started.elapsed(),
-                boot: record.boot.unwrap_or_default(),
-                accel: self.accel.name(),
-            }),
-            (failure, _) => Err(LaunchError::Failed {
-                failure: failure.unwrap_or(Failure::NoVerdict),
-                evidence: Box::new(record.evidence),
-            }),
-        }
-    }
-}
-
-/// Output that nobody reads any more is no reason to fail.
-fn show(mut stream: impl Write, bytes: &[u8]) {
-    let _ = stream.write_all(bytes).and_then(|()| stream.flush());
 }
 
 /// Makes something that a VM needs.

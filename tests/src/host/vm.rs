@@ -72,7 +72,7 @@ fn run_vm(
     }
     let outcome = Machine::start(images, &config, &job)
         .with_context(|| format!("Starting a VM for {group}"))?
-        .wait_watching(|line| output.take(line));
+        .wait_watching(|line| Ok(output.take(line)));
 
     let Output {
         parser, mut shown, ..

@@ -14,6 +14,7 @@ use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::kernel::Variant;
 use coax_images::launch::{Vm, VmConfig};
+use coax_program::outln;
 
 /// A measurement takes seconds; one that waits for a fault in vain ends by itself.
 const VM_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -29,18 +30,18 @@ pub fn run(options: &Fairness, install: bool) -> Result<ExitCode> {
         timeout: Some(VM_LIMIT),
         ..VmConfig::default()
     };
-    println!("A fault of the device, as a whole command, alone and beside another process");
+    outln!("A fault of the device, as a whole command, alone and beside another process")?;
     let mut measured = Measured::new();
     let job = Job::new(["coax-guest-tests", "fairness"]);
     let outcome = Vm::start(&images, &config, &job)?.wait_watching(|line| {
-        take(line, &mut measured);
-        None
+        take(line, &mut measured)?;
+        Ok(None)
     })?;
     succeeded(&outcome)?;
 
-    println!("\nWhat must be reached: how many times as long a fault takes");
+    outln!("\nWhat must be reached: how many times as long a fault takes")?;
     let judged = goals::judge(goals::FAIRNESS, &measured);
-    judged.iter().for_each(|goal| println!("  {goal}"));
+    judged.iter().try_for_each(|goal| outln!("  {goal}"))?;
     let passed = judged.iter().all(|goal| goal.passed);
     if let Some(file) = json {
         let report = json!({

@@ -14,6 +14,7 @@ use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::kernel::Variant;
 use coax_images::launch::{Vm, VmConfig};
+use coax_program::outln;
 
 /// Kinds of work that the guest knows, the first being none.
 const WORKS: [&str; 5] = ["nothing", "fill", "list", "atomics", "gemm"];
@@ -33,11 +34,15 @@ pub fn run(options: &Invalidate, install: bool) -> Result<ExitCode> {
         timeout: Some(VM_LIMIT),
         ..VmConfig::default()
     };
-    println!("Microseconds to give a translation up, while the device is at work");
-    println!(
+    outln!("Microseconds to give a translation up, while the device is at work")?;
+    outln!(
         "  {:<10}{:>14}{:>14}{:>14}{:>14}",
-        "work", "device p50", "device p99", "guest p50", "guest p99"
-    );
+        "work",
+        "device p50",
+        "device p99",
+        "guest p50",
+        "guest p99"
+    )?;
     let mut measured = Measured::new();
     for work in WORKS {
         // A VM for each, so that what its back end counts is of this work alone.
@@ -45,7 +50,7 @@ pub fn run(options: &Invalidate, install: bool) -> Result<ExitCode> {
         let job = Job::new(["coax-guest-tests", "invalidation", work]);
         let outcome = Vm::start(&images, &config, &job)?.wait_watching(|line| {
             lines.extend(serde_json::from_str::<Line>(line));
-            None
+            Ok(None)
         })?;
         succeeded(&outcome)?;
         for line in lines {
@@ -63,18 +68,18 @@ pub fn run(options: &Invalidate, install: bool) -> Result<ExitCode> {
             let value = measured.get(&format!("{work}_{name}"));
             value.map_or("-".into(), |value| format!("{value:.1}"))
         };
-        println!(
+        outln!(
             "  {work:<10}{:>14}{:>14}{:>14}{:>14}",
             cell("device"),
             cell("device_p99"),
             cell("guest"),
             cell("guest_p99")
-        );
+        )?;
     }
 
-    println!("\nWhat must be reached");
+    outln!("\nWhat must be reached")?;
     let judged = goals::judge(goals::INVALIDATE, &measured);
-    judged.iter().for_each(|goal| println!("  {goal}"));
+    judged.iter().try_for_each(|goal| outln!("  {goal}"))?;
     let passed = judged.iter().all(|goal| goal.passed);
     if let Some(file) = json {
         let report = json!({

@@ -20,6 +20,7 @@ use crate::cli::Migrate;
 use crate::commands::{announce_accel, create, exit_code};
 use coax_images::images::Images;
 use coax_images::kernel::Variant;
+use coax_program::outln;
 use own::Own;
 use report::Report;
 
@@ -30,10 +31,11 @@ pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
     let images = Images::build(Variant::Base, install)?;
     let choice = options.accel.accel;
     let accel = announce_accel(choice)?;
-    println!(
+    outln!(
         "Linux {} on QEMU {}, {accel}",
-        images.kernel_version, images.qemu_version
-    );
+        images.kernel_version,
+        images.qemu_version
+    )?;
 
     let (report, goals) = if options.busy {
         let mut busy = Busy::start()?;
@@ -50,11 +52,11 @@ pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
         let own = own::run(&images, choice)?;
         (Report::new(&coax, &test_hmm, &own, &memcpy), goals::MIGRATE)
     };
-    println!("\n{report}");
+    outln!("\n{report}")?;
 
-    println!("What must be reached");
+    outln!("What must be reached")?;
     let judged = goals::judge(goals, &report.measured());
-    judged.iter().for_each(|goal| println!("  {goal}"));
+    judged.iter().try_for_each(|goal| outln!("  {goal}"))?;
     let passed = judged.iter().all(|goal| goal.passed);
     if let Some(file) = json {
         let whole = json!({

@@ -24,6 +24,7 @@ use coax_images::launch::{Bytes, GuestFile, Tree, Vm, VmConfig};
 use coax_images::progress::Progress;
 use coax_images::tool;
 use coax_images::virtiofsd;
+use coax_program::outln;
 use report::{HostProduct, Report};
 
 /// What the guest does.
@@ -53,12 +54,12 @@ pub fn run(options: &Programs, install: bool) -> Result<ExitCode> {
     host_packages::ensure(&[Group::Programs], install)?;
     let choice = options.accel.accel;
     let accel = announce_accel(choice)?;
-    println!(
+    outln!(
         "Linux {} on QEMU {}, {accel}, {} mode",
         images.kernel_version,
         images.qemu_version,
         coax_images::job::Mode::from(options.mode),
-    );
+    )?;
 
     let work = cache::checkout().join(WORK);
     let host = on_the_host(&work)?;
@@ -80,15 +81,15 @@ pub fn run(options: &Programs, install: bool) -> Result<ExitCode> {
     };
     let mut report = Report::new(config.engines, host);
     in_the_guest(&images, &config, options, &mut report)?;
-    println!("\n{report}");
+    outln!("\n{report}")?;
 
-    println!("What must be reached");
+    outln!("What must be reached")?;
     let measured = report.measured();
     let mut judged = goals::judge(goals::PROGRAMS, &measured);
     if options.full {
         judged.extend(goals::judge(goals::PROGRAMS_FULL, &measured));
     }
-    judged.iter().for_each(|goal| println!("  {goal}"));
+    judged.iter().try_for_each(|goal| outln!("  {goal}"))?;
     let passed = judged.iter().all(|goal| goal.passed);
     if let Some(file) = json {
         let whole = json!({
@@ -162,10 +163,10 @@ fn in_the_guest(
         if let Some(shown) = report.line(line) {
             done += 1;
             progress.make_room();
-            println!("  {shown}");
+            outln!("  {shown}")?;
         }
         progress.update(done, EXPECTED_LINES);
-        None
+        Ok(None)
     })?;
     progress.finish();
     if !outcome.exit.success() {

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use super::results::{Results, Verdict};
 use crate::cli::Test;
 use coax_images::images::Images;
+use coax_program::outln;
 use report::{sums_of, Report};
 use side::{Driver, Side};
 
@@ -31,11 +32,11 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
     for round in 1..=options.repeat {
         match side::run(&images, Driver::Coax, options.kernel, accel) {
             Ok(side) => {
-                println!(
+                outln!(
                     "  coax, round {round} of {}: {}",
                     options.repeat,
                     sums_of(&side)
-                );
+                )?;
                 for end in &side.bad_ends {
                     results.broken("hmm: a VM with coax ends well", &end.to_string());
                 }
@@ -55,13 +56,13 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
     for end in &test_hmm.bad_ends {
         let text = end.to_string();
         let first = text.lines().next().unwrap_or_default();
-        println!("  a VM with test_hmm did not end well: {first}");
+        outln!("  a VM with test_hmm did not end well: {first}")?;
     }
 
-    errors::run(results, &images, accel);
+    errors::run(results, &images, accel)?;
 
     let report = Report::new(&coax, &test_hmm);
-    println!("{report}");
+    outln!("{report}")?;
     if coax.iter().any(|side| !side.ran.is_empty()) {
         judge(results, &report);
     }

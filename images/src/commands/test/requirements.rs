@@ -15,6 +15,7 @@ use super::suites;
 use crate::cli::Test;
 use coax_images::images::Images;
 use coax_images::job::Mode;
+use coax_program::outln;
 use table::Requirement;
 
 /// What a requirement came to in one mode.
@@ -64,10 +65,13 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
         .flat_map(|requirement| MODES.map(|mode| row(requirement, mode, &cases, &verdicts)))
         .collect();
     for row in &rows {
-        println!(
+        outln!(
             "  {:<4} {:<9} {:<15} {}",
-            row.id, row.mode, row.result, row.checked
-        );
+            row.id,
+            row.mode,
+            row.result,
+            row.checked
+        )?;
         let verdict = match row.result {
             PASS => Verdict::Passed,
             NOT_APPLICABLE => Verdict::Skipped(row.checked.clone()),

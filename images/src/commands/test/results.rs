@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Collects results from the output of cargo, rustc's test harness and KTAP.
 
+use coax_program::outln;
+use coax_program::output::OutputError;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -26,21 +28,36 @@ struct Test {
 #[derive(Debug, Default)]
 pub struct Results {
     tests: Vec<Test>,
+    /// Why the first failure that is not shown is not.
+    unshown: Option<OutputError>,
 }
 
 impl Results {
     /// Takes a result.
     pub fn add(&mut self, name: String, verdict: Verdict) {
         if verdict == Verdict::Failed {
-            println!("  FAILED {name}");
+            self.show(outln!("  FAILED {name}"));
         }
         self.tests.push(Test { name, verdict });
     }
 
     /// Takes the failure of a step, or of a whole suite, with its reason.
     pub fn broken(&mut self, name: &str, reason: &str) {
-        println!("{reason}");
+        self.show(outln!("{reason}"));
         self.add(name.to_owned(), Verdict::Failed);
+    }
+
+    fn show(&mut self, shown: Result<(), OutputError>) {
+        self.unshown = self.unshown.take().or(shown.err());
+    }
+
+    /// Whether all failures have been shown so far.
+    ///
+    /// # Errors
+    ///
+    /// The first that could not be.
+    pub fn all_shown(&mut self) -> Result<(), OutputError> {
+        self.unshown.take().map_or(Ok(()), Err)
     }
 
     /// How many tests there are, for what follows to be told apart.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Tests of `coax run` and `coax shell` as users call them: programs of this machine in a guest.
 
+mod ends;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
@@ -9,6 +11,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{ensure, Context, Result};
+use coax_program::outln;
+use coax_program::output::OutputError;
 
 use super::results::{Results, Verdict};
 use crate::cli::Test;
@@ -137,6 +141,21 @@ const CHECKS: &[Check] = &[
         error: "",
     },
     Check {
+        name: "run.a_warning_of_a_program_is_not_the_kernels",
+        shows: "a line on the console that looks like a complaint",
+        args: &[
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "echo 'WARNING: of a program' > /dev/console",
+        ],
+        input: "",
+        status: 0,
+        output: "",
+        error: "",
+    },
+    Check {
         name: "run.a_shell_reads_commands",
         shows: "`coax shell` without a terminal, with the guest's programs in reach",
         args: &["shell"],
@@ -153,33 +172,52 @@ pub fn others_wanted(options: &Test) -> bool {
     filter.is_empty() || filter.iter().any(|text| !text.starts_with("run."))
 }
 
+/// A test of here.
+struct Named {
+    name: &'static str,
+    shows: &'static str,
+    hold: Box<dyn Fn() -> Result<()>>,
+}
+
 /// Prints the names.
-pub fn list(options: &Test) {
+pub fn list(options: &Test) -> Result<(), OutputError> {
     for check in selected(options) {
-        println!("{}: {}", check.name, check.shows);
+        outln!("{}: {}", check.name, check.shows)?;
     }
+    Ok(())
 }
 
 /// Runs those that the filter leaves.
-pub fn run(results: &mut Results, options: &Test) {
+pub fn run(results: &mut Results, options: &Test) -> Result<(), OutputError> {
     for check in selected(options) {
         let name = format!("vm: {}", check.name);
-        match hold(check) {
+        match (check.hold)() {
             Ok(()) => {
-                println!("  ok {}", check.name);
+                outln!("  ok {}", check.name)?;
                 results.add(name, Verdict::Passed);
             }
             Err(error) => results.broken(&name, &format!("{error:#}")),
         }
     }
+    Ok(())
 }
 
-fn selected(options: &Test) -> impl Iterator<Item = &'static Check> + '_ {
-    let fits = |check: &&Check| {
+fn selected(options: &Test) -> impl Iterator<Item = Named> + '_ {
+    let fits = |test: &Named| {
         let mut filter = options.filter.iter();
-        options.filter.is_empty() || filter.any(|text| check.name.contains(text.as_str()))
+        options.filter.is_empty() || filter.any(|text| test.name.contains(text.as_str()))
     };
-    CHECKS.iter().filter(fits)
+    let calls = CHECKS.iter().map(|check| Named {
+        name: check.name,
+        shows: check.shows,
+        hold: Box::new(move || hold(check)),
+    });
+    let trials = ends::TRIALS.iter().map(|(name, shows, hold)| Named {
+        name,
+        shows,
+        hold: Box::new(hold),
+    });
+    calls.chain(trials).filter(fits)
 }
 
 /// Runs the call in a folder with one file, which must not change. Beside it are links for `/tmp` and `/run`,

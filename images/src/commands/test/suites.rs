@@ -20,6 +20,8 @@ use coax_images::job::Mode;
 use coax_images::process::Group;
 use coax_images::progress::Progress;
 use coax_images::{guest, kernel, qemu, tool, virtiofsd};
+use coax_program::outln;
+use coax_program::output::OutputError;
 
 /// Tests of all crates, for the estimate.
 const EXPECTED_TESTS: u64 = 370;
@@ -68,12 +70,12 @@ pub fn unit(results: &mut Results) -> Result<()> {
         }
     });
     progress.finish();
-    summary(results, from, "unit tests");
+    summary(results, from, "unit tests")?;
     match ran {
         // The failures that were read tell more than cargo's status.
         Err(error) if results.counts_from(from).1 == 0 => Err(error),
         Err(_) => {
-            println!("log: {}", log.display());
+            outln!("log: {}", log.display())?;
             Ok(())
         }
         Ok(()) => Ok(()),
@@ -114,7 +116,7 @@ pub fn driver(results: &mut Results, options: &Test, install: bool) -> Result<()
         Ok(()) => results.add(name.into(), Verdict::Passed),
         Err(error) => results.broken(name, &format!("{error:#}")),
     }
-    summary(results, from, "tests of the driver's pure parts");
+    summary(results, from, "tests of the driver's pure parts")?;
     Ok(())
 }
 
@@ -126,7 +128,7 @@ pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
     if super::run::others_wanted(options) {
         run_vm_tests(results, options)?;
     }
-    super::run::run(results, options);
+    super::run::run(results, options)?;
     if options.filter.is_empty() {
         demonstrate(results, options, &images);
     }
@@ -183,7 +185,7 @@ pub fn vm_lines(
         .context("The VM tests have no output")?;
     for line in BufReader::new(output).lines() {
         let line = line.context("Cannot read the VM tests' output")?;
-        println!("{line}");
+        outln!("{line}")?;
         read(&line);
     }
     let status = group.wait().context("Cannot wait for the VM tests")?;
@@ -200,7 +202,7 @@ pub fn vm_case_list() -> Result<String> {
 
 /// Lists the cases of the VM suite.
 pub fn list_vm_cases(options: &Test) -> Result<()> {
-    super::run::list(options);
+    super::run::list(options)?;
     if !super::run::others_wanted(options) {
         return Ok(());
     }
@@ -229,7 +231,7 @@ pub fn ktap_of(results: &mut Results, suite: &str, mut program: Command) -> Resu
     let from = results.len();
     for line in BufReader::new(output).lines() {
         let line = line.with_context(|| format!("Cannot read the output of {suite}"))?;
-        println!("{line}");
+        outln!("{line}")?;
         if let Some((name, verdict)) = ktap_line(&line) {
             results.add(format!("{suite}: {name}"), verdict);
         }
@@ -308,7 +310,7 @@ fn step(results: &mut Results, name: &str, mut command: Command, log: &Path) {
     }
 }
 
-fn summary(results: &Results, from: usize, what: &str) {
+fn summary(results: &Results, from: usize, what: &str) -> Result<(), OutputError> {
     let (passed, failed) = results.counts_from(from);
-    println!("  {what}: {passed} passed, {failed} failed");
+    outln!("  {what}: {passed} passed, {failed} failed")
 }

@@ -96,7 +96,7 @@ pub fn soak(
                 show.event(&event);
                 soaked.event(&event, known);
             }
-            None
+            Ok(None)
         });
     match ended {
         Ok(outcome) if outcome.exit.success() => {}

@@ -107,7 +107,7 @@ fn one_vm(
                 show(mode, &event);
                 stressed.event(event);
             }
-            None
+            Ok(None)
         });
     let bad_end = match ended {
         Ok(outcome) if outcome.exit.success() => None,

@@ -96,7 +96,7 @@ fn one_vm(settings: &Settings, plan: Plan, mode: Mode, tried: &mut Tried) -> Res
                 show.event(&event);
                 tried.event(event);
             }
-            Request::find(line).map(action)
+            Ok(Request::find(line).map(action))
         });
     let bad_end = match ended {
         Ok(outcome) if outcome.exit.success() => {

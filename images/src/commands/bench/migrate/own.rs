@@ -72,7 +72,7 @@ pub fn run(images: &Images, accel: Choice) -> Result<Own> {
         Vm::start(images, &config, &Job::new(["sh", "-c", &script()]))?.wait_watching(|line| {
             done += u64::from(own.line(line));
             progress.update(done, total as u64);
-            None
+            Ok(None)
         })?;
     progress.finish();
     if !outcome.exit.success() {

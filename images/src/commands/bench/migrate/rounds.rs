@@ -62,7 +62,7 @@ pub fn run(images: &Images, rounds: u32, accel: Choice) -> Result<(Speeds, Speed
     let outcome = Vm::start(images, &config, &job)?.wait_watching(|line| {
         output.line(line);
         progress.update(output.lines_of_times / 2, rounds_tables(rounds));
-        None
+        Ok(None)
     })?;
     progress.finish();
     if !outcome.exit.success() {

@@ -16,6 +16,8 @@ use coax_images::images::Images;
 use coax_images::job::Job;
 use coax_images::launch::{Vm, VmConfig};
 use coax_images::progress::Progress;
+use coax_program::outln;
+use coax_program::output::OutputError;
 
 /// Longest life of a VM; the calls take some seconds.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
@@ -24,20 +26,20 @@ const LIMIT: Duration = Duration::from_secs(5 * 60);
 type Errnos = BTreeMap<String, String>;
 
 /// Makes the calls on both drivers and takes what came of it as results.
-pub fn run(results: &mut Results, images: &Images, accel: Choice) {
+pub fn run(results: &mut Results, images: &Images, accel: Choice) -> Result<(), OutputError> {
     let both = calls(images, Driver::Coax, accel)
         .and_then(|coax| Ok((coax, calls(images, Driver::TestHmm, accel)?)));
     let name = "hmm: bad input gives the errno of test_hmm";
     match both {
         Ok((coax, test_hmm)) => {
             let differences = differences(&coax, &test_hmm);
-            println!(
+            outln!(
                 "  bad input: {} calls, {} answered otherwise than by test_hmm",
                 coax.len(),
                 differences.len()
-            );
+            )?;
             for line in &differences {
-                println!("    {line}");
+                outln!("    {line}")?;
             }
             let verdict = if differences.is_empty() {
                 Verdict::Passed
@@ -48,6 +50,7 @@ pub fn run(results: &mut Results, images: &Images, accel: Choice) {
         }
         Err(error) => results.broken(name, &format!("{error:#}")),
     }
+    Ok(())
 }
 
 /// Makes the calls on one driver.

@@ -14,6 +14,8 @@ use coax_images::job::Job;
 use coax_images::kernel::Variant;
 use coax_images::launch::{complaint, Bytes, LaunchError, Vm, VmConfig};
 use coax_images::progress::Progress;
+use coax_program::outln;
+use coax_program::output::OutputError;
 
 /// System memory: the coherent half of `test_hmm` takes two pieces of it, and the largest test
 /// works on 256 MiB, twice.
@@ -164,14 +166,14 @@ fn run_vm(
         for ran in output.ran().iter().skip(seen) {
             if ran.verdict == Verdict::Failed {
                 progress.make_room();
-                show(ran);
+                show(ran)?;
             }
         }
         seen = output.ran().len();
         if let Some(planned) = output.planned() {
             progress.update(seen as u64, planned as u64);
         }
-        None
+        Ok(None)
     });
     progress.finish();
 
@@ -179,7 +181,7 @@ fn run_vm(
         side.listed = output.listed();
     }
     let ran = output.finish("the VM ended, or the tests stopped, during this one");
-    ran.iter().skip(seen).for_each(show);
+    ran.iter().skip(seen).try_for_each(show)?;
     let nothing_ran = ran.is_empty();
     side.ran.extend(ran);
     match ended {
@@ -205,12 +207,13 @@ fn run_vm(
 }
 
 /// A failed test with the last of what it said.
-fn show(ran: &Ran) {
-    println!("  {} failed:", ran.name);
+fn show(ran: &Ran) -> Result<(), OutputError> {
+    outln!("  {} failed:", ran.name)?;
     let left_out = ran.messages.len().saturating_sub(SHOWN_MESSAGES);
     for line in ran.messages.iter().skip(left_out) {
-        println!("    {line}");
+        outln!("    {line}")?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
