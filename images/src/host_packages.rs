@@ -28,6 +28,8 @@ pub enum Group {
     Soak,
     /// What the suite `stress` runs.
     Stress,
+    /// What the suite `fresh` makes root file systems by.
+    Fresh,
 }
 
 impl Group {
@@ -75,6 +77,12 @@ const COMMON: &[Package] = &[
     ),
     package(Group::Kernel, "kmod", "the kernel's module tools"),
     package(Group::Kernel, "xz-utils", "unpacking sources"),
+    package(
+        Group::Fresh,
+        "mmdebstrap",
+        "root file systems of machines that have nothing yet",
+    ),
+    package(Group::Fresh, "git", "a clone of this checkout"),
     package(Group::Qemu, "build-essential", "C compiler and make"),
     package(Group::Qemu, "bison", "QEMU's parsers"),
     package(Group::Qemu, "flex", "QEMU's scanners"),
