@@ -160,7 +160,7 @@ impl Root {
             root.clear()?;
         }
         let (sources, options) = (sources(release)?, apt_options()?);
-        let list = root.0.with_extension("sources");
+        let list = root.0.with_extension("list");
         let config = root.0.with_extension("apt.conf");
         for (file, text) in [(&list, &sources), (&config, &options)] {
             fs::write(file, text).with_context(|| format!("Cannot write {}", file.display()))?;
