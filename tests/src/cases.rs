@@ -11,6 +11,7 @@ pub mod capacity;
 pub mod coherence;
 pub mod commands;
 pub mod conventions;
+pub mod departure;
 pub mod endings;
 pub mod exit;
 pub mod fork;
@@ -49,7 +50,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 44] = [
+const SUBJECTS: [Subject; 45] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -89,6 +90,7 @@ const SUBJECTS: [Subject; 44] = [
     stress::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
+    departure::SUBJECT,
     stall::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
