@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -44,7 +43,7 @@ pub struct Files {
 /// Those of the tools, with the log's place.
 pub fn stage(library: &Path, folder: &Path, log: &Path) -> Result<Files> {
     let sources = cache::checkout().join(SOURCES);
-    let mut install = Command::new(sources.join("install.sh"));
+    let mut install = tool::builder(sources.join("install.sh"));
     install.arg(library).arg(folder);
     tool::run_logged(&mut install, "Laying out the BLAS drop-in", log, |_| {})?;
     let mut files = Files::default();
@@ -76,12 +75,12 @@ fn member(guest_path: &str, host_path: &Path, mode: u32) -> Member {
 
 /// An ordinary program: linked against libblas, and not against this project's.
 fn build_program(sources: &Path, source: &str, program: &Path, log: &Path) -> Result<()> {
-    let mut compiler = Command::new("cc");
+    let mut compiler = tool::builder("cc");
     compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-s"]);
     compiler.arg("-I").arg(sources.join("../lib/include"));
     compiler.arg(sources.join(source));
     compiler.args([REFERENCE, "-lm", "-lpthread"]);
-    compiler.arg("-o").arg(program).env("LC_ALL", "C");
+    compiler.arg("-o").arg(program);
     tool::run_logged(&mut compiler, "Building programs on libblas", log, |_| {})
 }
 
@@ -119,7 +118,7 @@ fn userland(program: &Path) -> Result<BTreeMap<String, PathBuf>> {
     for object in [program, Path::new(REFERENCE)] {
         // With the reference BLAS in front, whatever the host's alternatives say.
         let folder = Path::new(REFERENCE).parent().unwrap_or(Path::new("/"));
-        let mut ldd = Command::new("ldd");
+        let mut ldd = tool::builder("ldd");
         ldd.arg(object).env("LD_LIBRARY_PATH", folder);
         let text = tool::output_of(&mut ldd)
             .with_context(|| format!("Cannot ask what {} needs", object.display()))?;
@@ -128,7 +127,7 @@ fn userland(program: &Path) -> Result<BTreeMap<String, PathBuf>> {
         }
     }
     // Rust's libraries need it.
-    let mut compiler = Command::new("cc");
+    let mut compiler = tool::builder("cc");
     compiler.arg("-print-file-name=libgcc_s.so.1");
     let unwinder = fs::canonicalize(tool::output_of(&mut compiler)?.trim())?;
     add(&unwinder.to_string_lossy())?;

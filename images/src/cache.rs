@@ -19,10 +19,19 @@ use sha2::{Digest, Sha256};
 const KEY_CHARS: usize = 16;
 const STAMP: &str = "complete.json";
 
-/// The top of this checkout.
+/// Where the script `coax` says that it is.
+const CHECKOUT_VARIABLE: &str = "COAX_CHECKOUT";
+
+/// The top of this checkout: that of the script which started this program, else that which the program was
+/// built in. A checkout can have moved since, or have another's program in a build folder that they share.
 pub fn checkout() -> PathBuf {
-    let images = Path::new(env!("CARGO_MANIFEST_DIR"));
-    images.parent().unwrap_or(images).to_path_buf()
+    std::env::var_os(CHECKOUT_VARIABLE).map_or_else(
+        || {
+            let images = Path::new(env!("CARGO_MANIFEST_DIR"));
+            images.parent().unwrap_or(images).to_path_buf()
+        },
+        PathBuf::from,
+    )
 }
 
 /// The cache folder: `coax` in `$XDG_CACHE_HOME`, or in `~/.cache`.
@@ -40,6 +49,36 @@ pub fn root() -> Result<PathBuf> {
     Ok(base
         .context("Neither XDG_CACHE_HOME nor HOME says where to keep builds")?
         .join("coax"))
+}
+
+/// Refuses what the kernel's makefiles would stumble over late, before anything is built.
+///
+/// # Errors
+///
+/// Names the folder that has a blank or a colon in its name.
+pub fn check_paths() -> Result<()> {
+    for (folder, what, remedy) in [
+        (
+            root()?,
+            "the cache folder",
+            "point XDG_CACHE_HOME elsewhere",
+        ),
+        (checkout(), "this checkout", "move it"),
+    ] {
+        if !makes_can_use(&folder) {
+            bail!(
+                "The kernel's makefiles cannot use {what} {}, whose name has a blank or a colon, or is no \
+                 text: {remedy}",
+                folder.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn makes_can_use(folder: &Path) -> bool {
+    let name = folder.to_str();
+    name.is_some_and(|name| !name.contains(|c: char| c.is_whitespace() || c == ':'))
 }
 
 /// Collects the inputs of a build.
@@ -320,6 +359,17 @@ mod tests {
         assert_eq!(entry.load::<u32>().expect("readable"), None);
         entry.complete(&7).expect("writable");
         assert_eq!(entry.load::<u32>().expect("readable"), Some(7));
+    }
+
+    #[test]
+    fn folders_that_makefiles_take_apart_are_refused() {
+        use std::os::unix::ffi::OsStrExt as _;
+        assert!(makes_can_use(Path::new("/home/user/.cache/coax")));
+        for name in ["/home/a user/.cache", "/a:b", "/a\tb"] {
+            assert!(!makes_can_use(Path::new(name)), "{name}");
+        }
+        let odd = std::ffi::OsStr::from_bytes(b"/\xff");
+        assert!(!makes_can_use(Path::new(odd)));
     }
 
     #[test]

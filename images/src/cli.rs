@@ -158,6 +158,9 @@ pub enum Suite {
     /// (5 : 1 : 1) under the same storm, and a new one comes: no byte may be lost, nobody may hang; two
     /// hours, and only when it is named
     Kill,
+    /// The README's first commands in root file systems of Debian 12 and 13 that have nothing yet: kernel and QEMU
+    /// are built from nothing in each; hours, as root, 12 GB each, and only when it is named
+    Fresh,
 }
 
 /// `coax test`
@@ -172,8 +175,8 @@ pub struct Test {
     /// Also write the results as KTAP
     #[arg(long, value_name = "FILE")]
     pub ktap: Option<PathBuf>,
-    /// Of the suite `vm`, only cases whose name contains this, of `stress` only such stressors; may be
-    /// repeated
+    /// Of the suite `vm`, only cases whose name contains this, of `stress` only such stressors, of `fresh` such
+    /// releases; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
     /// Also write the results of `hmm`, `requirements`, `soak`, `stress`, `stall` or `kill`, whichever runs first, as

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -54,13 +53,12 @@ impl CrateProgram {
         let mut progress = Progress::start(&title);
         let mut compiled = 0;
         tool::run_logged(
-            Command::new("cargo")
+            tool::builder("cargo")
                 .args(["install", "--locked", self.name, "--version", version])
                 .arg("--root")
                 .arg(&root)
                 .arg("--target-dir")
                 .arg(root.join("build"))
-                .env_remove("CARGO_BUILD_TARGET")
                 .current_dir(&root),
             &title,
             &root.join("build.log"),

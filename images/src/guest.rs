@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blas;
 use crate::cache::{self, Entry, Key};
+use crate::cargo::{self, Built};
 use crate::hmm_tests;
 use crate::host_packages::{self, Group};
 use crate::initramfs::{self, Member};
@@ -99,6 +100,7 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     if let Some(guest) = entry.load()? {
         return Ok(guest);
     }
+    cache::check_paths()?;
     let packages = [&[Group::Guest], kernel.variant.packages()].concat();
     host_packages::ensure(&packages, install)?;
     entry.create()?;
@@ -106,32 +108,29 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     let log = entry.path("build.log");
     let started = Instant::now();
 
-    let target = target_folder();
     let mut progress = Progress::start("Building back end and guest programs");
     let mut compiled = 0;
     let mut watch = |line: &str| {
         compiled += u64::from(line.trim_start().starts_with("Compiling"));
         progress.update(compiled, EXPECTED_CRATES);
     };
-    build_host_programs(&target, &log, &mut watch)?;
-    build_guest_programs(&target, &log, &mut watch)?;
-    build_blas(&target, &log, &mut watch)?;
+    let host_programs = build_host_programs(&log, &mut watch)?;
+    let programs = build_guest_programs(&log, &mut watch)?;
+    let library = build_blas(&log, &mut watch)?;
     progress.finish();
     let driver = build_driver(kernel, &log)?;
     let tests = entry.path("hmm-tests");
     hmm_tests::build(kernel, &tests, &log)?;
-    let library = target.join("release").join(BLAS_LIBRARY);
-    let blas = blas::stage(&library, &entry.path("blas"), &log)?;
+    let blas = blas::stage(library.file(BLAS_LIBRARY)?, &entry.path("blas"), &log)?;
 
-    let copy = |from: PathBuf, name: &str| -> Result<PathBuf> {
-        let to = entry.path(name);
-        fs::copy(&from, &to).with_context(|| format!("Cannot copy {}", from.display()))?;
+    let host = |name: &str| -> Result<PathBuf> {
+        let (from, to) = (host_programs.file(name)?, entry.path(name));
+        fs::copy(from, &to).with_context(|| format!("Cannot copy {}", from.display()))?;
         Ok(to)
     };
-    let host = |name: &str| copy(target.join("release").join(name), name);
     let (device, engine_bench) = (host("vhost-device-coax")?, host("coax-engine-bench")?);
     let initramfs = entry.path("initramfs.cpio");
-    let mut members = members(kernel, &target, &driver);
+    let mut members = members(kernel, &programs, &driver)?;
     members.push(Member {
         guest_path: "/bin/hmm-tests".into(),
         host_path: tests,
@@ -162,51 +161,35 @@ fn key(kernel: &Kernel) -> Result<String> {
     Ok(key.finish())
 }
 
-/// Where cargo builds: what the user says, else its own place in the checkout.
-pub fn target_folder() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => cache::checkout().join(folder),
-        None => cache::checkout().join("target"),
-    }
+/// Cargo building for release in this checkout.
+fn cargo_build() -> Command {
+    cargo::command(&["build", "--release", "--locked"])
 }
 
-/// Cargo in this checkout, unimpressed by the cargo that may have started this program.
-fn cargo(target: &Path) -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(["build", "--release", "--locked"])
-        .current_dir(cache::checkout());
-    cargo.env("CARGO_TARGET_DIR", target);
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
-        cargo.env_remove(name);
-    }
-    cargo
-}
-
-fn build_host_programs(target: &Path, log: &Path, watch: impl FnMut(&str)) -> Result<()> {
-    let mut cargo = cargo(target);
+fn build_host_programs(log: &Path, watch: impl FnMut(&str)) -> Result<Built> {
+    let mut cargo = cargo_build();
     cargo.args(["--package", "vhost-device-coax"]);
     for program in HOST_PROGRAMS {
         cargo.args(["--bin", program]);
     }
-    tool::run_logged(&mut cargo, "Building the back end", log, watch)
+    cargo::build(cargo, "Building the back end", log, watch)
 }
 
-fn build_guest_programs(target: &Path, log: &Path, watch: impl FnMut(&str)) -> Result<()> {
-    let mut cargo = cargo(target);
+fn build_guest_programs(log: &Path, watch: impl FnMut(&str)) -> Result<Built> {
+    let mut cargo = cargo_build();
     cargo.args(["--target", GUEST_TARGET, "--no-default-features"]);
     for (package, program) in PROGRAMS {
         cargo.args(["--package", package, "--bin", program]);
     }
     cargo.envs([GUEST_RUSTFLAGS, GUEST_STRIP]);
-    tool::run_logged(&mut cargo, "Building the guest programs", log, watch)
+    cargo::build(cargo, "Building the guest programs", log, watch)
 }
 
 /// The BLAS drop-in, for the host's C library: programs that load it are the host's too.
-fn build_blas(target: &Path, log: &Path, watch: impl FnMut(&str)) -> Result<()> {
-    let mut cargo = cargo(target);
+fn build_blas(log: &Path, watch: impl FnMut(&str)) -> Result<Built> {
+    let mut cargo = cargo_build();
     cargo.args(["--package", "coax-blas", "--lib"]);
-    tool::run_logged(&mut cargo, "Building the BLAS drop-in", log, watch)
+    cargo::build(cargo, "Building the BLAS drop-in", log, watch)
 }
 
 /// The driver's own Makefile, told about this kernel.
@@ -232,33 +215,30 @@ fn driver_folder(kernel: &Kernel) -> PathBuf {
 pub fn driver_make(kernel: &Kernel) -> Result<Command> {
     let output = driver_folder(kernel);
     cache::make_folder(&output)?;
-    let mut make = Command::new("make");
+    let mut make = tool::builder("make");
     make.arg("-C").arg(cache::checkout().join("guest-driver"));
     make.arg(format!("-j{}", tool::jobs()));
     make.arg(format!("KDIR={}", kernel.build_dir.display()));
     make.arg(format!("MO={}", output.display()));
     make.args(Toolchain::find()?.make_variables())
         .args(kernel.variant.make_variables());
-    make.env("LC_ALL", "C")
-        .env_remove("MAKEFLAGS")
-        .env_remove("MAKELEVEL")
-        .env_remove("LLVM");
     Ok(make)
 }
 
 /// Everything in the root file system but links.
-fn members(kernel: &Kernel, target: &Path, driver: &Path) -> Vec<Member> {
+fn members(kernel: &Kernel, programs: &Built, driver: &Path) -> Result<Vec<Member>> {
     let member = |guest_path: String, host_path: PathBuf, mode| Member {
         guest_path,
         host_path,
         mode,
     };
-    let programs = target.join(GUEST_TARGET).join("release");
-    let mut members: Vec<Member> = PROGRAMS
-        .iter()
-        .map(|(_, program)| member(format!("/bin/{program}"), programs.join(program), 0o755))
-        .collect();
-    members.push(member("/init".into(), programs.join("coax-init"), 0o755));
+    let mut members = Vec::new();
+    for (_, program) in PROGRAMS {
+        let file = programs.file(program)?.to_path_buf();
+        members.push(member(format!("/bin/{program}"), file, 0o755));
+    }
+    let init = programs.file("coax-init")?.to_path_buf();
+    members.push(member("/init".into(), init, 0o755));
     members.push(member("/bin/busybox".into(), "/bin/busybox".into(), 0o755));
     members.push(member(
         "/lib/modules/coax.ko".into(),
@@ -275,7 +255,7 @@ fn members(kernel: &Kernel, target: &Path, driver: &Path) -> Vec<Member> {
     }
     // The demonstration's input: a real file of more than 20 MB.
     members.push(member("/vmlinux".into(), kernel.vmlinux.clone(), 0o644));
-    members
+    Ok(members)
 }
 
 /// Names under which busybox is called, all but its own.

@@ -5,7 +5,6 @@
 //! tests do not need; three files and the headers of the source tree are enough.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Result;
 
@@ -39,7 +38,7 @@ const FLAGS: &[&str] = &[
 pub fn build(kernel: &Kernel, program: &Path, log: &Path) -> Result<()> {
     // The kernel's build leaves this link.
     let source = kernel.build_dir.join("source");
-    let mut compiler = Command::new("cc");
+    let mut compiler = tool::builder("cc");
     // Messages of the tests name their file as it is given here.
     compiler.args(FILES).current_dir(source.join(FOLDER));
     compiler.args(FLAGS);
@@ -48,8 +47,6 @@ pub fn build(kernel: &Kernel, program: &Path, log: &Path) -> Result<()> {
     }
     compiler.arg("-isystem").arg(source.join(KERNEL_HEADERS));
     compiler.arg("-o").arg(program);
-    compiler
-        .args(["-lpthread", "-lrt", "-lm"])
-        .env("LC_ALL", "C");
+    compiler.args(["-lpthread", "-lrt", "-lm"]);
     tool::run_logged(&mut compiler, "Building the kernel's tests", log, |_| {})
 }

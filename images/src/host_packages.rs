@@ -28,6 +28,8 @@ pub enum Group {
     Soak,
     /// What the suite `stress` runs.
     Stress,
+    /// What the suite `fresh` makes root file systems by.
+    Fresh,
 }
 
 impl Group {
@@ -75,6 +77,12 @@ const COMMON: &[Package] = &[
     ),
     package(Group::Kernel, "kmod", "the kernel's module tools"),
     package(Group::Kernel, "xz-utils", "unpacking sources"),
+    package(
+        Group::Fresh,
+        "mmdebstrap",
+        "root file systems of machines that have nothing yet",
+    ),
+    package(Group::Fresh, "git", "a clone of this checkout"),
     package(Group::Qemu, "build-essential", "C compiler and make"),
     package(Group::Qemu, "bison", "QEMU's parsers"),
     package(Group::Qemu, "flex", "QEMU's scanners"),
@@ -288,6 +296,11 @@ pub fn ensure(groups: &[Group], install: bool) -> Result<()> {
     errln!("Installing packages that are missing:\n{list}");
     let mut words = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
     words.extend(names(&missing));
+    // Without apt's lists there is no plan yet, and the packages are not found below either.
+    let plan = tool::output_of(Command::new("apt-get").arg("--simulate").args(&words));
+    for change in changes(&plan.unwrap_or_default()) {
+        eprintln!("This {change}");
+    }
     if !apt_get(&words)? {
         errln!("Once more, with apt's lists brought up to date");
         if !(apt_get(&["update", "--quiet"])? && apt_get(&words)?) {
@@ -295,6 +308,24 @@ pub fn ensure(groups: &[Group], install: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What apt's plan does to packages that are installed already.
+fn changes(plan: &str) -> Vec<String> {
+    let change = |line: &str| {
+        let mut words = line.split(' ');
+        match (words.next()?, words.next()?) {
+            ("Inst", name) => {
+                // `Inst NAME [OLD] (NEW SOURCE…)`; a package that is new has no old version.
+                let old = words.next()?.strip_prefix('[')?.strip_suffix(']')?;
+                let new = words.next()?.strip_prefix('(')?;
+                Some(format!("changes {name} from {old} to {new}"))
+            }
+            ("Remv", name) => Some(format!("removes {name}")),
+            _ => None,
+        }
+    };
+    plan.lines().filter_map(change).collect()
 }
 
 /// Runs apt-get as root; whether it succeeded.
@@ -341,6 +372,22 @@ mod tests {
             .count();
         assert_eq!(essential, 1);
         assert!(all.iter().any(|package| package.name == "busybox-static"));
+    }
+
+    #[test]
+    fn a_plan_tells_what_becomes_of_packages_that_are_there() {
+        let plan = "Reading package lists...\n\
+            Inst rustc-web [1.85.0+dfsg3-1] (1.96.0+dfsg1-1 Debian:12 [amd64])\n\
+            Inst cargo-web (1.96.0+dfsg1-1 Debian:12 [amd64])\n\
+            Remv rust-web-old [1.0]\n\
+            Conf cargo-web (1.96.0+dfsg1-1 Debian:12 [amd64])\n";
+        assert_eq!(
+            changes(plan),
+            [
+                "changes rustc-web from 1.85.0+dfsg3-1 to 1.96.0+dfsg1-1",
+                "removes rust-web-old"
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! reads it there. Output and end travel over the channel of [`crate::frames`].
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +72,7 @@ pub struct Job {
     /// Environment besides `PATH`, `HOME` and `TERM`.
     pub env: Vec<(OsString, OsString)>,
     /// Where it starts, if that is there, else in `/`; `/root` if it is `None`.
-    pub directory: Option<PathBuf>,
+    pub directory: Option<OsString>,
     /// Run it on a terminal of this size instead of pipes; standard error then comes with
     /// standard output.
     pub terminal: Option<TerminalSize>,
@@ -188,7 +187,7 @@ mod tests {
         // Names need be no text.
         let name = OsString::from_vec(b"\xff\n\"".to_vec());
         let mut job = Job::new(["sh".into(), "-c".into(), name.clone()]).env("A", name.clone());
-        job.directory = Some(name.into());
+        job.directory = Some(name);
         let file = JobFile {
             job,
             driver: Some(Driver {

@@ -76,6 +76,7 @@ pub fn build(variant: Variant, install: bool) -> Result<Kernel> {
     if let Ok(kernel) = built(variant) {
         return Ok(kernel);
     }
+    cache::check_paths()?;
     host_packages::ensure(variant.packages(), install)?;
     let started = Instant::now();
     let toolchain = Toolchain::find_or_build()?;
@@ -220,7 +221,7 @@ struct Make<'a> {
 
 impl Make<'_> {
     fn command(&self, targets: &[&str]) -> Command {
-        let mut make = Command::new("make");
+        let mut make = tool::builder("make");
         make.arg("-C")
             .arg(self.tree)
             .arg(format!("O={}", self.build_dir.display()));
@@ -228,22 +229,7 @@ impl Make<'_> {
             .args(self.toolchain.make_variables())
             .args(self.variant.make_variables());
         make.args(targets);
-        // Neither the user's make nor their language shall change the result.
-        for name in [
-            "MAKEFLAGS",
-            "MAKELEVEL",
-            "ARCH",
-            "CROSS_COMPILE",
-            "KCFLAGS",
-            "LLVM",
-        ] {
-            make.env_remove(name);
-        }
-        make.envs([
-            ("LC_ALL", "C"),
-            ("KBUILD_BUILD_USER", "coax"),
-            ("KBUILD_BUILD_HOST", "coax"),
-        ]);
+        make.envs([("KBUILD_BUILD_USER", "coax"), ("KBUILD_BUILD_HOST", "coax")]);
         make.env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970");
         make
     }

@@ -18,6 +18,8 @@ pub mod blas;
 #[cfg(feature = "host")]
 pub mod cache;
 #[cfg(feature = "host")]
+pub mod cargo;
+#[cfg(feature = "host")]
 pub mod crate_program;
 #[cfg(feature = "host")]
 pub mod fetch;

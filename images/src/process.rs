@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{killpg, Signal};
-use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use nix::unistd::Pid;
+use rustix::process::{waitid, WaitId, WaitIdOptions};
 
 use coax_program::signals;
 
@@ -74,9 +74,10 @@ impl Group {
     /// Those of `waitid(2)`.
     pub fn wait_and_clear(&mut self) -> io::Result<ExitStatus> {
         // Until the child is collected nobody else's group can have its number.
+        let child = rustix::process::Pid::from_child(&self.child);
         waitid(
-            Id::Pid(self.pid),
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
+            WaitId::Pid(child),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
         )?;
         self.signal(Signal::SIGKILL);
         self.wait()
@@ -161,6 +162,16 @@ mod tests {
         let pid = group.pid;
         drop(group);
         assert_eq!(killpg(pid, None), Err(nix::errno::Errno::ESRCH));
+    }
+
+    #[test]
+    fn an_end_by_a_real_time_signal_is_an_end() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -40 $$"]);
+        let mut group = Group::start(&mut command, Signal::SIGKILL).expect("sh is everywhere");
+        let status = group.wait_and_clear().expect("it is our child");
+        assert_eq!(status.signal(), Some(40));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
@@ -165,7 +164,7 @@ fn patched_source(entry: &Entry, log: &Path) -> Result<PathBuf> {
     tool::unpack_source(&source.path, &tree, "Unpacking QEMU", log, |part| {
         for patch in series()? {
             tool::run_logged(
-                Command::new("patch")
+                tool::builder("patch")
                     .args(["-p1", "--fuzz=0", "--silent", "--input"])
                     .arg(&patch)
                     .current_dir(part),
@@ -184,29 +183,20 @@ fn configure(tree: &Path, build_dir: &Path, entry: &Entry, log: &Path) -> Result
     let progress = Progress::start("Configuring QEMU");
     let python = entry.path("python");
     let title = "Making QEMU's Python folder";
-    let mut venv = Command::new("/usr/bin/python3");
+    let mut venv = tool::builder("/usr/bin/python3");
     venv.args(["-m", "venv", "--clear"]).arg(&python);
     tool::run_logged(&mut venv, title, log, |_| {})?;
-    let mut pip = Command::new(python.join("bin/pip"));
+    let mut pip = tool::builder(python.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check"])
         .args(PYTHON_PACKAGES);
     tool::run_logged(&mut pip, title, log, |_| {})?;
 
     cache::make_folder(build_dir)?;
-    let mut configure = Command::new(tree.join("configure"));
+    let mut configure = tool::builder(tree.join("configure"));
     configure
         .arg(format!("--python={}", python.join("bin/python3").display()))
         .args(CONFIGURE)
         .current_dir(build_dir);
-    for name in [
-        "CFLAGS",
-        "LDFLAGS",
-        "VIRTUAL_ENV",
-        "PYTHONPATH",
-        "PYTHONHOME",
-    ] {
-        configure.env_remove(name);
-    }
     tool::run_logged(&mut configure, "Configuring QEMU", log, |_| {})?;
     progress.finish();
     Ok(())
@@ -215,7 +205,7 @@ fn configure(tree: &Path, build_dir: &Path, entry: &Entry, log: &Path) -> Result
 fn compile(build_dir: &Path, log: &Path) -> Result<()> {
     let mut progress = Progress::start("Building QEMU");
     let result = tool::run_logged(
-        Command::new("ninja").arg(PROGRAM).current_dir(build_dir),
+        tool::builder("ninja").arg(PROGRAM).current_dir(build_dir),
         "Building QEMU",
         log,
         |line| {

@@ -3,7 +3,6 @@
 //! the suite and as something to compile.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -102,15 +101,13 @@ fn key() -> Result<String> {
 fn compile(source: &Path, build: &Path, log: &Path) -> Result<()> {
     let progress = Progress::start("Building SQLite's test program");
     cache::make_folder(build)?;
-    let mut configure = Command::new(source.join("configure"));
+    let mut configure = tool::builder(source.join("configure"));
     configure.args(CONFIGURE).current_dir(build);
     tool::run_logged(&mut configure, "Configuring SQLite", log, |_| {})?;
-    let mut make = Command::new("make");
+    let mut make = tool::builder("make");
     make.arg(format!("--jobs={}", tool::jobs()))
         .arg(PROGRAM)
-        .current_dir(build)
-        .env_remove("MAKEFLAGS")
-        .env_remove("MAKELEVEL");
+        .current_dir(build);
     tool::run_logged(&mut make, "Building SQLite", log, |_| {})?;
     progress.finish();
     Ok(())

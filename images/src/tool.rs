@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Runs the programs that builds are made of.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,60 @@ use anyhow::{bail, Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::process::Group;
+
+/// Variables of the caller's that builds see, and beginnings of such names: where things are, and how the
+/// network is reached. All others, `CFLAGS`, `ARCH` and whatever else compilers, makes and cargo listen to, would
+/// change what is built, while the cache takes it for the same.
+const KEPT_VARIABLES: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "TERM",
+    "CARGO_HOME",
+    "CARGO_BUILD_JOBS",
+    "RUST_BACKTRACE",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "SSH_AUTH_SOCK",
+];
+const KEPT_BEGINNINGS: &[&str] = &[
+    "CARGO_HTTP_",
+    "CARGO_NET_",
+    "CARGO_REGISTRIES_",
+    "CARGO_REGISTRY_",
+    "CARGO_SOURCE_",
+    "COAX_",
+    "GIT_",
+    "PIP_",
+    "RUSTUP_",
+    "SSL_CERT_",
+    "XDG_",
+];
+
+/// A program that builds something: the same from whatever environment, and in English.
+pub fn builder(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    let kept = std::env::vars_os().filter(|(name, _)| is_kept(name));
+    command.env_clear().envs(kept).env("LC_ALL", "C.UTF-8");
+    command
+}
+
+fn is_kept(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| {
+        let mut beginnings = KEPT_BEGINNINGS.iter();
+        KEPT_VARIABLES.contains(&name) || beginnings.any(|beginning| name.starts_with(beginning))
+    })
+}
 
 /// Lines of a failed step's log that are shown.
 const SHOWN_LINES: usize = 20;
@@ -116,6 +171,9 @@ pub fn output_of(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())
+        // Whatever it was told before.
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .output()
         .with_context(|| format!("Cannot start {program}"))?;
     if !output.status.success() {
@@ -171,6 +229,41 @@ mod tests {
         .expect("it succeeds");
         assert_eq!(lines, ["done"]);
         assert!(begin.elapsed() < std::time::Duration::from_secs(100));
+    }
+
+    #[test]
+    fn builders_see_where_things_are_and_no_flags() {
+        let kept = |name: &str| is_kept(OsStr::new(name));
+        for name in [
+            "PATH",
+            "HOME",
+            "https_proxy",
+            "CARGO_HTTP_CAINFO",
+            "PIP_INDEX_URL",
+        ] {
+            assert!(kept(name), "{name}");
+        }
+        for name in [
+            "ARCH",
+            "CC",
+            "CFLAGS",
+            "CROSS_COMPILE",
+            "KCFLAGS",
+            "KBUILD_EXTMOD",
+            "MAKEFLAGS",
+            "PYTHONPATH",
+            "RUSTFLAGS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        ] {
+            assert!(!kept(name), "{name}");
+        }
+        let mut builder = builder("env");
+        builder.env_remove("PATH").env("PATH", "/usr/bin:/bin");
+        let text = output_of(&mut builder).expect("it prints");
+        assert!(text.lines().any(|line| line == "LC_ALL=C.UTF-8"), "{text}");
+        // Cargo tells each test its own version.
+        assert!(!text.contains("CARGO_PKG_VERSION="), "{text}");
     }
 
     #[test]

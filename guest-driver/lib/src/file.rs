@@ -52,8 +52,8 @@ impl Drop for Mapping {
 
 impl Context {
     /// SHA-256 of a file: a regular file, from its beginning, is mapped, and the device reads its pages in
-    /// the page cache, where they are; of anything else, such as a pipe, the contents are read into
-    /// memory, where the device reads them.
+    /// the page cache, where they are; of anything else, such as a pipe, or a file of the kernel's that cannot
+    /// be mapped, the contents are read into memory, where the device reads them.
     ///
     /// # Errors
     ///
@@ -64,15 +64,15 @@ impl Context {
         let refused = |call| move |source| Error::Call { call, source };
         let metadata = file.metadata().map_err(refused("fstat"))?;
         // What the kernel makes up as it is read has no length.
-        if !metadata.is_file() || metadata.len() == 0 {
+        let mapped = metadata.is_file() && metadata.len() > 0;
+        let len = usize::try_from(metadata.len()).ok().filter(|_| mapped);
+        // Nor has all that has a length pages to map: of sysfs that is a page, of some file systems nothing.
+        let Some(mapping) = len.and_then(|len| Mapping::of(file, len).ok()) else {
             let mut contents = Vec::new();
             file.read_to_end(&mut contents).map_err(refused("read"))?;
             return self.sha256(&contents);
-        }
-        let Ok(len) = usize::try_from(metadata.len()) else {
-            return Err(Error::Argument("the file is larger than the address space"));
         };
-        let mapping = Mapping::of(file, len).map_err(refused("mmap"))?;
+        let len = mapping.len;
         let command = Command::sha256(mapping.at.expose_provenance() as u64, len as u64);
         // SAFETY: The device reads the mapping, which is there until it is done. Others may write to the
         // file meanwhile; nothing in this process looks at it as memory.

@@ -108,7 +108,7 @@ fn at_home(job: Job, root: &Path) -> Job {
     let home = std::env::var_os("HOME").and_then(|home| below(root, Path::new(&home)));
     let job = Job {
         // The guest takes its root for one that is not there.
-        directory: Some(directory.unwrap_or_else(|| "/".into())),
+        directory: Some(directory.map_or_else(|| "/".into(), PathBuf::into_os_string)),
         ..job
     };
     match home {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `coax test`.
 
+mod fresh;
 mod hmm;
 mod requirements;
 mod results;
@@ -36,6 +37,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
             Suite::Vm => suites::vm(&mut results, options, install),
             Suite::Hmm => hmm::run(&mut results, options, json.take(), install),
             Suite::Requirements => requirements::run(&mut results, options, json.take(), install),
+            Suite::Fresh => fresh::run(&mut results, options, install),
             // These open the file themselves.
             Suite::Soak | Suite::Stress | Suite::Stall | Suite::Kill => {
                 let json = json.take().and(options.json.as_deref());
@@ -76,7 +78,12 @@ fn chosen(options: &Test) -> Vec<Suite> {
 fn runs_unnamed(suite: Suite) -> bool {
     match suite {
         Suite::Unit | Suite::Driver | Suite::Vm | Suite::Hmm => true,
-        Suite::Requirements | Suite::Soak | Suite::Stress | Suite::Stall | Suite::Kill => false,
+        Suite::Requirements
+        | Suite::Soak
+        | Suite::Stress
+        | Suite::Stall
+        | Suite::Kill
+        | Suite::Fresh => false,
     }
 }
 
@@ -91,6 +98,7 @@ fn name(suite: Suite) -> &'static str {
         Suite::Stress => "stress",
         Suite::Stall => "stall",
         Suite::Kill => "kill",
+        Suite::Fresh => "fresh",
     }
 }
 

@@ -16,6 +16,7 @@ mod tree;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ fn serve(port: &Port) -> Result<(Exit, Option<Receiver<()>>)> {
     }
     names::set()?;
     if file.tree {
-        tree::enter(file.job.directory.as_deref())?;
+        tree::enter(file.job.directory.as_deref().map(Path::new))?;
     }
     let result = run::run(&file.job, file.tree, port)?;
     if file.driver.is_some() {

@@ -223,7 +223,7 @@ fn command(job: &Job, tree: bool, prefix: &[&str]) -> Result<Command> {
         .chain(job.argv.iter().map(OsString::as_os_str));
     let program = words.next().context("The job has no program")?;
     let mut command = Command::new(program);
-    let directory = match job.directory.as_deref() {
+    let directory = match job.directory.as_deref().map(Path::new) {
         None => Path::new("/root"),
         Some(directory) if directory.is_dir() => directory,
         Some(_) => Path::new("/"),

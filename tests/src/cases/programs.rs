@@ -58,7 +58,7 @@ pub const SUBJECT: Subject = Subject {
         .in_vm(Vm::Tree),
         case!(
             digests_of_files_are_those_of_sha256sum,
-            "coaxctl sha256 on mapped files, a pipe, a file of the kernel's, odd names, none"
+            "coaxctl sha256 on mapped files, a pipe, files of the kernel's with a length and without, odd names, none"
         )
         .in_vm(Vm::Tree),
     ],
@@ -232,6 +232,7 @@ fn digests_of_files_are_those_of_sha256sum() -> CaseResult {
         "/bin/sh",
         "/usr/bin/python3",
         "/proc/version",
+        "/sys/devices/system/cpu/online",
         "-",
     ];
     let files: Vec<&str> = files

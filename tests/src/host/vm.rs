@@ -68,7 +68,7 @@ fn run_vm(
             folder: Path::new("/").to_path_buf(),
             daemon: virtiofsd::built()?,
         });
-        job.directory = Some(witness.path().to_path_buf());
+        job.directory = Some(witness.path().into());
     }
     let outcome = Machine::start(images, &config, &job)
         .with_context(|| format!("Starting a VM for {group}"))?

@@ -14,6 +14,7 @@ use super::results::{ktap_line, CargoOutput, Results, Verdict};
 use crate::cli::Test;
 use crate::commands::demo;
 use coax_images::cache::{self, Lock};
+use coax_images::cargo;
 use coax_images::images::Images;
 use coax_images::job::Mode;
 use coax_images::process::Group;
@@ -32,7 +33,7 @@ pub fn unit(results: &mut Results) -> Result<()> {
         step(
             results,
             "unit: format",
-            cargo(&["fmt", "--all", "--check"]),
+            cargo::command(&["fmt", "--all", "--check"]),
             &log,
         );
     }
@@ -46,9 +47,9 @@ pub fn unit(results: &mut Results) -> Result<()> {
             "-D",
             "warnings",
         ];
-        step(results, "unit: lints", cargo(&lints), &log);
+        step(results, "unit: lints", cargo::command(&lints), &log);
     }
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    let mut doc = cargo::command(&["doc", "--workspace", "--no-deps", "--locked"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     step(results, "unit: documentation", doc, &log);
 
@@ -56,7 +57,7 @@ pub fn unit(results: &mut Results) -> Result<()> {
     let mut output = CargoOutput::default();
     let mut progress = Progress::start("Unit tests");
     let mut done = 0;
-    let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    let mut tests = cargo::command(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     // The device's tests with QEMU run where there is one.
     if let Ok(qemu) = qemu::built() {
         tests.env("COAX_QEMU", qemu.program);
@@ -250,7 +251,7 @@ fn vm_tests() -> Result<PathBuf> {
 
 /// Builds a program of the package with the VM tests.
 pub fn test_program(name: &str) -> Result<PathBuf> {
-    let mut build = cargo(&[
+    let build = cargo::command(&[
         "build",
         "--release",
         "--locked",
@@ -261,9 +262,9 @@ pub fn test_program(name: &str) -> Result<PathBuf> {
     ]);
     let title = format!("Building {name}");
     let progress = Progress::start(&title);
-    tool::run_logged(&mut build, &title, &log("vm")?, |_| {})?;
+    let built = cargo::build(build, &title, &log("vm")?, |_| {})?;
     progress.finish();
-    Ok(guest::target_folder().join("release").join(name))
+    Ok(built.file(name)?.to_path_buf())
 }
 
 /// The acceleration asked for, as options write it.
@@ -273,13 +274,6 @@ pub fn accel_name(options: &Test) -> Result<String> {
         .context("Every acceleration has a name")?
         .get_name()
         .to_owned())
-}
-
-fn cargo(args: &[&str]) -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo.args(args).current_dir(cache::checkout());
-    cargo.env("CARGO_TARGET_DIR", guest::target_folder());
-    cargo
 }
 
 /// An empty log for a suite.
@@ -293,7 +287,7 @@ fn log(suite: &str) -> Result<PathBuf> {
 
 /// Whether cargo's `subcommand` is installed; if not, `name` is skipped.
 fn has_tool(results: &mut Results, name: &str, subcommand: &str) -> bool {
-    let installed = tool::output_of(&mut cargo(&[subcommand, "--version"])).is_ok();
+    let installed = tool::output_of(&mut cargo::command(&[subcommand, "--version"])).is_ok();
     if !installed {
         let reason = format!("cargo {subcommand} is not installed");
         results.add(name.to_owned(), Verdict::Skipped(reason));

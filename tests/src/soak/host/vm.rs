@@ -2,7 +2,6 @@
 //! One VM, with this machine's files as its root.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -65,7 +64,7 @@ pub fn soak(
     let mut job = Job::new(["coax-guest-tests", "soak", &plan_in_guest])
         .env(TIME_FACTOR_VARIABLE, factor.to_string());
     // In sight of the guest wherever the cache is.
-    job.directory = settings.sqlite.build.parent().map(Path::to_path_buf);
+    job.directory = settings.sqlite.build.parent().map(Into::into);
     let config = VmConfig {
         mode: match mode {
             Mode::Private => job::Mode::Private,

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The suite `fresh`: the README's first commands on machines that have nothing yet. Kernel and QEMU are built
+//! from nothing in each, so it takes hours, and runs only when it is named.
+
+mod root;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{ensure, Context, Result};
+
+use super::results::{Results, Verdict};
+use crate::cli::Test;
+use coax_images::cache;
+use coax_images::host_packages::{self, Group};
+use coax_images::progress::Progress;
+use coax_images::tool;
+use coax_program::outln;
+use root::{Release, Root};
+
+/// The releases that are promised.
+const RELEASES: [Release; 2] = [
+    Release {
+        number: "12",
+        codename: "bookworm",
+    },
+    Release {
+        number: "13",
+        codename: "trixie",
+    },
+];
+/// Root file system, kernel, QEMU and cargo's folders of one release.
+const NEEDED_MIB: u64 = 12 << 10;
+/// Where the checkout lies in a root.
+const CHECKOUT: &str = "/root/coax";
+/// What is run there, in this order: what the README begins with, the second of them with suites that need no
+/// hour.
+const COMMANDS: &[(&str, &str)] = &[("demo", "./coax demo"), ("test", "./coax test unit driver")];
+
+/// Runs the commands on each release, or on those in the filter.
+///
+/// # Errors
+///
+/// There is no room, or what makes a root cannot be installed.
+pub fn run(results: &mut Results, options: &Test, install: bool) -> Result<()> {
+    let wanted = |release: &&Release| {
+        let mut filter = options.filter.iter();
+        options.filter.is_empty() || filter.any(|text| release.name().contains(text.as_str()))
+    };
+    let releases: Vec<&Release> = RELEASES.iter().filter(wanted).collect();
+    if !nix::unistd::geteuid().is_root() {
+        for release in releases {
+            let reason = "only root can make a root file system and enter it".to_owned();
+            results.add(release.name(), Verdict::Skipped(reason));
+        }
+        return Ok(());
+    }
+    host_packages::ensure(&[Group::Fresh], install)?;
+    for release in releases {
+        on(results, release)?;
+    }
+    Ok(())
+}
+
+fn on(results: &mut Results, release: &Release) -> Result<()> {
+    let folder = cache::root()?.join("test").join("fresh");
+    cache::make_folder(&folder)?;
+    cache::check_space(&folder, NEEDED_MIB, &release.name())?;
+    let log = folder.join(format!("{}.log", release.codename));
+    fs::write(&log, "").with_context(|| format!("Cannot write {}", log.display()))?;
+    let root = folder.join(release.codename);
+
+    let made = step(results, release, "root", || {
+        let root = Root::make(release, root.clone(), &log)?;
+        clone(&root, &log)?;
+        Ok(root)
+    })?;
+    let Some(root) = made else { return Ok(()) };
+    for (name, command) in COMMANDS {
+        let ran = step(results, release, name, || {
+            let mut entered = root.command(CHECKOUT, command);
+            tool::run_logged(&mut entered, command, &log, |_| {})
+        })?;
+        if ran.is_none() {
+            outln!("  {} is as that left it", root.folder().display())?;
+            return Ok(());
+        }
+    }
+    root.remove()
+}
+
+/// A step with its time; `None` if it failed.
+fn step<T>(
+    results: &mut Results,
+    release: &Release,
+    name: &str,
+    body: impl FnOnce() -> Result<T>,
+) -> Result<Option<T>> {
+    let name = format!("{}: {name}", release.name());
+    let progress = Progress::start(&name);
+    let began = Instant::now();
+    let outcome = body();
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    match outcome {
+        Ok(value) => {
+            progress.finish();
+            outln!("  ok {name}: {minutes:.1} min")?;
+            results.add(name, Verdict::Passed);
+            Ok(Some(value))
+        }
+        Err(error) => {
+            progress.abandon();
+            results.broken(&name, &format!("after {minutes:.1} min: {error:#}"));
+            Ok(None)
+        }
+    }
+}
+
+/// Clones this checkout's last commit into the root.
+fn clone(root: &Root, log: &Path) -> Result<()> {
+    let checkout = cache::checkout();
+    let mut status = Command::new("git");
+    status.arg("-C").arg(&checkout);
+    status.args(["status", "--porcelain", "--untracked-files=no"]);
+    let changed = tool::output_of(&mut status).context("This checkout is no clone")?;
+    ensure!(
+        changed.is_empty(),
+        "A clone has commits only, and here are changes that are in none:\n{changed}"
+    );
+    let mut clone = Command::new("git");
+    clone.args(["clone", "--quiet", "--no-hardlinks"]);
+    clone.arg(checkout).arg(root.path(CHECKOUT));
+    tool::run_logged(&mut clone, "Cloning this checkout", log, |_| {})
+}
