@@ -26,6 +26,8 @@ enum State {
 struct Slot {
     id: u64,
     state: State,
+    /// It has addresses that the device may ask about.
+    asks: bool,
 }
 
 struct Table {
@@ -63,12 +65,13 @@ impl Commands {
         )
     }
 
-    /// Takes a slot and returns the new command's identifier.
+    /// Takes a slot and returns the new command's identifier; the device may ask about its addresses if
+    /// `asks` says so.
     ///
     /// # Errors
     ///
     /// `EBUSY`: too many commands not collected. `EIO`, `ENODEV`: there will be no more ([`Self::end`]).
-    pub(crate) fn begin(&self) -> Result<u64> {
+    pub(crate) fn begin(&self, asks: bool) -> Result<u64> {
         let mut table = self.table.lock();
         if let Some(error) = table.ended {
             return Err(error);
@@ -84,9 +87,20 @@ impl Commands {
             .push_within_capacity(Slot {
                 id,
                 state: State::Running,
+                asks,
             })
             .map_err(|_| EBUSY)?;
         Ok(id)
+    }
+
+    /// Whether command `id` runs, and the device may ask about its addresses.
+    pub(crate) fn may_ask(&self, id: u64) -> bool {
+        let table = self.table.lock();
+        let running = |slot: &Slot| slot.asks && matches!(slot.state, State::Running);
+        table
+            .slots
+            .iter()
+            .any(|slot| slot.id == id && running(slot))
     }
 
     /// How many the device has not answered.

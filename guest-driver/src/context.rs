@@ -79,7 +79,7 @@ impl Context {
     ///
     /// `EBUSY`: too many in flight. `EIO`: the device is silent. `ENOMEM`.
     pub(crate) fn submit(&self, opcode: u32, arg: &[u64; wire::COMMAND_ARGS]) -> Result<u64> {
-        let id = self.commands.begin()?;
+        let id = self.commands.begin(opcode != wire::OP_NOP)?;
         let sent = self.send(opcode, arg, id);
         if sent.is_err() {
             self.commands.cancel(id);
@@ -131,7 +131,7 @@ impl Context {
     ) -> Result<wire::CommandReply> {
         let id = self.submit(opcode, arg)?;
         let link = &self.device.link;
-        link.poll_command(self.id.number, || self.commands.any_done());
+        link.look_out(self.id.number, || self.commands.may_ask(id));
         let reply = self.commands.collect(id, None);
         if reply.is_err() {
             self.commands.abandon(id);

@@ -13,16 +13,13 @@ use crate::{
     hmm::Dmirror,
     kapi::{
         chardev,
-        node::MemoryNode,
-        node_memory::NodeMemory,
-        pagemap::{Kind, Pagemap},
         virtio::{Driver, Resetter, ShmRegion, VirtioDevice, ACCESS_PLATFORM},
         work::{Work, Worker},
     },
     lifetime::{Guard, Lifetime},
     link::{Features, Link},
-    memory::{DeviceMemory, Memory, Supply},
-    migration, new_worker, show, uapi, wire,
+    memory::{About, DeviceMemory},
+    modes, new_worker, show, wire,
 };
 use core::ops::Deref;
 use kernel::{
@@ -33,7 +30,6 @@ use kernel::{
         atomic::{Atomic, Full, Relaxed},
         Arc, ArcBorrow, Mutex,
     },
-    time::{delay::fsleep, Delta},
 };
 
 /// Permission bits of `/dev/coaxN`: whoever may open it shares only their own memory.
@@ -41,11 +37,6 @@ const FOR_ALL: u16 = 0o666;
 /// Permission bits of `/dev/hmm_dmirrorN`, which can take the memory of all back.
 const FOR_ROOT: u16 = 0o600;
 
-/// Longest attempt of a reset to empty the memory node, 10 s: what is still held then stays.
-const REMOVE_LIMIT_MS: u32 = 10_000;
-
-/// Pause before the device memory is emptied anew when the driver leaves it.
-const EMPTY_PAUSE: Delta = Delta::from_millis(100);
 /// Steps after which it is told that the driver waits for callers to leave.
 const TELL_AFTER: u32 = 10;
 
@@ -101,7 +92,7 @@ struct Service {
 }
 
 /// Shared by calls in progress.
-type Memories = Arc<Pin<KBox<DeviceMemory>>>;
+type Memories = Arc<dyn DeviceMemory>;
 
 /// An accelerator.
 #[pin_data]
@@ -111,10 +102,8 @@ pub(crate) struct Device {
     // Gone when the device is out of service and the last call that uses it has returned.
     #[pin]
     memory: Mutex<Option<Memories>>,
-    // With `MODE_NUMA`.
-    node: Option<Pin<KBox<NodeMemory>>>,
-    /// `MODE_*`.
-    pub(crate) mode: u32,
+    /// What users are told of the memory mode.
+    pub(crate) about: About,
     /// Contexts it can hold.
     pub(crate) max_contexts: u32,
     page_requests: u32,
@@ -145,10 +134,10 @@ pub(crate) struct InUse {
 }
 
 impl Deref for InUse {
-    type Target = DeviceMemory;
+    type Target = dyn DeviceMemory;
 
-    fn deref(&self) -> &DeviceMemory {
-        &self.memory
+    fn deref(&self) -> &Self::Target {
+        &*self.memory
     }
 }
 
@@ -167,17 +156,10 @@ impl Device {
         })
     }
 
-    /// The memory node that the device memory is, with `MODE_NUMA`.
-    pub(crate) fn node(&self) -> Option<MemoryNode> {
-        self.node.as_ref().map(|node| node.node())
-    }
-
-    /// `POLICY_*` of a new context. Memory of a node is used only when that is asked for.
+    /// `POLICY_*` of a new context.
     pub(crate) fn first_policy(&self) -> u32 {
-        match self.node {
-            Some(_) => self.most_eager_policy().max(uapi::POLICY_ON_REQUEST),
-            None => self.most_eager_policy(),
-        }
+        // The policies are numbered from the most eager one on.
+        self.most_eager_policy().max(self.about.first_policy)
     }
 
     /// The most eager `POLICY_*` that a context may have.
@@ -221,17 +203,9 @@ impl Device {
     fn bring_back(&self, first: impl FnOnce() -> Result) -> Result<u64> {
         let _one_at_a_time = self.resetting.lock();
         let memory = self.memory()?;
-        memory.data().set_accepting(false);
-        let held = first().and_then(|()| match &self.node {
-            // Removing the memory is the only way to empty a node that a driver has. That it comes back when
-            // the driver is leaving does no harm: it waits for this call, and then removes it for good.
-            Some(node) => node
-                .remove(REMOVE_LIMIT_MS)
-                .and_then(|()| node.add())
-                .map(|()| 0),
-            None => migration::evict_all(&memory),
-        });
-        memory.data().set_accepting(true);
+        memory.set_accepting(false);
+        let held = first().and_then(|()| memory.empty());
+        memory.set_accepting(true);
         held
     }
 
@@ -283,29 +257,6 @@ impl Device {
     }
 }
 
-/// Brings all pages back, however long something holds them.
-fn empty_for_good(number: u32, memory: &DeviceMemory) {
-    let mut told = false;
-    loop {
-        match migration::evict_all(memory) {
-            Ok(0) => return,
-            Ok(held) if !told => pr_warn!(
-                "coax{}: {} pages of the device memory are held; waiting\n",
-                number,
-                held
-            ),
-            Err(error) if !told => pr_warn!(
-                "coax{}: the device memory cannot be emptied yet: {:?}\n",
-                number,
-                error
-            ),
-            _ => {}
-        }
-        told = true;
-        fsleep(EMPTY_PAUSE);
-    }
-}
-
 impl Driver for Device {
     const NAME: &'static CStr = c_str!("coax");
     const ID: u32 = wire::VIRTIO_ID_COAX;
@@ -328,7 +279,6 @@ impl Driver for Device {
         config::check(dev, &config)?;
         let region = config::memory(vdev)?;
         let number = Number::take()?;
-        let (mode, kind) = config::mode(dev, number.0)?;
         config::check_policy(dev)?;
         let mut names = KVec::new();
         for name in [c"control", c"copy", c"translation", c"request"] {
@@ -344,33 +294,14 @@ impl Driver for Device {
             translation_ahead: vdev.has_feature(wire::F_TRANSLATION_AHEAD),
         };
         let link = Link::new(queues, resetter, number.0, features, max_contexts)?;
-        let node = match kind {
-            Kind::Node => Some(config::node_for(vdev, region)?),
-            _ => None,
-        };
-        let supply = match &node {
-            Some(node) => Supply::Node(node.node()),
-            None => Supply::Own((region.len() / wire::PAGE_SIZE) as usize),
-        };
-        let memory = Pagemap::new(kind, region, c"coax", Memory::new(link.clone(), supply)?)
-            .inspect_err(|error| {
-                let (mib, at) = (region.len() >> 20, region.start());
-                dev_err!(
-                    dev,
-                    "coax: no struct pages for {} MiB at {:#x}: {:?}\n",
-                    mib,
-                    at,
-                    error
-                );
-            })?;
-        let memory = Arc::new(memory, GFP_KERNEL)?;
+        let memory = modes::memory(config::mode(number.0), vdev, region, link.clone())?;
+        let about = memory.about();
         let fence = Fence(link.clone());
         Arc::pin_init(
             try_pin_init!(Self {
                 link,
                 memory <- new_mutex!(Some(memory), "coax_device_memory"),
-                node,
-                mode,
+                about,
                 max_contexts,
                 page_requests: config.page_request_capacity.get(),
                 region,
@@ -409,31 +340,13 @@ impl Driver for Device {
             0,
             &mut [],
         )?;
-        if let Some(node) = &this.node {
-            // The device knows the memory, and so every page that may be in it.
-            node.add().inspect_err(|error| {
-                let mib = bytes >> 20;
-                dev_err!(
-                    vdev.parent(),
-                    "coax: {} MiB at {:#x} cannot become memory of node {}: {:?}\n",
-                    mib,
-                    base,
-                    node.node().number(),
-                    error
-                );
-            })?;
-        }
+        this.memory()?.enter_service(vdev.parent())?;
         Self::into_service(&this)?;
-        let kind = match this.mode {
-            uapi::MODE_PRIVATE => "private",
-            uapi::MODE_COHERENT => "coherent",
-            _ => "numa",
-        };
         dev_info!(
             vdev.parent(),
             "coax: {} MiB of {} device memory at {:#x}, {} command queues, {} contexts\n",
             bytes >> 20,
-            kind,
+            this.about.name,
             base,
             this.link.command_queues(),
             this.max_contexts,
@@ -447,13 +360,11 @@ impl Driver for Device {
         *self.service.lock() = Service::default();
         let memory = self.memory.lock().take();
         if let Some(memory) = &memory {
-            memory.data().set_accepting(false);
+            memory.set_accepting(false);
         }
         self.wait_until_left();
-        if let Some(node) = &self.node {
-            node.remove_for_good();
-        } else if let Some(memory) = memory {
-            empty_for_good(lifetime.number(), &memory);
+        if let Some(memory) = memory {
+            memory.leave_service();
         }
     }
 

@@ -37,7 +37,7 @@ use crate::{
         trace,
         work::{Work, Worker},
     },
-    memory::{clear_ahead, DeviceMemory},
+    memory::DeviceMemory,
     migration::WINDOW_PAGES,
     mirror::Mirror,
     new_irqlock, wire,
@@ -152,7 +152,7 @@ impl From<AllocError> for Refusal {
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     request: &'a wire::DeviceRequest,
-    memory: &'a DeviceMemory,
+    memory: &'a dyn DeviceMemory,
     mm: &'a MmWithUser,
     want: Want,
     va: u64,
@@ -177,7 +177,7 @@ impl Resolver {
     /// Takes a request, and answers it unless it has to wait.
     fn take(
         self: &Arc<Self>,
-        memory: &DeviceMemory,
+        memory: &dyn DeviceMemory,
         request: wire::DeviceRequest,
         s: &mut Scratch,
     ) {
@@ -191,7 +191,7 @@ impl Resolver {
     /// wait ([`Refusal::Wait`]).
     fn serve(
         &self,
-        memory: &DeviceMemory,
+        memory: &dyn DeviceMemory,
         request: &wire::DeviceRequest,
         worked: bool,
         scratch: &mut Scratch,
@@ -363,7 +363,7 @@ impl Faults {
     /// # Errors
     ///
     /// `ESRCH`: the process is gone. `ENOMEM`. `EIO`: the device is broken.
-    pub(crate) fn tell_ahead(&self, memory: &DeviceMemory, va: u64, npages: usize) -> Result {
+    pub(crate) fn tell_ahead(&self, memory: &dyn DeviceMemory, va: u64, npages: usize) -> Result {
         self.resolver.tell_ahead(memory, va, npages)
     }
 }
@@ -404,10 +404,10 @@ impl Work for Faults {
                 }
             };
             match request {
-                Ok(request) => self.resolver.take(&memory, request, &mut scratch),
+                Ok(request) => self.resolver.take(&*memory, request, &mut scratch),
                 Err(_) => break,
             }
         }
-        clear_ahead(&memory);
+        memory.clear_ahead();
     }
 }

@@ -11,21 +11,16 @@ use crate::{
     context::{checked, Context},
     kapi::{
         misc::{go_on, is_admin, may_trace, not_supported},
-        mm::{self, ReadGuard},
-        uaccess,
+        mm, uaccess,
     },
     memory::DeviceMemory,
-    migration::{Direction, Pipeline, WINDOW_PAGES},
+    migration::{chunks, Direction, RangeMove, Unfit, WINDOW_PAGES},
     residency::{next_mapped, window, windows, View},
     uapi, wire,
 };
 use core::ops::Range;
 use kernel::{mm::MmWithUser, prelude::*, time::msecs_to_jiffies};
 use zerocopy::{FromZeros, IntoBytes};
-
-/// What is moved under one hold of the mmap lock, 64 MiB: long enough that the windows of it overlap,
-/// short enough that who wants to change the mappings does not wait long.
-const CHUNK_BYTES: u64 = 64 << 20;
 
 /// Runs one call; its result is what `ioctl(2)` returns.
 pub(crate) fn dispatch(context: &Context, cmd: u32, arg: usize) -> Result<isize> {
@@ -53,15 +48,17 @@ fn info(context: &Context, arg: usize) -> Result {
         arg,
         &uapi::Info {
             version: uapi::UAPI_VERSION,
-            mode: device.mode,
+            mode: device.about.mode,
             max_contexts: device.max_contexts,
             command_queues: device.link.command_queues() as u32,
-            device_pages: memory.pages() as u64,
-            free_pages: memory.data().free_pages(),
-            first_pfn: if is_admin() { memory.first_pfn() } else { 0 },
-            node: device
-                .node()
-                .map_or(uapi::NO_NODE, |node| node.number() as u32),
+            device_pages: memory.frames().pages() as u64,
+            free_pages: memory.free_pages(),
+            first_pfn: if is_admin() {
+                memory.frames().first_pfn()
+            } else {
+                0
+            },
+            node: memory.node(),
             policy: device.first_policy(),
         },
     )
@@ -84,6 +81,10 @@ fn wait(context: &Context, arg: usize) -> Result {
     let limit = (wait.timeout_ms != u32::MAX).then(|| msecs_to_jiffies(wait.timeout_ms));
     // What is collected is there no more.
     uaccess::write(arg, &wait)?;
+    if wait.timeout_ms > 0 {
+        let (link, number) = (&context.device.link, context.id.number);
+        link.look_out(number, || context.commands.may_ask(wait.id));
+    }
     let reply = match context.commands.collect(wait.id, limit) {
         // To begin anew is to go on, if there is no limit.
         Err(error) if error == EINTR && limit.is_none() => return Err(ERESTARTSYS),
@@ -135,28 +136,29 @@ fn migrate(context: &Context, arg: usize) -> Result {
     if forbidden {
         return Err(EPERM);
     }
-    if context.device.node().is_some() {
+    let memory = context.device.memory()?;
+    let memory: &dyn DeviceMemory = &*memory;
+    if !memory.moves_by_calls() {
         return Err(not_supported());
     }
     (migrate.moved, migrate.already, migrate.left) = (0, 0, 0);
-    let memory = context.device.memory()?;
+    let mut mover = RangeMove::new(memory, &mm, &context.mirror, direction, Unfit::PassBy, None);
     let mut view = None;
     let mut unmapped = false;
-    let end = migrate.addr + migrate.len;
-    let mut at = migrate.addr;
-    while at < end {
+    let range = migrate.addr..migrate.addr + migrate.len;
+    for chunk in chunks(range.clone()) {
         go_on()?;
-        let next = (at + CHUNK_BYTES).min(end);
-        let (moved, gap) = migrate_chunk(context, &memory, &mm, at..next, direction)?;
-        unmapped |= gap;
+        let moved = mover.run(chunk.clone())?;
+        unmapped |= moved.gap;
+        let moved = moved.pages;
         migrate.moved += moved;
-        let npages = (next - at) / wire::PAGE_SIZE;
+        let npages = (chunk.end - chunk.start) / wire::PAGE_SIZE;
         if moved < npages {
             let view = match &mut view {
                 Some(view) => view,
-                none => none.insert(View::new(&memory, &mm, migrate.addr..end)?),
+                none => none.insert(View::new(memory, &mm, range.clone())?),
             };
-            let kinds = residents(view, &mm, at..next)?;
+            let kinds = residents(view, &mm, chunk)?;
             let on_device = kinds[usize::from(uapi::RESIDENT_DEVICE)];
             let on_system =
                 kinds[usize::from(uapi::RESIDENT_SYSTEM)] + kinds[usize::from(uapi::RESIDENT_FILE)];
@@ -168,7 +170,6 @@ fn migrate(context: &Context, arg: usize) -> Result {
                 on_device
             };
         }
-        at = next;
     }
     uaccess::write(arg, &migrate)?;
     if unmapped {
@@ -192,67 +193,13 @@ fn residents(view: &mut View<'_>, mm: &MmWithUser, range: Range<u64>) -> Result<
     Ok(sum)
 }
 
-/// Moves the pages of `range`, mapping by mapping; returns how many moved and whether part of it is
-/// not mapped.
-fn migrate_chunk(
-    context: &Context,
-    memory: &DeviceMemory,
-    mm: &MmWithUser,
-    range: Range<u64>,
-    direction: Direction,
-) -> Result<(u64, bool)> {
-    let mut pipeline = Pipeline::new(memory, direction, None, &context.mirror);
-    let own = mm::is_current(mm);
-    if own {
-        context.mirror.forget(range.start, range.end);
-    }
-    let to_device = direction != Direction::ToSystem;
-    let (mut at, mut moved, mut gap) = (range.start as usize, 0, false);
-    let end = range.end as usize;
-    let guard = ReadGuard::lock_killable(mm)?;
-    while at < end {
-        let Some(vma) = guard.find_vma(at).filter(|vma| vma.start() < end) else {
-            gap = true;
-            break;
-        };
-        gap |= vma.start() > at;
-        let part_end = vma.end().min(end);
-        let part = mm::next_mapped(vma, vma.start().max(at), part_end)..part_end;
-        at = part_end;
-        if part.is_empty() || !mm::may_migrate(vma) {
-            continue;
-        }
-        let mut run = |part| match pipeline.run(vma, part) {
-            // A kind of mapping that does not migrate.
-            Err(error) if error == EINVAL => Ok(0),
-            result => result,
-        };
-        if !(own && to_device) {
-            moved += run(part)?;
-            continue;
-        }
-        let part = part.start as u64..part.end as u64;
-        for (part, rule) in context.mirror.policies.parts(part) {
-            if rule.policy != uapi::POLICY_NEVER {
-                moved += run(part.start as usize..part.end as usize)?;
-            }
-        }
-    }
-    let stats = &context.mirror.stats;
-    match to_device {
-        true => stats.to_device.add(moved),
-        false => stats.to_system.add(moved),
-    }
-    Ok((moved, gap))
-}
-
 fn residency(context: &Context, arg: usize) -> Result {
     let mut residency: uapi::Residency = uaccess::read(arg)?;
     let mm = mm::get(&context.mm).ok_or(ESRCH)?;
     check_range(&mm, residency.addr, residency.len)?;
     let memory = context.device.memory()?;
     let (start, end) = (residency.addr, residency.addr + residency.len);
-    let mut view = View::new(&memory, &mm, start..end)?;
+    let mut view = View::new(&*memory, &mm, start..end)?;
     residency.pages = [0; 4];
     let vector = |at: u64| (residency.vector + (at - start) / wire::PAGE_SIZE) as usize;
     residency

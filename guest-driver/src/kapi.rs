@@ -8,6 +8,7 @@
 pub(crate) mod chardev;
 pub(crate) mod completion;
 pub(crate) mod exclusive;
+pub(crate) mod frames;
 pub(crate) mod hmm;
 pub(crate) mod irqlock;
 pub(crate) mod migrate;
@@ -18,6 +19,7 @@ pub(crate) mod node_memory;
 pub(crate) mod notifier;
 pub(crate) mod page;
 pub(crate) mod pagemap;
+pub(crate) mod region;
 pub(crate) mod thread;
 pub(crate) mod trace;
 pub(crate) mod uaccess;

@@ -14,6 +14,7 @@
 
 mod control;
 mod pages;
+mod soon;
 
 pub(crate) use crate::call::{new_message, put, CallRequest, Pending};
 use crate::{
@@ -171,6 +172,7 @@ impl Link {
             GFP_KERNEL,
         )?;
         link.copy.silence();
+        link.translation.silence();
         Ok(link)
     }
 
@@ -254,7 +256,9 @@ impl Link {
                 Err(_) => return Err(self.lifetime.error()),
             }
             // Others may all be here too, with nobody left who takes answers.
-            self.take(index);
+            if answer_all(queue) {
+                continue;
+            }
             if began.elapsed().as_millis() > STEP_MS.into() {
                 began = Instant::<Monotonic>::now();
                 wait.step();
@@ -322,10 +326,14 @@ impl Link {
         }
     }
 
-    /// The queue of that index if its answers come without interrupts while nobody sleeps: each copy
-    /// has somebody who looks for its answer, and several are on their way at once.
+    /// The queue of that index if its answers come without interrupts while nobody sleeps: each copy and
+    /// each invalidation has somebody who looks for its answer, and completions and responses have none.
     fn silent(&self, queue: u16) -> Option<&Queue<Option<Arc<Waiter>>>> {
-        (queue == wire::QUEUE_COPY).then_some(&self.copy)
+        match queue {
+            wire::QUEUE_COPY => Some(&self.copy),
+            wire::QUEUE_TRANSLATION => Some(&self.translation),
+            _ => None,
+        }
     }
 
     /// Looks for what comes by `queue` until `done` is satisfied, for [`POLL_LIMIT`] or until others
@@ -361,12 +369,6 @@ impl Link {
         })
     }
 
-    /// Looks for a while for the answer to a command of `context`, until `done` says that it is there.
-    pub(crate) fn poll_command(&self, context: u32, done: impl Fn() -> bool) {
-        let index = context as usize % self.command.len();
-        self.poll(wire::QUEUE_COMMAND + index as u16, || done().then_some(()));
-    }
-
     /// Takes all that the device asked and answered for a context that it has closed, whose commands end:
     /// after this nothing of the context is in the rings.
     pub(crate) fn take_closed(&self, commands: &Commands) {
@@ -397,9 +399,15 @@ impl Link {
     /// Takes what the device answered or asks on queue `index`; callable from interrupts.
     pub(crate) fn take(&self, index: u16) {
         match index {
-            wire::QUEUE_CONTROL => answer_all(&self.control),
-            wire::QUEUE_COPY => answer_all(&self.copy),
-            wire::QUEUE_TRANSLATION => answer_all(&self.translation),
+            wire::QUEUE_CONTROL => {
+                answer_all(&self.control);
+            }
+            wire::QUEUE_COPY => {
+                answer_all(&self.copy);
+            }
+            wire::QUEUE_TRANSLATION => {
+                answer_all(&self.translation);
+            }
             wire::QUEUE_REQUEST => self.take_requests(),
             _ => self.take_commands(index),
         }
@@ -446,8 +454,12 @@ impl Link {
     }
 }
 
-fn answer_all(queue: &Queue<Option<Arc<Waiter>>>) {
+/// Hands back all that was answered; whether that is anything.
+fn answer_all(queue: &Queue<Option<Arc<Waiter>>>) -> bool {
+    let mut any = false;
     while let Some((message, len)) = queue.pop() {
         hand_back(message, Some(len));
+        any = true;
     }
+    any
 }

@@ -2,6 +2,16 @@
 
 //! Moving pages to device memory or back, a window at a time.
 //!
+//! Whoever has pages moved, the mover is the same: a window is taken on its way (`outward`, `homeward`), and put
+//! in place when its pages are copied ([`InFlight`]). What differs is where the windows come from:
+//!
+//! | who | windows |
+//! |---|---|
+//! | a call, by `range` | a range of addresses, mapping by mapping, several windows at once (`pipeline`) |
+//! | a device's fault | the one around what is asked for ([`to_device`]) |
+//! | a CPU's fault | the one around what is touched (`cpu_fault`) |
+//! | who empties device memory, or makes room in it | page frames, wherever they are mapped ([`bring_home`]) |
+//!
 //! Partial success is normal: pages that are pinned, shared in a way that the memory manager does
 //! not move, file-backed, or for which there is no memory, stay where they are and stay usable.
 //! 2 MiB folios move whole where both sides have one ([`DeviceMemory::has_large_folios`]); where
@@ -18,276 +28,130 @@
 
 mod cpu_fault;
 mod destinations;
-mod evict;
-mod make_room;
+mod homeward;
+mod outward;
 mod pipeline;
+mod range;
 mod turns;
 
 pub(crate) use cpu_fault::on_cpu_fault;
-pub(crate) use evict::evict_all;
-pub(crate) use make_room::make_room;
-pub(crate) use pipeline::{Direction, Pipeline};
+pub(crate) use homeward::bring_home;
+pub(crate) use outward::{to_device, Wish};
+pub(crate) use pipeline::Direction;
+pub(crate) use range::{chunks, RangeMove, Unfit};
 
 use crate::{
     kapi::{
-        migrate::{Migration, PageArrays, Select, Source},
+        migrate::{Migration, PageArrays},
         misc::boottime_ns,
-        mm,
-        page::{LockedFolio, PagePtr, PMD_PAGES},
+        page::PMD_PAGES,
+        trace,
     },
-    link::Pending,
-    memory::{CopyBatch, DeviceMemory},
+    link::{Link, Pending},
+    memory::DeviceMemory,
 };
-use core::ops::Range;
-use destinations::Destinations;
-use kernel::{
-    mm::virt::{flags, VmaRef},
-    prelude::*,
-    sync::atomic::{Atomic, Relaxed},
-};
+use kernel::sync::atomic::{Atomic, Relaxed};
 
 /// Most pages moved at a time: 2 MiB, what one copy message holds.
 pub(crate) const WINDOW_PAGES: usize = PMD_PAGES;
 
 const PAGE_SIZE: usize = crate::wire::PAGE_SIZE as usize;
 
-/// Causes in the tracepoint `to_system`.
-const CAUSE_FAULT: u32 = 0;
-const CAUSE_REQUEST: u32 = 1;
-const CAUSE_EVICT: u32 = 2;
-const CAUSE_SHARE: u32 = 3;
+/// Why pages move, which is what they are counted under.
+#[derive(Clone, Copy)]
+pub(crate) enum Cause {
+    /// To device memory, because the device touched them for this context.
+    DeviceFault(u32),
+    /// To device memory, because a program asked this context to.
+    ToDevice(u32),
+    /// To system memory, because a CPU touched them.
+    CpuFault,
+    /// To system memory, because a program asked for it.
+    ToSystem,
+    /// To system memory, because device memory is emptied.
+    Evict,
+    /// To system memory, because another user has less than the fair share.
+    Share,
+}
 
-/// What is wanted of a move to device memory.
-pub(crate) struct Wish<'a> {
-    /// Whose the pages are to be.
-    pub(crate) user: u16,
-    /// Pages never touched are made in device memory if they lie here, else left alone.
-    pub(crate) fill: Range<usize>,
-    /// 2 MiB never touched at all may be made as one, even if `fill` is only part of it.
-    pub(crate) fill_large: bool,
-    /// Makes the next allocation fail, once.
-    pub(crate) fail_alloc: Option<&'a Atomic<bool>>,
+impl Cause {
+    /// Records that so many pages moved, those of a range from `start` on.
+    fn record(self, link: &Link, start: usize, moved: u64) {
+        if moved == 0 {
+            return;
+        }
+        let (stats, start) = (&link.stats, start as u64);
+        if let Cause::DeviceFault(context) | Cause::ToDevice(context) = self {
+            if stats.first_migration_ns.get() == 0 {
+                stats.first_migration_ns.set_once(boottime_ns());
+            }
+            trace::to_device(context, start, moved);
+        }
+        // The numbers are those of the tracepoint.
+        let (counter, number) = match self {
+            Cause::DeviceFault(_) => return stats.to_device_fault.add(moved),
+            Cause::ToDevice(_) => return stats.to_device_request.add(moved),
+            Cause::CpuFault => (&stats.to_system_fault, 0),
+            Cause::ToSystem => (&stats.to_system_request, 1),
+            Cause::Evict => (&stats.to_system_evict, 2),
+            Cause::Share => (&stats.to_system_share, 3),
+        };
+        counter.add(moved);
+        trace::to_system(start, moved, number);
+    }
 }
 
 /// A window whose pages are unmapped and on their way.
-pub(crate) struct InFlight<'a> {
+struct InFlight<'a> {
+    memory: &'a dyn DeviceMemory,
     migration: Migration<'a>,
     copy: Option<Pending>,
     /// Memory never touched is among what moves.
     untouched: bool,
+    /// The first address, or 0.
     start: usize,
-}
-
-/// Takes the anonymous pages of `window` in `vma` on their way to device memory.
-///
-/// # Errors
-///
-/// `EINVAL`: `window` is not in `vma`, or `vma` does not migrate. `ENOMEM`. `EIO`: the device is
-/// broken; nothing moved.
-fn depart<'a>(
-    memory: &DeviceMemory,
-    vma: &'a VmaRef,
-    window: Range<usize>,
-    wish: &Wish<'_>,
-    arrays: PageArrays,
-) -> Result<InFlight<'a>> {
-    let start = window.start;
-    let covered = wish.fill.start <= window.start && window.end <= wish.fill.end;
-    // Where memory was never touched at all, the kernel takes 2 MiB as a whole or not.
-    let large = memory.has_large_folios()
-        && vma.flags() & flags::NOHUGEPAGE == 0
-        && (wish.fill.is_empty() || covered || wish.fill_large);
-    let mut migration = Migration::of_range(
-        vma,
-        window,
-        (Select::System, large),
-        memory.owner(),
-        None,
-        arrays,
-    )?;
-    let hugepage = vma.flags() & flags::HUGEPAGE != 0;
-    // Of these mappings each page has to be looked at.
-    let mixed = !mm::is_anonymous(vma) || vma.flags() & flags::MERGEABLE != 0;
-    // To the kernel pages of a node are system memory wherever they are, and may be in the swap cache.
-    let of_node = memory.data().node().is_some();
-    let moves = |page: PagePtr| memory.index_of(page).is_none() && !page.is_under_writeback();
-    let is_wanted = |i: usize, source: Source| match source.page {
-        Some(page) => (!mixed || page.is_plain_anon()) && (!of_node || moves(page)),
-        None if source.order > 0 => covered || wish.fill_large && hugepage,
-        None => wish.fill.contains(&(start + i * PAGE_SIZE)),
-    };
-    let (mut wanted, mut pieces, mut untouched) = (0, 0, false);
-    let mut next = 0;
-    while let Some((i, source)) = migration.source_from(next) {
-        next = i + (1 << source.order);
-        if is_wanted(i, source) {
-            wanted += 1 << source.order;
-            pieces += 1;
-            untouched |= source.page.is_none();
-        }
-    }
-    let mut destinations = Destinations::new(memory, wish.user, wanted, pieces, wish.fail_alloc)?;
-    next = 0;
-    while let Some((i, source)) = migration.source_from(next) {
-        next = i + (1 << source.order);
-        if !is_wanted(i, source) {
-            continue;
-        }
-        let whole = source.page.is_some() || hugepage;
-        if !destinations.add(&mut migration, i, source, whole)? {
-            break;
-        }
-    }
-    let copy = destinations.begin_copy()?;
-    Ok(InFlight {
-        migration,
-        copy,
-        untouched,
-        start,
-    })
+    cause: Cause,
 }
 
 impl InFlight<'_> {
-    /// Puts the pages in place in device memory; returns how many moved.
-    fn arrive(mut self, memory: &DeviceMemory) -> (u64, PageArrays) {
-        let moved = self.put_in_place(memory);
-        count_first(memory, moved);
+    /// Puts the pages in place; returns how many moved, and the arrays.
+    fn land(mut self) -> (u64, PageArrays) {
+        let moved = self.put_in_place();
         (moved, self.migration.finish())
     }
 
     /// Puts the pages in place and returns how many moved; they are mapped when the migration is finished.
-    fn put_in_place(&mut self, memory: &DeviceMemory) -> u64 {
+    fn put_in_place(&mut self) -> u64 {
         if self.untouched {
-            self.finish_copy(memory);
+            self.finish_copy();
             self.migration.commit();
         } else {
             // The CPU has its own to do while the device copies.
             self.migration.commit();
-            self.finish_copy(memory);
+            self.finish_copy();
         }
-        self.migration.count_moved()
+        let moved = self.migration.count_moved();
+        self.cause.record(self.memory.link(), self.start, moved);
+        moved
     }
 
     /// Waits for the copies. If the device is gone, its memory is not, and the CPU copies.
-    fn finish_copy(&mut self, memory: &DeviceMemory) {
+    fn finish_copy(&mut self) {
         if let Some(copy) = self.copy.take() {
-            if memory.data().link.finish_copy(copy).is_err() {
-                self.migration.copy_by_cpu(memory);
+            if self.memory.link().finish_copy(copy).is_err() {
+                self.migration.copy_by_cpu(self.memory.frames());
             }
         }
     }
 }
 
-/// Moves the anonymous pages of `window` in `vma` to device memory and returns how many moved, and
-/// the arrays.
-///
-/// # Errors
-///
-/// Those of [`depart`].
-pub(crate) fn to_device(
-    memory: &DeviceMemory,
-    vma: &VmaRef,
-    window: Range<usize>,
-    wish: &Wish<'_>,
-    arrays: PageArrays,
-) -> Result<(u64, PageArrays)> {
-    Ok(depart(memory, vma, window, wish, arrays)?.arrive(memory))
-}
-
-/// Records that pages moved to device memory.
-fn count_first(memory: &DeviceMemory, moved: u64) {
-    let first = &memory.data().link.stats.first_migration_ns;
-    if moved > 0 && first.get() == 0 {
-        first.set_once(boottime_ns());
-    }
-}
-
-/// Gives each page of `migration` system memory from `alloc`, which is told page and order, and
-/// has the device begin to copy; without memory for the message the CPU copies. Pages for which there is
-/// no memory stay.
-fn depart_home<'a>(
-    memory: &DeviceMemory,
-    mut migration: Migration<'a>,
-    start: usize,
-    fail_alloc: Option<&Atomic<bool>>,
-    mut alloc: impl FnMut(usize, u32) -> Option<LockedFolio>,
-) -> InFlight<'a> {
-    let mut alloc = |i, order| match fail_alloc {
+/// Whether the allocation at hand is to fail, which `fail` says once.
+fn fails(fail: Option<&Atomic<bool>>) -> bool {
+    match fail {
         Some(fail) if fail.load(Relaxed) => {
             fail.store(false, Relaxed);
-            None
+            true
         }
-        _ => alloc(i, order),
-    };
-    let mut batch = CopyBatch::new(0);
-    let mut next = 0;
-    while let Some((i, source)) = migration.source_from(next) {
-        next = i + (1 << source.order);
-        let Some(page) = source.page else { continue };
-        let from = memory.address_of(page);
-        if let Some(folio) = alloc(i, source.order) {
-            push(&mut batch, from, &folio);
-            migration.set_destination(i, folio);
-            continue;
-        }
-        if source.order == 0 || !migration.splits() {
-            continue;
-        }
-        for part in 0..1usize << source.order {
-            let Some(folio) = alloc(i + part, 0) else {
-                break;
-            };
-            push(&mut batch, from + (part * PAGE_SIZE) as u64, &folio);
-            migration.set_destination(i + part, folio);
-        }
+        _ => false,
     }
-    let copy = batch
-        .and_then(|batch| batch.begin(&memory.data().link))
-        .unwrap_or_else(|_| {
-            migration.copy_by_cpu(memory);
-            None
-        });
-    InFlight {
-        migration,
-        copy,
-        untouched: false,
-        start,
-    }
-}
-
-/// Adds the copy from `from` to `folio`; a batch that has no room any more is given up.
-fn push(batch: &mut Result<CopyBatch>, from: u64, folio: &LockedFolio) {
-    let to = folio.head().pfn() * PAGE_SIZE as u64;
-    let pushed = match batch {
-        Ok(batch) => batch.push(Some(from), to, 1 << folio.order()),
-        Err(_) => return,
-    };
-    if let Err(error) = pushed {
-        *batch = Err(error);
-    }
-}
-
-/// Takes the device pages of `window` in `vma` on their way back.
-///
-/// # Errors
-///
-/// `EINVAL`: `window` is not in `vma`, or `vma` does not migrate. `ENOMEM`.
-fn depart_range_home<'a>(
-    memory: &DeviceMemory,
-    vma: &'a VmaRef,
-    window: Range<usize>,
-    fail_alloc: Option<&Atomic<bool>>,
-    arrays: PageArrays,
-) -> Result<InFlight<'a>> {
-    let start = window.start;
-    let migration = Migration::of_range(
-        vma,
-        window,
-        (Select::Device, memory.has_large_folios()),
-        memory.owner(),
-        None,
-        arrays,
-    )?;
-    let alloc = |i, order| LockedFolio::alloc(vma, start + i * PAGE_SIZE, order);
-    Ok(depart_home(memory, migration, start, fail_alloc, alloc))
 }

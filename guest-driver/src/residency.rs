@@ -46,7 +46,7 @@ impl Invalidate for Still {
 
 /// A view of a part of an address space, a window at a time.
 pub(crate) struct View<'a> {
-    memory: &'a DeviceMemory,
+    memory: &'a dyn DeviceMemory,
     mm: &'a MmWithUser,
     still: Arc<Still>,
     notifier: Pin<KBox<IntervalNotifier<Still>>>,
@@ -62,7 +62,7 @@ impl<'a> View<'a> {
     ///
     /// `ENOMEM`: no memory.
     pub(crate) fn new(
-        memory: &'a DeviceMemory,
+        memory: &'a dyn DeviceMemory,
         mm: &'a MmWithUser,
         range: Range<u64>,
     ) -> Result<Self> {
@@ -98,12 +98,12 @@ impl<'a> View<'a> {
         read: impl FnOnce(&[HmmPfn], &mut [u8]) -> R,
     ) -> Result<R> {
         let began = Instant::<Monotonic>::now();
-        let (notifier, owner) = (&self.notifier, self.memory.owner());
+        let (notifier, frames) = (&self.notifier, self.memory.frames());
         let pfns = &mut self.pfns[..npages];
         loop {
             let seq = notifier.read_begin();
             let guard = ReadGuard::lock_killable(self.mm)?;
-            let looked = snapshot(notifier, &guard, seq, addr, pfns, owner);
+            let looked = snapshot(notifier, &guard, seq, addr, pfns, frames);
             drop(guard);
             let held = self.still.lock.lock();
             match looked {
@@ -133,7 +133,7 @@ impl<'a> View<'a> {
             for (kind, pfn) in kinds.iter_mut().zip(pfns) {
                 *kind = match pfn.page() {
                     None => uapi::RESIDENT_NONE,
-                    Some(page) if memory.index_of(page).is_some() => uapi::RESIDENT_DEVICE,
+                    Some(page) if memory.frames().has(page) => uapi::RESIDENT_DEVICE,
                     Some(page) if page.is_zero() => uapi::RESIDENT_NONE,
                     Some(page) if page.is_anon() => uapi::RESIDENT_SYSTEM,
                     Some(_) => uapi::RESIDENT_FILE,

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line of `coax`.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use coax_images::accel::Choice;
@@ -212,7 +215,7 @@ pub struct Run {
     pub machine: Machine,
     /// Command with its arguments; a shell if there is none
     #[arg(last = true, value_name = "CMD")]
-    pub argv: Vec<String>,
+    pub argv: Vec<OsString>,
 }
 
 /// `coax shell`
@@ -232,11 +235,11 @@ pub struct Machine {
     /// cannot change it: what it writes stays in its memory and goes with it. `/tmp`, `/run` and
     /// the kernel's file systems are the guest's own, the programs that come with the guest are in
     /// /run/coax/bin, and commands start in the current folder if that is below DIR
-    #[arg(long, value_name = "DIR", value_parser = parse_root)]
+    #[arg(long, value_name = "DIR", value_parser = words(parse_root))]
     pub root: Option<PathBuf>,
     /// Environment variable of the command; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_env)]
-    pub env: Vec<(String, String)>,
+    #[arg(long, value_name = "NAME=VALUE", value_parser = words(parse_env))]
+    pub env: Vec<(OsString, OsString)>,
     /// System memory, with K, M or G for binary multiples
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_memory)]
     pub memory: Bytes,
@@ -267,7 +270,7 @@ pub struct Machine {
     pub no_driver: bool,
     /// File to put into the guest, at /root/NAME unless a path in the guest is given; static
     /// programs run there; may be repeated
-    #[arg(long, value_name = "FILE[:PATH]", value_parser = parse_file)]
+    #[arg(long, value_name = "FILE[:PATH]", value_parser = words(parse_file))]
     pub file: Vec<(PathBuf, String)>,
     /// Words for the kernel's command line
     #[arg(long, value_name = "WORDS")]
@@ -316,33 +319,56 @@ fn between(bytes: Bytes, least: Bytes) -> Result<Bytes, String> {
     Err(format!("{bytes} is not from {least} to {MAX_MEMORY}"))
 }
 
+/// Understands arguments that need be no text.
+fn words<T: Clone + Send + Sync + 'static>(
+    parse: fn(&OsStr) -> Result<T, String>,
+) -> impl TypedValueParser<Value = T> {
+    OsStringValueParser::new().try_map(move |word| parse(&word))
+}
+
 /// A folder, by its real name.
-fn parse_root(text: &str) -> Result<PathBuf, String> {
-    let folder = fs::canonicalize(text).map_err(|error| error.to_string())?;
+fn parse_root(word: &OsStr) -> Result<PathBuf, String> {
+    let folder = fs::canonicalize(word).map_err(|error| error.to_string())?;
     if !folder.is_dir() {
         return Err("is no folder".into());
+    }
+    if folder.to_str().is_none() {
+        return Err("is no text, as virtiofsd wants it: mount it by another name".into());
     }
     Ok(folder)
 }
 
-fn parse_env(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("is no NAME=VALUE".into()),
+fn parse_env(word: &OsStr) -> Result<(OsString, OsString), String> {
+    let bytes = word.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+        None | Some(0) => Err("is no NAME=VALUE".into()),
+        Some(at) => Ok((part(&bytes[..at]), part(&bytes[at + 1..]))),
     }
 }
 
+fn part(bytes: &[u8]) -> OsString {
+    OsStr::from_bytes(bytes).to_owned()
+}
+
 /// `FILE` or `FILE:PATH` to a file of the host and its absolute path in the guest.
-fn parse_file(text: &str) -> Result<(PathBuf, String), String> {
-    let (file, path) = match text.rsplit_once(':') {
-        Some((file, path)) => (PathBuf::from(file), path.to_owned()),
+fn parse_file(word: &OsStr) -> Result<(PathBuf, String), String> {
+    let bytes = word.as_bytes();
+    let (file, path) = match bytes.iter().rposition(|byte| *byte == b':') {
+        Some(at) => (PathBuf::from(part(&bytes[..at])), part(&bytes[at + 1..])),
         None => {
-            let file = PathBuf::from(text);
-            let name = file.file_name().ok_or("has no name")?.to_string_lossy();
-            let path = format!("/root/{name}");
+            let file = PathBuf::from(word);
+            let mut path = OsString::from("/root/");
+            path.push(file.file_name().ok_or("has no name")?);
             (file, path)
         }
     };
+    let path = path.into_string().map_err(|path| {
+        let path = PathBuf::from(path);
+        format!(
+            "{} is no text: give a name for the guest, as FILE:PATH",
+            path.display()
+        )
+    })?;
     if !path.starts_with('/') {
         return Err(format!("{path} is no absolute path"));
     }
@@ -589,6 +615,29 @@ mod tests {
         };
         assert_eq!(run.argv, ["ls", "--mode", "x"]);
         assert_eq!(run.machine.mode, OneMode::Private);
+    }
+
+    #[test]
+    fn names_need_be_no_text() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join(OsStr::from_bytes(b"\xff"));
+        fs::write(&file, "").expect("writable");
+        let mut taken = file.clone().into_os_string();
+        taken.push(":/root/taken");
+        assert_eq!(
+            parse_file(&taken),
+            Ok((file.clone(), "/root/taken".to_owned()))
+        );
+        let error = parse_file(file.as_os_str()).expect_err("a name for the guest is missing");
+        assert!(error.contains("FILE:PATH"), "{error}");
+        let env = OsStr::from_bytes(b"A=\xff=");
+        assert_eq!(parse_env(env), Ok(("A".into(), part(b"\xff="))));
+        let words = ["coax".as_ref(), "run".as_ref(), "--".as_ref(), env];
+        let cli = Cli::try_parse_from(words).expect("a command of any words");
+        let Command::Run(run) = cli.command else {
+            panic!("not understood: {cli:?}");
+        };
+        assert_eq!(run.argv, [env]);
     }
 
     #[test]

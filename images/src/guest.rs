@@ -318,4 +318,18 @@ mod tests {
             assert!(cache::checkout().join(input).exists(), "{input}");
         }
     }
+
+    #[test]
+    fn every_crate_of_the_workspace_is_an_input() {
+        let text = fs::read_to_string(cache::checkout().join("Cargo.toml")).expect("readable");
+        let workspace: toml::Table = text.parse().expect("cargo reads it");
+        let members = workspace["workspace"]["members"]
+            .as_array()
+            .expect("a list");
+        for member in members {
+            let member = Path::new(member.as_str().expect("a path"));
+            let is_input = INPUTS.iter().any(|input| member.starts_with(input));
+            assert!(is_input, "{} is in no input", member.display());
+        }
+    }
 }

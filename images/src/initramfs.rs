@@ -37,6 +37,10 @@ const FOLDERS: &[&str] = &[
     "proc", "sys", "dev", "tmp", "run", "root", "mnt", "etc", "var",
 ];
 
+/// The guest's own name among them.
+const HOSTS: &[u8] =
+    b"127.0.0.1 localhost\n127.0.1.1 coax\n::1 localhost ip6-localhost ip6-loopback\n";
+
 /// Programs of ours that go by another name too.
 const ALIASES: &[(&str, &str)] = &[("coax", "coaxctl")];
 
@@ -59,6 +63,7 @@ pub fn write_base(
     archive.character("dev/console", 0o600, (5, 1))?;
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
     archive.file("etc/group", 0o644, b"root:x:0:\n")?;
+    archive.file("etc/hosts", 0o644, HOSTS)?;
     archive.file("etc/profile", 0o644, b"export PS1='coax# '\n")?;
     // Relative, since a guest may have this at another place than its root.
     for applet in applets {

@@ -4,6 +4,9 @@
 //! A VM runs one job. The host writes it into the initramfs as [`JOB_PATH`], the guest's init
 //! reads it there. Output and end travel over the channel of [`crate::frames`].
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// Where the guest finds its job.
@@ -66,11 +69,11 @@ pub struct TerminalSize {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Program, searched in `PATH` unless it has a slash, and its arguments.
-    pub argv: Vec<String>,
+    pub argv: Vec<OsString>,
     /// Environment besides `PATH`, `HOME` and `TERM`.
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(OsString, OsString)>,
     /// Where it starts, if that is there, else in `/`; `/root` if it is `None`.
-    pub directory: Option<String>,
+    pub directory: Option<PathBuf>,
     /// Run it on a terminal of this size instead of pipes; standard error then comes with
     /// standard output.
     pub terminal: Option<TerminalSize>,
@@ -81,7 +84,7 @@ impl Job {
     pub fn new<I>(argv: I) -> Self
     where
         I: IntoIterator,
-        I::Item: Into<String>,
+        I::Item: Into<OsString>,
     {
         Job {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -90,7 +93,7 @@ impl Job {
     }
 
     /// Adds an environment variable.
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
@@ -181,8 +184,13 @@ mod tests {
 
     #[test]
     fn job_file_survives_the_trip() {
+        use std::os::unix::ffi::OsStringExt as _;
+        // Names need be no text.
+        let name = OsString::from_vec(b"\xff\n\"".to_vec());
+        let mut job = Job::new(["sh".into(), "-c".into(), name.clone()]).env("A", name.clone());
+        job.directory = Some(name.into());
         let file = JobFile {
-            job: Job::new(["sh", "-c", "exit 3"]).env("A", "b c"),
+            job,
             driver: Some(Driver {
                 parameters: vec!["mode=1".into()],
                 devices: vec!["coax0".into()],

@@ -61,9 +61,17 @@ pub fn allow_waiting() -> io::Result<()> {
 
 /// Ends this program by a signal, so that who waits for it sees which one it was.
 pub fn die_of(signal: Signal) -> ! {
-    // Returns only for signals that do not end a process.
-    let _ = signal_hook::low_level::emulate_default_handler(signal as i32);
-    std::process::exit(i32::from(status::of_signal(signal as i32)))
+    die_of_number(signal as i32)
+}
+
+/// Ends this program by a signal, a real-time one too.
+pub fn die_of_number(signal: i32) -> ! {
+    // Both return only for signals that do not end a process.
+    if signal_hook::low_level::emulate_default_handler(signal).is_err() {
+        // It knows no real-time signals, for which nobody has installed a handler.
+        let _ = signal_hook::low_level::raise(signal);
+    }
+    std::process::exit(i32::from(status::of_signal(signal)))
 }
 
 #[cfg(test)]

@@ -86,13 +86,15 @@ pub enum Vm {
     Doomed,
     /// The same, when the back end has stopped before.
     DoomedStalled,
+    /// The same, with pages on their way.
+    DoomedMoving,
     /// The same, for a program that does not know that there is one.
     DoomedUnseen,
 }
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 9] = [
+    pub const ALL: [Vm; 10] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,
@@ -101,6 +103,7 @@ impl Vm {
         Vm::Lifecycle,
         Vm::Doomed,
         Vm::DoomedStalled,
+        Vm::DoomedMoving,
         Vm::DoomedUnseen,
     ];
 
@@ -115,6 +118,7 @@ impl Vm {
             Vm::Lifecycle => "lifecycle",
             Vm::Doomed => "doomed",
             Vm::DoomedStalled => "doomed-stalled",
+            Vm::DoomedMoving => "doomed-moving",
             Vm::DoomedUnseen => "doomed-unseen",
         }
     }

@@ -10,6 +10,8 @@ pub mod blas;
 pub mod capacity;
 pub mod coherence;
 pub mod commands;
+pub mod conventions;
+pub mod departure;
 pub mod endings;
 pub mod exit;
 pub mod fork;
@@ -38,6 +40,7 @@ pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
 pub mod reset;
+pub mod sparse;
 pub mod stall;
 pub mod storm;
 pub mod stress;
@@ -47,7 +50,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 42] = [
+const SUBJECTS: [Subject; 45] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -74,6 +77,7 @@ const SUBJECTS: [Subject; 42] = [
     reset::SUBJECT,
     storm::SUBJECT,
     large_ranges::SUBJECT,
+    sparse::SUBJECT,
     blas::SUBJECT,
     reclaim::SUBJECT,
     page_state::SUBJECT,
@@ -82,9 +86,11 @@ const SUBJECTS: [Subject; 42] = [
     two_devices::SUBJECT,
     programs::SUBJECT,
     program_storm::SUBJECT,
+    conventions::SUBJECT,
     stress::SUBJECT,
     numpy::SUBJECT,
     lifecycle::SUBJECT,
+    departure::SUBJECT,
     stall::SUBJECT,
     no_migration::SUBJECT,
     numa_removal::SUBJECT,

@@ -5,3 +5,4 @@
 pub mod command;
 pub mod control;
 pub mod page_copy;
+mod turn;

@@ -98,6 +98,14 @@ impl Shell {
         self.wakers.get(thread).map(AsRawFd::as_raw_fd)
     }
 
+    /// The same event, for another to raise.
+    pub fn waker(&self, thread: usize) -> Option<EventFd> {
+        let waker = self.wakers.get(thread)?.try_clone();
+        waker
+            .inspect_err(|error| log::error!("cannot share the event of thread {thread}: {error}"))
+            .ok()
+    }
+
     /// Resets the event of a thread, which is going to look.
     pub fn clear_wake(&self, thread: usize) {
         if let Some(waker) = self.wakers.get(thread) {

@@ -4,10 +4,12 @@
 //! In the program a panic has ended it already.
 #![forbid(unsafe_code)]
 
+use std::hint;
 pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::LockResult;
 pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::sync::{LockResult, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::fail_stop;
 
@@ -37,35 +39,123 @@ pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     sound(lock.write())
 }
 
-/// Waits until `done` holds, for `limit` at most; tells whether it holds.
+/// How long it is tried to take a lock that others hold for some ten microseconds. To sleep and be
+/// woken takes as long where a processor is idle, and milliseconds where none is.
+const SOON: Duration = Duration::from_micros(50);
+
+/// The processor that the thread runs on.
+pub fn processor() -> usize {
+    rustix::thread::sched_getcpu()
+}
+
+/// Takes a lock for writing that those who have it for reading leave soon, if they run; `holder` is
+/// where one of them did.
+pub fn write_soon<T>(lock: &RwLock<T>, holder: usize) -> RwLockWriteGuard<'_, T> {
+    let attempt = || match lock.try_write() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::WouldBlock) => None,
+        Err(TryLockError::Poisoned(poisoned)) => Some(sound(Err(poisoned))),
+    };
+    if let Some(guard) = attempt() {
+        return guard;
+    }
+    // On this processor he goes on only when this thread sleeps.
+    if holder != processor() {
+        let begin = Instant::now();
+        while begin.elapsed() < SOON {
+            hint::spin_loop();
+            if let Some(guard) = attempt() {
+                return guard;
+            }
+        }
+    }
+    write(lock)
+}
+
+/// Lets those go first who will have been there soon, on this processor if they need it.
+pub fn give_way(waiting: &AtomicU32) {
+    if waiting.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let begin = Instant::now();
+    while waiting.load(Ordering::Relaxed) > 0 && begin.elapsed() < SOON {
+        thread::yield_now();
+    }
+}
+
+/// Waits until `done` holds, however long.
+pub fn wait<'m, T>(
+    condvar: &Condvar,
+    mutex: &'m Mutex<T>,
+    done: impl Fn(&T) -> bool,
+) -> MutexGuard<'m, T> {
+    sound(condvar.wait_while(lock(mutex), |state| !done(state)))
+}
+
+/// Waits until `done` holds, for `limit` at most; none if it does not hold then.
 ///
 /// Only time in which the others can run counts: a part of the wait counts once, however long
 /// the process was stopped meanwhile, as by a debugger or a frozen control group.
-pub fn wait_until<T>(
+fn wait_limited<'m, T>(
     condvar: &Condvar,
-    mutex: &Mutex<T>,
+    mutex: &'m Mutex<T>,
     limit: Duration,
     mut done: impl FnMut(&T) -> bool,
-) -> bool {
+) -> Option<MutexGuard<'m, T>> {
     let mut guard = lock(mutex);
     let mut left = limit;
     while !done(&guard) {
         if left.is_zero() {
-            return false;
+            return None;
         }
         let slice = left.min(SLICE);
         (guard, _) = sound(condvar.wait_timeout_while(guard, slice, |state| !done(state)));
         left -= slice;
     }
-    true
+    Some(guard)
+}
+
+/// Waits until `done` holds, for `limit` at most; tells whether it holds. Time in which the process is
+/// stopped does not count.
+pub fn wait_until<T>(
+    condvar: &Condvar,
+    mutex: &Mutex<T>,
+    limit: Duration,
+    done: impl FnMut(&T) -> bool,
+) -> bool {
+    wait_limited(condvar, mutex, limit, done).is_some()
 }
 
 /// Waits until `done` holds, for `what` to have happened. If it does not, nobody can be told that it
 /// has, and the process ends.
+pub fn when<'m, T>(
+    condvar: &Condvar,
+    mutex: &'m Mutex<T>,
+    what: &str,
+    done: impl FnMut(&T) -> bool,
+) -> MutexGuard<'m, T> {
+    wait_limited(condvar, mutex, LIMIT, done).unwrap_or_else(|| too_late(what))
+}
+
+/// As [`when`], for one who has nothing to do with the lock held.
 pub fn wait_for<T>(condvar: &Condvar, mutex: &Mutex<T>, what: &str, done: impl FnMut(&T) -> bool) {
-    if !wait_until(condvar, mutex, LIMIT, done) {
-        fail_stop::end_process(format_args!("{what}: not within {LIMIT:?}"));
+    drop(when(condvar, mutex, what, done));
+}
+
+/// As [`when`], for what nobody tells: looks again and again.
+pub fn look_for(interval: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let mut left = LIMIT;
+    while !done() {
+        if left.is_zero() {
+            too_late(what);
+        }
+        thread::sleep(interval);
+        left = left.saturating_sub(interval);
     }
+}
+
+fn too_late(what: &str) -> ! {
+    fail_stop::end_process(format_args!("{what}: not within {LIMIT:?}"));
 }
 
 #[cfg(test)]
@@ -79,6 +169,14 @@ mod tests {
     fn what_does_not_happen_ends_the_process() {
         let said = said_at_the_end("sync::tests::what_does_not_happen_ends_the_process", || {
             wait_for(&Condvar::new(), &Mutex::new(()), "the end", |()| false)
+        });
+        assert!(said.contains("the end: not within 1s"), "{said}");
+    }
+
+    #[test]
+    fn what_is_never_seen_ends_the_process() {
+        let said = said_at_the_end("sync::tests::what_is_never_seen_ends_the_process", || {
+            look_for(SLICE, "the end", || false)
         });
         assert!(said.contains("the end: not within 1s"), "{said}");
     }

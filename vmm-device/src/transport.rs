@@ -16,6 +16,7 @@ pub mod linger;
 pub mod port;
 pub mod ring;
 pub mod serve;
+pub mod serving;
 pub mod vhost_user;
 
 use coax_abi::wire::{QUEUE_COMMAND, QUEUE_CONTROL, QUEUE_COPY};

@@ -2,6 +2,10 @@
 //! The device as this process has it: opened at the first call that is large enough, given up when it
 //! fails, and tried again later.
 //!
+//! A program that becomes a daemon closes descriptors that it did not open, and gets files of its own by their
+//! numbers. So a session is looked at before each call: one whose descriptors are not the device's any more is
+//! given up, and another opened.
+//!
 //! A child of `fork` forgets its parent's session and opens its own: contexts belong to the memory of
 //! who opened them. No lock of a session is taken in the child, since a thread that is not there may
 //! have held it.
@@ -71,9 +75,13 @@ fn now_ms() -> u64 {
 
 /// Calls `body` with the session, or not at all if there is no device.
 pub fn with<R>(body: impl FnOnce(&Session) -> R) -> Option<R> {
-    let session = current()?;
+    let mut session = current()?;
     if !session.enter() {
-        return None;
+        // Once anew: if its descriptors were closed by others, the device is still there.
+        session = current()?;
+        if !session.enter() {
+            return None;
+        }
     }
     let result = body(session);
     session.leave();
@@ -166,14 +174,18 @@ pub fn traffic() -> Option<(u64, u64)> {
 }
 
 impl Session {
-    /// Keeps the contexts open until [`leave`](Self::leave); false if they are closed or about to be.
+    /// Keeps the contexts open until [`leave`](Self::leave); false if they are closed or about to be, by
+    /// whomever.
     fn enter(&self) -> bool {
         self.inside.fetch_add(1, SeqCst);
-        if self.retired.load(SeqCst) {
-            self.leave();
-            return false;
+        if !self.retired.load(SeqCst) {
+            if self.contexts.iter().all(Context::is_open) {
+                return true;
+            }
+            self.retire();
         }
-        true
+        self.leave();
+        false
     }
 
     fn leave(&self) {

@@ -270,6 +270,41 @@ static void loss(void)
 	dlarge(160);
 }
 
+/* As daemons do: all descriptors are closed, and the program's own files get their numbers. */
+static void daemons(void)
+{
+	enum { FILES = 12 };
+	int files[FILES];
+	char text[16], name[] = "/tmp/blas-check-XXXXXX";
+
+	dlarge(160);
+	for (int n = 3; n < 256; n++)
+		close(n);
+	for (int n = 0; n < FILES; n++) {
+		strcpy(name + sizeof name - 7, "XXXXXX");
+		files[n] = mkstemp(name);
+		if (files[n] < 0)
+			complain("no file of the program's own: %m");
+		unlink(name);
+	}
+	dlarge(160);
+	for (int n = 0; n < FILES; n++) {
+		int length = snprintf(text, sizeof text, "file %d", n);
+
+		if (write(files[n], text, length) != length)
+			complain("file %d of the program's own: %m", n);
+	}
+	dlarge(160);
+	for (int n = 0; n < FILES; n++) {
+		char found[16] = "";
+
+		snprintf(text, sizeof text, "file %d", n);
+		if (pread(files[n], found, sizeof found - 1, 0) < 0 || strcmp(found, text))
+			complain("file %d has \"%s\"", n, found);
+		close(files[n]);
+	}
+}
+
 /* A matrix in a mapping that the CPU can read and a device has no business with. */
 static void unreachable(void)
 {
@@ -306,7 +341,7 @@ static const struct {
 	{ "large", large },	{ "threads", threads },	{ "forks", forks },
 	{ "exits", exits },	{ "execs", execs },	{ "resets", resets },
 	{ "unreachable", unreachable }, { "flat", flat },
-	{ "loss", loss },
+	{ "loss", loss },	{ "daemons", daemons },
 };
 
 int main(int argc, char **argv)

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 
 use crate::range::Selector;
@@ -72,7 +73,7 @@ pub enum Action {
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         pid: u32,
         /// Ranges to look at; all mappings if none is given.
-        #[arg(value_name = "RANGE")]
+        #[arg(value_name = "RANGE", value_parser = selector())]
         ranges: Vec<Selector>,
         #[command(flatten)]
         form: Form,
@@ -101,7 +102,7 @@ pub enum Action {
     Sha256 {
         /// Files; - is standard input.
         #[arg(required = true, value_name = "FILE")]
-        files: Vec<String>,
+        files: Vec<OsString>,
     },
     /// Run a program while its memory moves to the device and back all the time.
     #[command(
@@ -131,7 +132,7 @@ pub struct Migration {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: u32,
     /// Range to move, or `all` mappings.
-    #[arg(value_name = "RANGE|all")]
+    #[arg(value_name = "RANGE|all", value_parser = selector())]
     pub range: Selector,
     #[command(flatten)]
     pub form: Form,
@@ -159,6 +160,10 @@ pub struct Storm {
     /// Program with its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub argv: Vec<OsString>,
+}
+
+fn selector() -> impl clap::builder::TypedValueParser<Value = Selector> {
+    OsStringValueParser::new().try_map(|argument| Selector::from_argument(&argument))
 }
 
 /// 1 GiB: a pull holds up those who change the program's mappings.
@@ -203,6 +208,23 @@ mod tests {
             let error = parse(line).map(drop);
             assert_eq!(error.map_err(|error| error.exit_code()), Err(2), "{line}");
         }
+    }
+
+    #[test]
+    fn names_of_files_and_mappings_need_be_no_text() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let name = std::ffi::OsStr::from_bytes(b"\xff.bin");
+        let parse = |words: [&std::ffi::OsStr; 4]| Cli::try_parse_from(words).expect("well-formed");
+        let [program, residency, pid] = ["coaxctl", "residency", "7"].map(std::ffi::OsStr::new);
+        let Action::Residency { ranges, .. } = parse([program, residency, pid, name]).action else {
+            panic!("another action");
+        };
+        assert_eq!(ranges, [Selector::Name(name.to_owned())]);
+        let Action::Sha256 { files } = parse([program, "sha256".as_ref(), name, name]).action
+        else {
+            panic!("another action");
+        };
+        assert_eq!(files, [name, name]);
     }
 
     #[test]

@@ -11,14 +11,13 @@ mod report;
 mod sha256;
 mod storm;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure, Context as _, Result};
-use clap::Parser;
 use coax::abi::uapi::MAX_RANGE_BYTES;
 use coax::{Context, Direction, Error, Migrated, PageRange};
+use coax_program::outln;
 
 use crate::args::{Action, Cli, Form, Migration};
 use crate::maps::Mapping;
@@ -26,33 +25,31 @@ use crate::pagemap::{DeviceFrames, Pagemap};
 use crate::range::Selector;
 use crate::report::{MappingResidency, Report};
 
+/// Before what it has to say on standard error.
+const NAME: &str = "coaxctl";
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match coax_program::parse(NAME) {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     if let Action::Storm(options) = &cli.action {
         return storm::run(&cli.device, options);
     }
-    match answer(&cli) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("coaxctl: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    coax_program::finish(NAME, answer(&cli))
 }
 
 fn print(report: &Report, form: Form) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    let written = if form.json {
-        writeln!(stdout, "{}", report.json)
+    if form.json {
+        outln!("{}", report.json)?;
     } else {
-        writeln!(stdout, "{}", report.text)
-    };
-    written.context("Cannot write the answer")
+        outln!("{}", report.text)?;
+    }
+    Ok(())
 }
 
-/// Does what is asked and prints what came of it; false if a part of it could not be done.
-fn answer(cli: &Cli) -> Result<bool> {
+/// Does what is asked and prints what came of it; the status says whether all of it could be done.
+fn answer(cli: &Cli) -> Result<ExitCode> {
     let context = Context::open_path(&cli.device)?;
     let (report, form) = match &cli.action {
         Action::Info(form) => {
@@ -71,14 +68,12 @@ fn answer(cli: &Cli) -> Result<bool> {
             migrate(&context, migration, Direction::ToSystem)?,
             &migration.form,
         ),
-        Action::Sha256 { files } => {
-            return sha256::run(&context, files, &mut std::io::stdout().lock())
-        }
+        Action::Sha256 { files } => return sha256::run(&context, files),
         // `main` has run it.
-        Action::Storm(_) => return Ok(true),
+        Action::Storm(_) => return Ok(ExitCode::SUCCESS),
     };
     print(&report, *form)?;
-    Ok(true)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Counts the pages of a process by where they are, and tells what it wants of them.
@@ -117,7 +112,12 @@ fn selected<'a>(
     if parts.is_empty() {
         match range {
             Selector::All => bail!("Process {pid} has no memory"),
-            Selector::Name(name) => bail!("Process {pid} has no mapping named {name}"),
+            Selector::Name(name) => {
+                bail!(
+                    "Process {pid} has no mapping named {}",
+                    name.to_string_lossy()
+                )
+            }
             Selector::Pages(pages) => bail!("Process {pid} has nothing mapped in {pages}"),
         }
     }

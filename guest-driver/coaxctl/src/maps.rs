@@ -2,7 +2,9 @@
 //! What a process has mapped.
 #![forbid(unsafe_code)]
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::{Context as _, Result};
 use coax::PageRange;
@@ -17,16 +19,17 @@ pub struct Mapping {
     /// `rwxp` or `rwxs`, with `-` for what is missing.
     pub rights: String,
     /// Path, `[heap]` and the like, or nothing for anonymous memory.
-    pub name: String,
+    pub name: OsString,
 }
 
 impl Mapping {
     /// Whether the user's `name` means this mapping.
-    pub fn is_named(&self, name: &str) -> bool {
+    pub fn is_named(&self, name: &OsStr) -> bool {
         if name == "[anon]" {
             return self.name.is_empty();
         }
-        self.name == name || self.name.rsplit('/').next() == Some(name)
+        let last = self.name.as_bytes().rsplit(|byte| *byte == b'/').next();
+        self.name == name || last == Some(name.as_bytes())
     }
 
     /// Whether pages that are the process's own can come into being in it.
@@ -41,7 +44,7 @@ impl Mapping {
         Self {
             range,
             rights: "rw-p".to_owned(),
-            name: name.to_owned(),
+            name: name.into(),
         }
     }
 }
@@ -93,7 +96,7 @@ mod tests {
             start: 0x7f5c_1000_0000,
             end: 0x7f5c_1000_2000,
             flags,
-            name: name.to_owned(),
+            name: name.into(),
         })
     }
 
@@ -110,11 +113,15 @@ mod tests {
 
     #[test]
     fn names_match_whole_or_by_last_part() {
-        assert!(found(0, "[heap]").is_named("[heap]"));
-        assert!(found(0, "").is_named("[anon]"));
-        let file = found(0, "/tmp/a file");
-        assert!(file.is_named("a file") && file.is_named("/tmp/a file"));
-        assert!(!file.is_named("file"));
+        let is_named = |mapping: &Mapping, name: &str| mapping.is_named(name.as_ref());
+        assert!(is_named(&found(0, "[heap]"), "[heap]"));
+        assert!(is_named(&found(0, ""), "[anon]"));
+        let mut file = found(0, "/tmp/a file");
+        assert!(is_named(&file, "a file") && is_named(&file, "/tmp/a file"));
+        assert!(!is_named(&file, "file"));
+        file.name = OsStr::from_bytes(b"/tmp/\xff").to_owned();
+        assert!(file.is_named(OsStr::from_bytes(b"\xff")));
+        assert!(!file.is_named(OsStr::from_bytes(b"\xfe")));
     }
 
     #[test]

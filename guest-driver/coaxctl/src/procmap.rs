@@ -7,9 +7,11 @@
 // UNSAFETY: ioctl(2) takes an untyped pointer, and this one's argument an address.
 #![expect(unsafe_code)]
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStringExt as _;
 
 /// `PROCMAP_QUERY_COVERING_OR_NEXT_VMA`.
 const COVERING_OR_NEXT: u64 = 0x10;
@@ -54,7 +56,7 @@ pub struct Found {
     /// [`READABLE`] and the others.
     pub flags: u64,
     /// Path, `[heap]` and the like, or nothing.
-    pub name: String,
+    pub name: OsString,
 }
 
 /// The first mapping that ends after `addr`, of the process whose `/proc/PID/maps` this is; `None` after
@@ -87,7 +89,7 @@ pub fn next(maps: &File, addr: u64) -> io::Result<Option<Found>> {
         };
     }
     let length = (query.vma_name_size as usize).saturating_sub(1);
-    let name = String::from_utf8_lossy(&name[..length.min(MOST_NAME)]).into_owned();
+    let name = OsString::from_vec(name[..length.min(MOST_NAME)].to_vec());
     Ok(Some(Found {
         start: query.vma_start,
         end: query.vma_end,

@@ -2,6 +2,7 @@
 //! How users name parts of a process's memory, and which mappings they mean.
 #![forbid(unsafe_code)]
 
+use std::ffi::{OsStr, OsString};
 use std::str::FromStr;
 
 use coax::PageRange;
@@ -16,7 +17,7 @@ pub enum Selector {
     /// Addresses.
     Pages(PageRange),
     /// Mappings of that name.
-    Name(String),
+    Name(OsString),
 }
 
 impl FromStr for Selector {
@@ -41,11 +42,20 @@ impl FromStr for Selector {
         if text.is_empty() {
             return Err("a range cannot be empty".to_owned());
         }
-        Ok(Self::Name(text.to_owned()))
+        Ok(Self::Name(text.into()))
     }
 }
 
 impl Selector {
+    /// As an argument of a command line, where names need be no text.
+    pub fn from_argument(argument: &OsStr) -> Result<Self, String> {
+        match argument.to_str() {
+            Some(text) => text.parse(),
+            // All else is written in ASCII.
+            None => Ok(Self::Name(argument.to_owned())),
+        }
+    }
+
     /// The parts of mappings that are meant, in the order of the mappings.
     pub fn select<'a>(&self, mappings: &'a [Mapping]) -> Vec<(&'a Mapping, PageRange)> {
         mappings
@@ -148,7 +158,7 @@ mod tests {
             "ld-linux-x86-64.so.2",
             "busybox",
         ] {
-            assert_eq!(name.parse(), Ok(Selector::Name(name.to_owned())));
+            assert_eq!(name.parse(), Ok(Selector::Name(name.into())));
         }
     }
 

@@ -67,7 +67,9 @@ impl MappingResidency {
             device,
             file,
         } = residency;
-        let (rights, name) = (mapping.rights.clone(), mapping.name.clone());
+        let rights = mapping.rights.clone();
+        // For people and for JSON, which is text.
+        let name = mapping.name.to_string_lossy().into_owned();
         Self {
             range: range.to_string(),
             rights,

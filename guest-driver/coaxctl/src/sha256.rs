@@ -2,66 +2,79 @@
 //! `coaxctl sha256`: what sha256sum prints, computed by the device on mapped files.
 #![forbid(unsafe_code)]
 
-use std::fmt::Write as _;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use coax::Context;
+use coax_program::errln;
+use coax_program::output::OutputError;
+use coax_program::stream::Waiting;
 
 /// Means standard input.
 const STDIN: &str = "-";
 
-/// Prints a line for each file; false if there was one that could not be hashed, which is told on
-/// standard error.
+/// Prints a line for each file; the status says whether there was one that could not be hashed, which is
+/// told on standard error.
 ///
 /// # Errors
 ///
 /// The lines cannot be written.
-pub fn run(context: &Context, files: &[String], out: &mut impl Write) -> Result<bool> {
-    let mut all = true;
+pub fn run(context: &Context, files: &[OsString]) -> Result<ExitCode> {
+    let mut status = ExitCode::SUCCESS;
     for name in files {
         match digest(context, name) {
             Ok(digest) => {
-                writeln!(out, "{}", line(&digest, name)).context("Cannot write the digests")?;
+                let line = line(&digest, name);
+                let written = Waiting(io::stdout()).write_all(&line);
+                written.map_err(OutputError::stdout)?;
             }
             Err(error) => {
-                eprintln!("coaxctl: {name}: {error:#}");
-                all = false;
+                errln!("coaxctl: {}: {error:#}", name.to_string_lossy());
+                status = ExitCode::FAILURE;
             }
         }
     }
-    Ok(all)
+    Ok(status)
 }
 
-fn digest(context: &Context, name: &str) -> Result<[u8; 32]> {
+fn digest(context: &Context, name: &OsStr) -> Result<[u8; 32]> {
     let mut file = if name == STDIN {
         let stdin = io::stdin().as_fd().try_clone_to_owned();
         File::from(stdin.context("Cannot take standard input")?)
     } else {
-        File::open(Path::new(name)).context("Cannot open it")?
+        File::open(name).context("Cannot open it")?
     };
     Ok(context.sha256_file(&mut file)?)
 }
 
 /// A line as sha256sum has it: a name with what would break the line is escaped, and the line then
 /// begins with a backslash.
-fn line(digest: &[u8; 32], name: &str) -> String {
-    let escaped = name
-        .replace('\\', "\\\\")
-        .replace('\n', "\\n")
-        .replace('\r', "\\r");
-    let mut line = String::new();
-    if escaped != name {
-        line.push('\\');
+fn line(digest: &[u8; 32], name: &OsStr) -> Vec<u8> {
+    let mut escaped = Vec::new();
+    for byte in name.as_bytes() {
+        match byte {
+            b'\\' => escaped.extend(br"\\"),
+            b'\n' => escaped.extend(br"\n"),
+            b'\r' => escaped.extend(br"\r"),
+            byte => escaped.push(*byte),
+        }
+    }
+    let mut line = Vec::new();
+    if escaped != name.as_bytes() {
+        line.push(b'\\');
     }
     for byte in digest {
-        // A string takes all that is written to it.
-        let _ = write!(line, "{byte:02x}");
+        line.extend(format!("{byte:02x}").bytes());
     }
-    line + "  " + &escaped
+    line.extend(b"  ");
+    line.extend(escaped);
+    line.push(b'\n');
+    line
 }
 
 #[cfg(test)]
@@ -71,7 +84,12 @@ mod tests {
     #[test]
     fn lines_are_those_of_sha256sum() {
         let zeros = "00".repeat(32);
-        assert_eq!(line(&[0; 32], "a b"), format!("{zeros}  a b"));
-        assert_eq!(line(&[0; 32], "a\nb\\c"), format!("\\{zeros}  a\\nb\\\\c"));
+        let is_line = |name: &[u8], before: &str, after: &[u8]| {
+            let expected = [before.as_bytes(), zeros.as_bytes(), b"  ", after, b"\n"].concat();
+            assert_eq!(line(&[0; 32], OsStr::from_bytes(name)), expected);
+        };
+        is_line(b"a b", "", b"a b");
+        is_line(b"a\nb\\c", "\\", br"a\nb\\c");
+        is_line(b"a\xff", "", b"a\xff");
     }
 }

@@ -20,38 +20,35 @@ use std::time::Instant;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Context, Info};
+use coax_program::{errln, signals, status};
 use nix::sys::signal::{kill, Signal};
-use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use rustix::io::Errno;
+use rustix::process::{wait, WaitOptions};
 use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
 
 use crate::args::Storm;
 use crate::report::mode_name;
 use pulls::Puller;
 use tally::{Frame, Tally};
 
-/// Exit status when there can be no storm, as of `env(1)` and its kind.
-const STATUS_NO_STORM: u8 = 125;
-/// Exit statuses of shells for a program that cannot be run, and for one that is not there.
-const STATUS_CANNOT_RUN: u8 = 126;
-const STATUS_NO_PROGRAM: u8 = 127;
-/// What a shell adds to the number of a signal.
-const STATUS_SIGNAL: u8 = 128;
-
 /// Signals for the program. A terminal sends SIGINT and SIGQUIT to the program as well, so those
 /// are only kept from ending the storm before it.
-const FORWARDED: [i32; 4] = [SIGHUP, SIGTERM, SIGUSR1, SIGUSR2];
-const KEPT_OFF: [i32; 2] = [SIGINT, SIGQUIT];
+const FORWARDED: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+const KEPT_OFF: [Signal; 2] = [Signal::SIGINT, Signal::SIGQUIT];
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// With this status.
     Code(i32),
-    /// By this signal.
-    Signal(Signal),
+    /// By the signal of this number.
+    Signal(i32),
 }
 
 /// Runs the program in a storm and ends as it does.
@@ -59,8 +56,8 @@ pub fn run(device: &Path, options: &Storm) -> ExitCode {
     let prepared = match Prepared::new(device, options) {
         Ok(prepared) => prepared,
         Err(error) => {
-            eprintln!("coaxctl storm: {error:#}");
-            return ExitCode::from(STATUS_NO_STORM);
+            errln!("coaxctl storm: {error:#}");
+            return ExitCode::from(status::NOT_TRIED);
         }
     };
     let mut command = Command::new(&prepared.program);
@@ -69,12 +66,12 @@ pub fn run(device: &Path, options: &Storm) -> ExitCode {
         Ok(child) => child,
         Err(error) => {
             let program = prepared.program.to_string_lossy();
-            eprintln!("coaxctl storm: cannot run {program}: {error}");
+            errln!("coaxctl storm: cannot run {program}: {error}");
             let missing = error.kind() == io::ErrorKind::NotFound;
             let status = if missing {
-                STATUS_NO_PROGRAM
+                status::NO_PROGRAM
             } else {
-                STATUS_CANNOT_RUN
+                status::CANNOT_RUN
             };
             return ExitCode::from(status);
         }
@@ -86,8 +83,8 @@ pub fn run(device: &Path, options: &Storm) -> ExitCode {
         Err(error) => {
             // Without anybody to wait for it, and to tell how it ended, it had better not go on.
             let _ = kill(pid, Signal::SIGKILL);
-            eprintln!("coaxctl storm: {error:#}");
-            ExitCode::from(STATUS_NO_STORM)
+            errln!("coaxctl storm: {error:#}");
+            ExitCode::from(status::NOT_TRIED)
         }
     }
 }
@@ -113,8 +110,12 @@ impl Prepared {
             File::create(path).with_context(|| format!("Cannot write {}", path.display()))
         };
         let json = options.json.as_deref().map(create).transpose()?;
+        signals::allow_waiting().context("Cannot wait for programs")?;
+        // What was ignored stays so, for the program as well.
+        let taken = FORWARDED.into_iter().chain(KEPT_OFF);
+        let taken = taken.filter(|signal| !signals::ignored(*signal));
         let signals =
-            Signals::new(FORWARDED.iter().chain(&KEPT_OFF)).context("Cannot take signals in")?;
+            Signals::new(taken.map(|signal| signal as i32)).context("Cannot take signals in")?;
         nix::sys::prctl::set_child_subreaper(true)
             .context("Cannot become the parent of orphans")?;
         Ok(Prepared {
@@ -144,14 +145,12 @@ impl Prepared {
         let (end, tally) = thread::scope(|scope| -> Result<(End, Tally)> {
             let storm = scope.spawn(|| blow(&context, options, seed, stopped));
             scope.spawn(move || {
-                for signal in signals
+                let signals = signals
                     .forever()
-                    .filter(|signal| FORWARDED.contains(signal))
-                {
-                    if let Ok(signal) = Signal::try_from(signal) {
-                        // It has ended when this fails.
-                        let _ = kill(pid, signal);
-                    }
+                    .filter_map(|signal| signal.try_into().ok());
+                for signal in signals.filter(|signal| FORWARDED.contains(signal)) {
+                    // It has ended when this fails.
+                    let _ = kill(pid, signal);
                 }
             });
             let end = wait_for(pid);
@@ -174,7 +173,7 @@ impl Prepared {
         match json {
             Some(mut file) => writeln!(file, "{}", tally.json(&frame))
                 .with_context(|| format!("Cannot write {:?}", options.json))?,
-            None => eprintln!("{}", tally.text(&frame)),
+            None => errln!("{}", tally.text(&frame)),
         }
         Ok(end)
     }
@@ -217,16 +216,22 @@ fn blow(context: &Context, options: &Storm, seed: u64, stopped: Receiver<()>) ->
     puller.tally
 }
 
-/// Waits for the program, and for orphans that have become this process's children meanwhile.
-fn wait_for(pid: Pid) -> Result<End> {
+/// Waits for the program, and for orphans that have become this process's children meanwhile, however
+/// they end.
+fn wait_for(program: Pid) -> Result<End> {
     loop {
-        match waitpid(None, None) {
-            Ok(WaitStatus::Exited(ended, code)) if ended == pid => return Ok(End::Code(code)),
-            Ok(WaitStatus::Signaled(ended, signal, _)) if ended == pid => {
-                return Ok(End::Signal(signal))
-            }
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        let (pid, status) = match wait(WaitOptions::empty()) {
+            Ok(Some(ended)) => ended,
+            Ok(None) | Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno).context("Cannot wait for the program"),
+        };
+        if pid.as_raw_pid() != program.as_raw() {
+            continue;
+        }
+        let code = status.exit_status().map(End::Code);
+        let signal = || status.terminating_signal().map(End::Signal);
+        if let Some(end) = code.or_else(signal) {
+            return Ok(end);
         }
     }
 }
@@ -234,11 +239,7 @@ fn wait_for(pid: Pid) -> Result<End> {
 /// Ends this process as the program ended.
 fn end_like(end: End) -> ExitCode {
     match end {
-        End::Code(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(STATUS_NO_STORM)),
-        End::Signal(signal) => {
-            // Returns only for signals that do not end a process, of which it did not end.
-            let _ = emulate_default_handler(signal as i32);
-            ExitCode::from(STATUS_SIGNAL + signal as u8)
-        }
+        End::Code(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(status::NOT_TRIED)),
+        End::Signal(signal) => signals::die_of_number(signal),
     }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! An open device file: submitting commands and collecting them.
-// UNSAFETY: `submit` and `run` hand bare addresses on; what they demand is in their `# Safety`.
+// UNSAFETY: `submit` and `run` hand bare addresses on; what they demand is in their `# Safety`. A descriptor
+// may have been closed by others, so it is not always dropped.
 #![expect(unsafe_code)]
 
 use std::fs::OpenOptions;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +17,7 @@ use coax_abi::uapi;
 use crate::command::{Command, Completion};
 use crate::error::Error;
 use crate::stats::Stats;
-use crate::sys;
+use crate::sys::{self, FileId};
 
 /// The first device.
 pub const DEFAULT_DEVICE: &str = "/dev/coax0";
@@ -28,9 +30,14 @@ pub const DEFAULT_DEVICE: &str = "/dev/coax0";
 ///
 /// As a file descriptor it can be polled: `POLLIN` says that a command is done and not yet
 /// collected.
+///
+/// Programs that close descriptors which they did not open, as daemons do, close this one as well, and may
+/// get another file by the same number. [`is_open`](Self::is_open) tells, and dropping a context leaves a file
+/// that is not the device's alone.
 #[derive(Debug)]
 pub struct Context {
-    fd: OwnedFd,
+    fd: ManuallyDrop<OwnedFd>,
+    file: FileId,
     /// Tells identifiers of this context from those of others, whose numbers are the same.
     serial: u64,
 }
@@ -86,7 +93,8 @@ impl Context {
             })?;
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
         let context = Self {
-            fd: file.into(),
+            file: sys::file_of(file.as_fd()).map_err(refused("fstat"))?,
+            fd: ManuallyDrop::new(file.into()),
             serial,
         };
         let found = context.info()?.version;
@@ -94,6 +102,12 @@ impl Context {
             return Err(Error::Version { found });
         }
         Ok(context)
+    }
+
+    /// Whether the descriptor is still of the device's file: nobody has closed it behind this context's
+    /// back. A file of the same device that the program has opened under the number meanwhile is taken for it.
+    pub fn is_open(&self) -> bool {
+        sys::file_of(self.as_fd()).is_ok_and(|file| file == self.file)
     }
 
     /// What the device is.
@@ -221,6 +235,15 @@ impl Context {
     }
 }
 
+impl Drop for Context {
+    fn drop(&mut self) {
+        if self.is_open() {
+            // SAFETY: Dropped here and nowhere else.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}
+
 impl AsFd for Context {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -246,6 +269,10 @@ fn milliseconds_until(deadline: Option<Instant>) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -272,6 +299,27 @@ mod tests {
             ),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn another_file_under_the_number_is_left_alone() {
+        let own = tempfile::tempfile().expect("a temporary file");
+        let kept = own.try_clone().expect("a descriptor");
+        let mut context = Context {
+            file: sys::file_of(own.as_fd()).expect("it is open"),
+            fd: ManuallyDrop::new(own.into()),
+            serial: 0,
+        };
+        assert!(context.is_open());
+        // As if the number were another file's now.
+        let other = File::open("/dev/null").expect("it is everywhere");
+        context.file = sys::file_of(other.as_fd()).expect("it is open");
+        assert!(!context.is_open());
+        let number = context.as_fd().as_raw_fd();
+        drop(context);
+        let path = format!("/proc/self/fd/{number}");
+        let left = std::fs::metadata(path).expect("the file is still open");
+        assert_eq!(left.ino(), kept.metadata().expect("it is open").ino());
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod file;
 mod gemm;
 mod memory;
 mod node;
+mod populated;
 mod stats;
 mod sys;
 
@@ -46,4 +47,5 @@ pub use context::{CommandId, Context, DEFAULT_DEVICE};
 pub use error::{Access, Error, Failure, Fault, Status};
 pub use gemm::Gemm;
 pub use memory::{Advice, Direction, InForce, Location, Migrated, PageRange, Policy, Residency};
+pub use populated::{populated, Populated};
 pub use stats::{Device as DeviceStats, Stats};

@@ -2,6 +2,7 @@
 //! Moving pages to and from device memory that is a memory node, by the kernel's `move_pages(2)`.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 
 use coax_abi::wire::PAGE_SIZE;
@@ -9,6 +10,7 @@ use coax_abi::wire::PAGE_SIZE;
 use crate::context::refused;
 use crate::error::Error;
 use crate::memory::{Direction, Migrated, PageRange};
+use crate::populated::populated;
 use crate::sys;
 
 /// `MPOL_MF_MOVE`: pages that only this process maps.
@@ -40,15 +42,22 @@ pub(crate) fn migrate(
         Direction::ToSystem => sys::current_node().map_err(refused("getcpu"))?,
     };
     let mut sum = Migrated::default();
-    let (mut mapped, mut full) = (true, false);
-    let end = range.addr + range.len;
-    let mut next = range.addr;
-    while next < end {
-        let start = next;
-        next = (start - start % CHUNK_BYTES + CHUNK_BYTES).min(end);
-        let count = (next - start) / PAGE_SIZE;
-        let pages = (0..count).map(|page| (start + page * PAGE_SIZE) as usize);
-        let mut chunk = Chunk::new(pid, node, pages.collect())?;
+    if direction == Direction::ToDevice {
+        // Less those that are found there.
+        sum.left = range.pages();
+    }
+    let mut full = false;
+    let pagemap = match pid {
+        0 => File::open("/proc/self/pagemap"),
+        pid => File::open(format!("/proc/{pid}/pagemap")),
+    };
+    // Where `/proc` does not tell, each page is looked at.
+    let runs: Box<dyn Iterator<Item = io::Result<PageRange>>> = match &pagemap {
+        Ok(pagemap) => Box::new(populated(pagemap, range)),
+        Err(_) => Box::new(std::iter::once(Ok(range))),
+    };
+    for pages in chunks(runs) {
+        let mut chunk = Chunk::new(pid, node, pages.map_err(refused("PAGEMAP_SCAN"))?)?;
         let before = chunk.there(direction);
         if !full {
             full = chunk.move_to(target, direction)?;
@@ -57,21 +66,52 @@ pub(crate) fn migrate(
         let moved = there.saturating_sub(before);
         sum.moved += moved;
         sum.already += there - moved;
-        sum.left += match direction {
-            Direction::ToDevice => count - there,
-            Direction::ToSystem => chunk.there(Direction::ToDevice),
-        };
-        // Of another process the caller has read the mappings.
-        if pid == 0 && chunk.status.contains(&-libc::EFAULT) {
-            let whole = sys::is_mapped(start as usize, count as usize);
-            mapped &= whole.map_err(refused("mincore"))?;
+        match direction {
+            Direction::ToDevice => sum.left -= there,
+            Direction::ToSystem => sum.left += chunk.there(Direction::ToDevice),
         }
     }
-    if mapped {
+    // Of another process the caller has read the mappings.
+    let whole = pid != 0
+        || sys::is_mapped(range.addr as usize, range.len as usize).map_err(refused("msync"))?;
+    if whole {
         return Ok(sum);
     }
     let source = io::Error::from_raw_os_error(libc::EFAULT);
     Err(refused("move_pages")(source))
+}
+
+/// The pages of runs, by the multiples of [`CHUNK_BYTES`] that they lie in. The error of a run ends it.
+fn chunks(
+    runs: impl IntoIterator<Item = io::Result<PageRange>>,
+) -> impl Iterator<Item = io::Result<Vec<usize>>> {
+    let mut runs = runs.into_iter();
+    // What is left of the run before.
+    let mut rest: Option<PageRange> = None;
+    std::iter::from_fn(move || {
+        let mut pages: Vec<usize> = Vec::new();
+        let mut limit = None;
+        loop {
+            let run = match rest.take().map(Ok).or_else(|| runs.next()) {
+                Some(Ok(run)) => run,
+                Some(Err(error)) => return Some(Err(error)),
+                None => return (!pages.is_empty()).then_some(Ok(pages)),
+            };
+            let (start, end) = (run.addr, run.addr + run.len);
+            let limit = *limit.get_or_insert(start - start % CHUNK_BYTES + CHUNK_BYTES);
+            let until = end.min(limit);
+            pages.extend(
+                (start..until)
+                    .step_by(PAGE_SIZE as usize)
+                    .map(|page| page as usize),
+            );
+            if end > limit {
+                let from = start.max(limit);
+                rest = Some(PageRange::new(from, end - from));
+                return Some(Ok(pages));
+            }
+        }
+    })
 }
 
 /// Pages and where they are.
@@ -210,6 +250,19 @@ mod tests {
         assert_eq!(chunk.there(Direction::ToSystem), 2);
         assert_eq!(chunk.others(Direction::ToDevice), [2 * PAGE, 4 * PAGE]);
         assert_eq!(chunk.others(Direction::ToSystem), [PAGE]);
+    }
+
+    #[test]
+    fn runs_are_joined_and_cut_at_multiples_of_a_chunk() {
+        let run = |first: u64, pages: u64| Ok(PageRange::new(first * PAGE_SIZE, pages * PAGE_SIZE));
+        let of = CHUNK_BYTES / PAGE_SIZE;
+        let runs = [run(1, 1), run(3, 2), run(of - 1, 2 + of), run(5 * of, 1)];
+        let found: Vec<_> = chunks(runs)
+            .map(|pages| pages.expect("no error among them"))
+            .map(|pages| (pages.len() as u64, pages[0] / PAGE))
+            .collect();
+        let of = of as usize;
+        assert_eq!(found, [(4, 1), (of as u64, of), (1, 2 * of), (1, 5 * of)]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The ioctls of `/dev/coaxN`, one function each, and the system calls on memory nodes.
+//! The ioctls of `/dev/coaxN`, one function each, and the system calls on memory nodes and page tables.
 // UNSAFETY: ioctl(2) takes an untyped pointer; the pairs of number and structure are made here
 // and nowhere else. Neither has the C library the calls on nodes.
 #![expect(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use coax_abi::uapi;
@@ -28,6 +29,22 @@ unsafe fn call<T>(fd: BorrowedFd<'_>, request: u32, argument: &mut T) -> io::Res
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Device and number of a file, which no other file has while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId(libc::dev_t, libc::ino_t);
+
+/// Which file a descriptor is of.
+pub fn file_of(fd: BorrowedFd<'_>) -> io::Result<FileId> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: The call fills a `stat`, whatever the descriptor is of; one that is of nothing is an error.
+    if unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: The call succeeded and has filled it.
+    let stat = unsafe { stat.assume_init() };
+    Ok(FileId(stat.st_dev, stat.st_ino))
 }
 
 /// `IOC_INFO`.
@@ -167,18 +184,86 @@ pub fn current_node() -> io::Result<u32> {
     Ok(node)
 }
 
-/// Whether all pages of a range of this process are mapped.
-pub fn is_mapped(addr: usize, pages: usize) -> io::Result<bool> {
-    let mut resident = vec![0u8; pages];
+/// Whether all of a range of this process is mapped.
+pub fn is_mapped(addr: usize, len: usize) -> io::Result<bool> {
     let start = std::ptr::without_provenance_mut(addr);
-    // SAFETY: The call writes one byte a page to `resident`; the range is only looked at.
-    let result = unsafe { libc::mincore(start, pages * PAGE_SIZE as usize, resident.as_mut_ptr()) };
+    // SAFETY: With `MS_ASYNC` the call only looks whether all of the range is mapped.
+    let result = unsafe { libc::msync(start, len, libc::MS_ASYNC) };
     if result == 0 {
         return Ok(true);
     }
     match io::Error::last_os_error() {
         error if error.raw_os_error() == Some(libc::ENOMEM) => Ok(false),
         error => Err(error),
+    }
+}
+
+/// `struct page_region`: pages that a `PAGEMAP_SCAN` has found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageRegion {
+    /// First address.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    categories: u64,
+}
+
+/// `struct pm_scan_arg`.
+#[repr(C)]
+#[derive(Default)]
+struct ScanArg {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `PAGEMAP_SCAN`, `_IOWR('f', 16, struct pm_scan_arg)`.
+const PAGEMAP_SCAN: u32 = 3 << 30 | (size_of::<ScanArg>() as u32) << 16 | (b'f' as u32) << 8 | 16;
+/// `PAGE_IS_PRESENT` and `PAGE_IS_SWAPPED`: what is in the page tables at all.
+const IS_PRESENT: u64 = 1 << 3;
+const IS_SWAPPED: u64 = 1 << 4;
+
+/// Puts the runs of populated pages of `range` into `regions`, on a file `/proc/PID/pagemap`; returns how many
+/// there are, and where the next call is to go on.
+pub fn pagemap_scan(
+    pagemap: BorrowedFd<'_>,
+    range: Range<u64>,
+    regions: &mut [PageRegion],
+) -> io::Result<(usize, u64)> {
+    let mut scan = ScanArg {
+        size: size_of::<ScanArg>() as u64,
+        start: range.start,
+        end: range.end,
+        vec: regions.as_mut_ptr().expose_provenance() as u64,
+        vec_len: regions.len() as u64,
+        category_anyof_mask: IS_PRESENT | IS_SWAPPED,
+        ..ScanArg::default()
+    };
+    let argument: *mut ScanArg = &mut scan;
+    // SAFETY:
+    // - `pagemap` is open for as long as the borrow lasts.
+    // - The call reads and writes one `ScanArg`, whose size it is told, and at most `vec_len` regions, which
+    //   stay for the call. What is mapped is only looked at.
+    let count = unsafe {
+        libc::ioctl(
+            pagemap.as_raw_fd(),
+            libc::Ioctl::from(PAGEMAP_SCAN),
+            argument,
+        )
+    };
+    match usize::try_from(count) {
+        Ok(count) => Ok((count, scan.walk_end)),
+        Err(_) => Err(io::Error::last_os_error()),
     }
 }
 

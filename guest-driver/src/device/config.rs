@@ -4,11 +4,7 @@
 //! line that says what is wrong.
 
 use crate::{
-    kapi::{
-        node_memory::{self, NodeMemory},
-        pagemap::Kind,
-        virtio::{ShmRegion, VirtioDevice},
-    },
+    kapi::virtio::{ShmRegion, VirtioDevice},
     uapi, wire,
 };
 use kernel::{device::Device, prelude::*};
@@ -92,31 +88,13 @@ pub(super) fn memory(vdev: &VirtioDevice) -> Result<ShmRegion> {
     Ok(region)
 }
 
-/// The mode of device `number`, as `MODE_*` and as the kernel is to know its memory.
-///
-/// # Errors
-///
-/// `EINVAL`: the module was told one that is not known.
-pub(super) fn mode(dev: &Device, number: u32) -> Result<(u32, Kind)> {
-    let mode = match *crate::module_parameters::hmm.value() {
+/// The mode of device `number`, a `MODE_*` if the module was told one that is known.
+pub(super) fn mode(number: u32) -> u32 {
+    match *crate::module_parameters::hmm.value() {
         0 => *crate::module_parameters::mode.value(),
         _ if number < HMM_PRIVATE_DEVICES => uapi::MODE_PRIVATE,
         _ => uapi::MODE_COHERENT,
-    };
-    let kind = match mode {
-        uapi::MODE_PRIVATE => Kind::Private,
-        uapi::MODE_COHERENT => Kind::Coherent,
-        uapi::MODE_NUMA => Kind::Node,
-        other => {
-            dev_err!(
-                dev,
-                "coax: mode={} is not known; 0 is private, 1 coherent, 2 numa\n",
-                other
-            );
-            return Err(EINVAL);
-        }
-    };
-    Ok((mode, kind))
+    }
 }
 
 /// Whether the policy that the module was told is known.
@@ -135,39 +113,4 @@ pub(super) fn check_policy(dev: &Device) -> Result {
         return Err(EINVAL);
     }
     Ok(())
-}
-
-/// The memory node that the device's memory is to be.
-///
-/// # Errors
-///
-/// `ENODEV`: firmware names none. `EINVAL`, `EBUSY`: it cannot be.
-pub(super) fn node_for(vdev: &VirtioDevice, region: ShmRegion) -> Result<Pin<KBox<NodeMemory>>> {
-    let dev = vdev.parent();
-    let Some(node) = vdev.node() else {
-        dev_err!(
-            dev,
-            "coax: mode=2: firmware puts the device in no memory node (_PXM, SRAT)\n"
-        );
-        return Err(ENODEV);
-    };
-    NodeMemory::new(node, region).inspect_err(|error| {
-        let (mib, at) = (region.len() >> 20, region.start());
-        if *error == EINVAL {
-            let block = node_memory::block_bytes() >> 20;
-            dev_err!(
-                dev,
-                "coax: mode=2: {} MiB of device memory at {:#x} are not whole memory blocks of {} MiB\n",
-                mib,
-                at,
-                block
-            );
-        } else {
-            dev_err!(
-                dev,
-                "coax: mode=2: node {} is not for device memory alone: it has CPUs or memory, or does not exist\n",
-                node
-            );
-        }
-    })
 }

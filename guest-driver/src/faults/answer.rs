@@ -55,7 +55,7 @@ impl Resolver {
             }
             let pfns = &mut scratch.pfns[..npages];
             let guard = ReadGuard::lock(asked.mm);
-            let looked = snapshot(look.notifier, &guard, look.seq, va, pfns, memory.owner());
+            let looked = snapshot(look.notifier, &guard, look.seq, va, pfns, memory.frames());
             drop(guard);
             match looked {
                 Ok(()) => {}
@@ -132,7 +132,7 @@ impl Resolver {
     }
 
     /// Tells the device where pages are before it asks.
-    pub(super) fn tell_ahead(&self, memory: &DeviceMemory, va: u64, npages: usize) -> Result {
+    pub(super) fn tell_ahead(&self, memory: &dyn DeviceMemory, va: u64, npages: usize) -> Result {
         if !self.device.link.features.translation_ahead {
             return Ok(());
         }
@@ -150,7 +150,7 @@ impl Resolver {
             let end = va + npages as u64 * PAGE_SIZE;
             let look = self.mirror.look(&self.notifier, va..end);
             let guard = ReadGuard::lock(&mm);
-            let looked = snapshot(look.notifier, &guard, look.seq, va, pfns, memory.owner());
+            let looked = snapshot(look.notifier, &guard, look.seq, va, pfns, memory.frames());
             drop(guard);
             let mut message = message_for(head, npages)?;
             match look.hold().filter(|_| looked.is_ok()) {
@@ -181,7 +181,7 @@ pub(super) fn message_for(
 /// Writes what was found from `va` on as entries, joining neighbours; without pages that ought to move
 /// first if `withhold` says so. Under the mirror's lock, so that the pages stay.
 pub(super) fn fill_entries(
-    memory: &DeviceMemory,
+    memory: &dyn DeviceMemory,
     message: &mut CallRequest,
     head: wire::TranslationMessage,
     va: u64,
@@ -201,7 +201,7 @@ pub(super) fn fill_entries(
         let at = va + i as u64 * PAGE_SIZE;
         i += pages;
         let Some(page) = pfn.page() else { continue };
-        let ours = memory.index_of(page).is_some();
+        let ours = memory.frames().has(page);
         if !ours && page.is_device_private() || withhold && ought_to_move(memory, *pfn) {
             continue;
         }
@@ -209,21 +209,21 @@ pub(super) fn fill_entries(
         if pfn.is_writable() {
             access |= wire::ACCESS_WRITE;
             // Device memory takes the atomic operations of both sides, or no CPU's at all.
-            if ours && memory.data().link.features.atomic {
+            if ours && memory.link().features.atomic {
                 access |= wire::ACCESS_ATOMIC;
             }
             page.mark_written();
         }
-        entries.add(at, memory.address_of(page), pages as u32, access)?;
+        entries.add(at, memory.frames().address_of(page), pages as u32, access)?;
     }
     entries.finish(head)
 }
 
 /// Whether the page is one of system memory that moves to the device when that uses it; under the mirror's
 /// lock, so that it stays.
-pub(super) fn ought_to_move(memory: &DeviceMemory, pfn: HmmPfn) -> bool {
+pub(super) fn ought_to_move(memory: &dyn DeviceMemory, pfn: HmmPfn) -> bool {
     pfn.page().is_some_and(|page| {
-        let of_a_device = memory.index_of(page).is_some() || page.is_device_coherent();
+        let of_a_device = memory.frames().has(page) || page.is_device_coherent();
         !of_a_device && (page.is_anon() || page.is_zero())
     })
 }

@@ -88,7 +88,7 @@ impl Resolver {
     ) -> Result<bool, Refusal> {
         let (va, memory) = (asked.va, asked.memory);
         let guard = ReadGuard::lock(asked.mm);
-        match snapshot(look.notifier, &guard, look.seq, va, pfns, memory.owner()) {
+        match snapshot(look.notifier, &guard, look.seq, va, pfns, memory.frames()) {
             Ok(()) => {}
             Err(error) if error == EBUSY => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -126,7 +126,7 @@ impl Resolver {
         let mut pages = Pages::default();
         for (i, page) in pfns.iter().map(|pfn| pfn.page()).enumerate() {
             let page = page?;
-            if asked.memory.index_of(page).is_none() && page.is_plain_anon() {
+            if !asked.memory.frames().has(page) && page.is_plain_anon() {
                 pages[i / 64] |= 1 << (i % 64);
             }
         }
@@ -156,7 +156,7 @@ impl Resolver {
                 return Ok(false);
             };
             page.mark_written();
-            let gpa = memory.address_of(page);
+            let gpa = memory.frames().address_of(page);
             entries.add(va + i as u64 * PAGE_SIZE, gpa, 1, RIGHTS)?;
         }
         entries.finish(head)?;

@@ -8,9 +8,8 @@ use crate::{
         hmm::HmmPfn,
         mm::{self, ReadGuard},
         page::PMD_ORDER,
-        trace,
     },
-    migration::{self, Wish, WINDOW_PAGES},
+    migration::{self, Cause, Wish, WINDOW_PAGES},
     uapi,
 };
 use core::ops::Range;
@@ -27,12 +26,11 @@ impl Resolver {
         scratch: &mut Scratch,
     ) -> Option<Range<u64>> {
         let (va, memory) = (asked.va, asked.memory);
-        migration::make_room(memory, self.mirror.user(), found.wanted);
+        memory.make_room(self.mirror.user(), found.wanted);
         let guard = ReadGuard::lock(asked.mm);
         let vma = guard
             .vma_lookup(va as usize)
-            .filter(|vma| mm::may_migrate(vma))
-            .filter(|vma| self.device.node().is_none_or(|node| node.is_for(vma)))?;
+            .filter(|vma| mm::may_migrate(vma) && memory.may_serve(vma))?;
         let rule = self.mirror.policies.at(va);
         if rule.rule.policy != uapi::POLICY_ON_FAULT {
             return None;
@@ -73,6 +71,7 @@ impl Resolver {
             fill,
             fill_large: untouched,
             fail_alloc: None,
+            cause: Cause::DeviceFault(self.mirror.id().number),
         };
         // What does not move is used in place.
         let arrays = core::mem::take(&mut scratch.arrays);
@@ -80,11 +79,7 @@ impl Resolver {
             return None;
         };
         scratch.arrays = arrays;
-        if moved > 0 {
-            self.device.link.stats.to_device_fault.add(moved);
-            self.mirror.stats.to_device.add(moved);
-            trace::to_device(self.mirror.id().number, tried.start, moved);
-        }
+        self.mirror.stats.to_device.add(moved);
         Some(tried)
     }
 

@@ -51,15 +51,13 @@ impl Resolver {
         }
         let rule = self.mirror.policies.at(va);
         let pages = ((rule.range.end.min(vma.end() as u64) - va) / PAGE_SIZE) as usize;
-        let may_move = match self.device.node() {
-            Some(node) => node.is_for(vma),
-            None => true,
-        };
         Ok(Found {
             wanted: pages.min(asked.request.npages.get() as usize),
             around: pages.min(asked.request.around.get() as usize),
             watched: mm::is_watched(vma),
-            moves: rule.rule.policy == uapi::POLICY_ON_FAULT && may_move && mm::may_migrate(vma),
+            moves: rule.rule.policy == uapi::POLICY_ON_FAULT
+                && asked.memory.may_serve(vma)
+                && mm::may_migrate(vma),
             order: None,
         })
     }
@@ -72,19 +70,19 @@ impl Resolver {
         scratch: &mut Scratch,
     ) -> Result<Option<Found>, Refusal> {
         let began = Instant::<Monotonic>::now();
-        let (memory, owner) = (asked.memory, asked.memory.owner());
+        let (memory, frames) = (asked.memory, asked.memory.frames());
         let mut look = self.mirror.look(&self.notifier, asked.around());
         loop {
             let guard = ReadGuard::lock(asked.mm);
             let mut found = self.place(asked, &guard)?;
             let mut see = |npages: usize| {
                 let pfns = &mut scratch.pfns[..npages];
-                let looked = snapshot(look.notifier, &guard, look.seq, asked.va, pfns, owner);
+                let looked = snapshot(look.notifier, &guard, look.seq, asked.va, pfns, frames);
                 looked.map(|()| pfns[0])
             };
             let first = see(found.wanted);
             // What is around is of use only to an answer, which pages to be moved do not give.
-            let stays = |page| !found.moves || memory.index_of(page).is_some();
+            let stays = |page| !found.moves || frames.has(page);
             let (first, npages) = match first {
                 Ok(pfn) if !asked.want.lacks(pfn) && pfn.page().is_some_and(stays) => {
                     (see(found.around), found.around)
@@ -115,7 +113,7 @@ impl Resolver {
                 continue;
             };
             let pfns = &mut scratch.pfns[..npages];
-            let full = found.moves && !memory.data().has_room_for(self.mirror.user());
+            let full = found.moves && !memory.has_room_for(self.mirror.user());
             found.moves &= !full;
             let wanted = &pfns[..found.wanted];
             let ready = asked.may_use(pfns[0])
@@ -158,7 +156,7 @@ impl Asked<'_> {
         let Some(page) = pfn.page().filter(|_| !self.want.lacks(pfn)) else {
             return false;
         };
-        let ours = self.memory.index_of(page).is_some();
+        let ours = self.memory.frames().has(page);
         match self.want {
             // What is not in device memory has to be taken from the CPUs.
             Want::Atomic => ours,

@@ -50,7 +50,7 @@ impl Waiting {
             let memory = self.resolver.device.memory()?;
             match self
                 .resolver
-                .serve(&memory, &self.request, true, &mut scratch)
+                .serve(&*memory, &self.request, true, &mut scratch)
             {
                 Err(Refusal::Wait) => {}
                 served => return served,

@@ -4,16 +4,14 @@
 
 use super::{abi::Command, Dmirror, PAGE_SIZE};
 use crate::{
-    kapi::{misc::go_on, mm::ReadGuard},
+    kapi::misc::go_on,
     memory::DeviceMemory,
-    migration::{Direction, Pipeline},
+    migration::{chunks, Direction, RangeMove, Unfit},
     residency::{windows, View},
     uapi,
 };
-use kernel::{mm::virt::flags, prelude::*};
+use kernel::prelude::*;
 
-/// What is moved under one hold of the mmap lock, 64 MiB.
-const CHUNK_BYTES: u64 = 64 << 20;
 /// Pages whose translations the device is told after they moved, 1 GiB: a sixth of what its cache
 /// holds for all contexts.
 const AHEAD_PAGES: u64 = 1 << 18;
@@ -32,14 +30,14 @@ impl Dmirror {
             return Err(EPERM);
         }
         let memory = self.context.device.memory()?;
-        let moved = self.migrate(&memory, command, Direction::ToDevice { fill: true })?;
-        if moved < command.npages && !self.all_on_device(&memory, command)? {
+        let moved = self.migrate(&*memory, command, Direction::ToDevice { fill: true })?;
+        if moved < command.npages && !self.all_on_device(&*memory, command)? {
             return Err(ENOENT);
         }
         // Nothing waits for the device to ask. Translations given up meanwhile it asks for.
         let ahead = command.npages.min(AHEAD_PAGES) as usize;
         let faults = self.context.faults.data();
-        faults.tell_ahead(&memory, command.addr, ahead)?;
+        faults.tell_ahead(&*memory, command.addr, ahead)?;
         self.read(command)?;
         command.faults = 0;
         Ok(())
@@ -52,42 +50,28 @@ impl Dmirror {
     /// Those of [`Self::migrate_to_device`] that are not about `ptr`.
     pub(super) fn migrate_to_system(&self, command: &mut Command) -> Result {
         let memory = self.context.device.memory()?;
-        command.cpages = self.migrate(&memory, command, Direction::ToSystem)?;
+        command.cpages = self.migrate(&*memory, command, Direction::ToSystem)?;
         Ok(())
     }
 
     fn migrate(
         &self,
-        memory: &DeviceMemory,
+        memory: &dyn DeviceMemory,
         command: &Command,
         direction: Direction,
     ) -> Result<u64> {
-        let mm = self.mm(EINVAL)?;
-        let fail = Some(&self.fail_alloc);
-        let mut pipeline = Pipeline::new(memory, direction, fail, &self.context.mirror);
-        let mut at = command.addr as usize;
-        let end = (command.addr + command.npages * PAGE_SIZE) as usize;
+        let (mm, fail) = (self.mm(EINVAL)?, Some(&self.fail_alloc));
+        let mirror = &self.context.mirror;
+        let mut mover = RangeMove::new(memory, &mm, mirror, direction, Unfit::Refuse, fail);
         let mut moved = 0;
-        while at < end {
-            let chunk_end = end.min(at + CHUNK_BYTES as usize);
-            self.context.mirror.forget(at as u64, chunk_end as u64);
-            let guard = ReadGuard::lock_killable(&mm)?;
-            while at < chunk_end {
-                let vma = guard
-                    .vma_lookup(at)
-                    .filter(|vma| vma.flags() & flags::READ != 0)
-                    .ok_or(EINVAL)?;
-                let part = at..vma.end().min(chunk_end);
-                at = part.end;
-                moved += pipeline.run(vma, part)?;
-            }
-            drop(guard);
+        for chunk in chunks(command.addr..command.addr + command.npages * PAGE_SIZE) {
+            moved += mover.run(chunk)?.pages;
             go_on()?;
         }
         Ok(moved)
     }
 
-    fn all_on_device(&self, memory: &DeviceMemory, command: &Command) -> Result<bool> {
+    fn all_on_device(&self, memory: &dyn DeviceMemory, command: &Command) -> Result<bool> {
         let mm = self.mm(EINVAL)?;
         let len = command.npages * PAGE_SIZE;
         let mut view = View::new(memory, &mm, command.addr..command.addr + len)?;

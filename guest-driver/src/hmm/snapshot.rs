@@ -27,11 +27,11 @@ impl Dmirror {
         let mm = self.mm(EINVAL)?;
         let memory = self.context.device.memory()?;
         let len = command.npages * PAGE_SIZE;
-        let mut view = View::new(&memory, &mm, command.addr..command.addr + len)?;
+        let mut view = View::new(&*memory, &mm, command.addr..command.addr + len)?;
         for (addr, npages) in windows(command.addr, len) {
             let say = |pfns: &[HmmPfn], bytes: &mut [u8]| {
                 for (byte, pfn) in bytes.iter_mut().zip(pfns) {
-                    *byte = permission(&memory, *pfn);
+                    *byte = permission(&*memory, *pfn);
                 }
             };
             view.look(addr, npages, say)
@@ -46,14 +46,14 @@ impl Dmirror {
     }
 }
 
-fn permission(memory: &DeviceMemory, pfn: HmmPfn) -> u8 {
+fn permission(memory: &dyn DeviceMemory, pfn: HmmPfn) -> u8 {
     if pfn.is_error() {
         return abi::PROT_ERROR;
     }
     let Some(page) = pfn.page() else {
         return abi::PROT_NONE;
     };
-    let local = memory.index_of(page).is_some();
+    let local = memory.frames().has(page);
     let place = match (page.is_device_private(), page.is_device_coherent(), local) {
         (true, _, true) => abi::PROT_DEV_PRIVATE_LOCAL,
         (true, _, false) => abi::PROT_DEV_PRIVATE_REMOTE,

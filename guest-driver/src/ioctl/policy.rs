@@ -36,11 +36,8 @@ fn check(context: &Context, policy: u32, fault_around: u32) -> Result {
     if policy < context.device.most_eager_policy() {
         return Err(EPERM);
     }
-    if let (Some(node), uapi::POLICY_ON_FAULT) = (context.device.node(), policy) {
-        // As `move_pages` has it, by which the other pages get there.
-        if !node.is_for_caller() {
-            return Err(EACCES);
-        }
+    if policy == uapi::POLICY_ON_FAULT && !context.device.memory()?.may_serve_caller() {
+        return Err(EACCES);
     }
     Ok(())
 }

@@ -9,13 +9,14 @@
 
 use crate::{
     kapi::{
+        frames::Frames,
         mm::ReadGuard,
         notifier::{IntervalNotifier, Invalidate},
         page::{PagePtr, PMD_ORDER, PMD_PAGES},
     },
     sys,
 };
-use kernel::{error::to_result, ffi::c_ulong, ffi::c_void, prelude::*};
+use kernel::{error::to_result, ffi::c_ulong, prelude::*};
 
 /// `HMM_PFN_VALID`.
 const VALID: c_ulong = 1 << (c_ulong::BITS - 1);
@@ -81,7 +82,7 @@ impl HmmPfn {
 }
 
 /// Fills `pfns` with what is there of the pages from `start` on. Private device pages are only reported if
-/// their owner is `owner`.
+/// they are of `frames`.
 ///
 /// # Errors
 ///
@@ -92,7 +93,7 @@ pub(crate) fn snapshot<T: Invalidate>(
     seq: u64,
     start: u64,
     pfns: &mut [HmmPfn],
-    owner: *mut c_void,
+    frames: &Frames,
 ) -> Result {
     pfns.fill(HmmPfn::NONE);
     let mut range = sys::hmm_range {
@@ -103,7 +104,7 @@ pub(crate) fn snapshot<T: Invalidate>(
         hmm_pfns: pfns.as_mut_ptr().cast(),
         default_flags: 0,
         pfn_flags_mask: 0,
-        dev_private_owner: owner,
+        dev_private_owner: frames.owner(),
     };
     // SAFETY:
     // - The notifier is registered and covers the range, and its mmap lock is held.

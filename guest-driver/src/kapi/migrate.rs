@@ -10,19 +10,13 @@
 
 use crate::{
     kapi::{
+        frames::Frames,
         page::{LockedFolio, PagePtr, PMD_ORDER, PMD_PAGES},
-        pagemap::{Pagemap, PagemapOps},
     },
     sys,
 };
 use core::{marker::PhantomData, ops::Range};
-use kernel::{
-    bindings,
-    error::to_result,
-    ffi::{c_ulong, c_void},
-    mm::virt::VmaRef,
-    prelude::*,
-};
+use kernel::{bindings, error::to_result, ffi::c_ulong, mm::virt::VmaRef, prelude::*};
 
 /// `MIGRATE_PFN_*`.
 const VALID: c_ulong = 1 << 0;
@@ -35,7 +29,7 @@ const SHIFT: u32 = 6;
 pub(crate) enum Select {
     /// Anonymous pages in system memory, and pages never touched.
     System,
-    /// Private and coherent pages of the owner given.
+    /// Private and coherent pages of the frames given.
     Device,
 }
 
@@ -99,7 +93,7 @@ impl<'a> Migration<'a> {
         vma: &'a VmaRef,
         window: Range<usize>,
         (select, large): (Select, bool),
-        owner: *mut c_void,
+        frames: &Frames,
         fault: Option<&Fault<'_>>,
         mut arrays: PageArrays,
     ) -> Result<Self> {
@@ -124,7 +118,7 @@ impl<'a> Migration<'a> {
             dst: arrays.dst.as_mut_ptr(),
             start: window.start,
             end: window.end,
-            pgmap_owner: owner,
+            pgmap_owner: frames.owner(),
             flags: flags as c_ulong,
             // SAFETY: A fault's page is valid during the fault.
             fault_page: fault.map_or(core::ptr::null_mut(), |f| unsafe { (*f.vmf).page }),
@@ -266,11 +260,11 @@ impl<'a> Migration<'a> {
         }
     }
 
-    /// Copies what moves with the CPU, for when `memory`'s device cannot.
-    pub(crate) fn copy_by_cpu<T: PagemapOps>(&self, memory: &Pagemap<T>) {
+    /// Copies what moves with the CPU, for when the device cannot whose frames these are.
+    pub(crate) fn copy_by_cpu(&self, frames: &Frames) {
         let mut next = 0;
         while let Some((i, source)) = self.source_from(next) {
-            let from = source.page.map(|page| memory.address_of(page));
+            let from = source.page.map(|page| frames.address_of(page));
             let mut done = 0;
             while done < 1 << source.order {
                 let Some((to, order)) = self.destination(i + done) else {
@@ -279,7 +273,7 @@ impl<'a> Migration<'a> {
                 };
                 let from = from.map(|from| from + done as u64 * 4096);
                 // SAFETY: Both are folios or parts of them, and isolated, so that nobody else uses them.
-                unsafe { memory.copy_by_cpu(memory.address_of(to), from, 4096 << order) };
+                unsafe { frames.copy_by_cpu(frames.address_of(to), from, 4096 << order) };
                 done += 1 << order;
             }
             next = i + done;

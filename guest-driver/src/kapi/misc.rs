@@ -3,7 +3,7 @@
 //! Small calls that need no file of their own.
 
 use crate::sys;
-use kernel::{bindings, current, error::Error, prelude::*, task::Kuid};
+use kernel::{bindings, current, error::Error, prelude::*, task::Kuid, types::NotThreadSafe};
 
 /// `EOPNOTSUPP`, which `kernel::error::code` lacks.
 pub(crate) fn not_supported() -> Error {
@@ -86,4 +86,23 @@ pub(crate) fn online_nodes() -> u32 {
 pub(crate) fn need_resched() -> bool {
     // SAFETY: No preconditions.
     unsafe { sys::coax_need_resched() }
+}
+
+/// While it is alive its owner stays on its CPU, and nobody but interrupts runs there. Its owner does not sleep.
+pub(crate) struct NoPreempt(NotThreadSafe);
+
+impl NoPreempt {
+    /// Begins that.
+    pub(crate) fn new() -> Self {
+        // SAFETY: `drop` enables what is disabled here, on the same thread, which cannot send this away.
+        unsafe { sys::coax_preempt_disable() };
+        NoPreempt(NotThreadSafe)
+    }
+}
+
+impl Drop for NoPreempt {
+    fn drop(&mut self) {
+        // SAFETY: Disabled by `new`.
+        unsafe { sys::coax_preempt_enable() };
+    }
 }

@@ -92,6 +92,8 @@ struct State {
     descriptors: usize,
     // Callers that an interrupt has to wake.
     sleepers: usize,
+    // Callers that look all the time.
+    pollers: usize,
 }
 
 // SAFETY: The pointer is used under the lock around `State` only, or as `Queue::notify` says.
@@ -130,7 +132,7 @@ impl<T: Send> Queue<T> {
     ) -> impl PinInit<Self> {
         pin_init!(Self {
             state <- IrqSpinLock::new(
-                State { vq: Some(raw.vq), descriptors: raw.descriptors, sleepers: 0 },
+                State { vq: Some(raw.vq), descriptors: raw.descriptors, sleepers: 0, pollers: 0 },
                 name,
                 key,
             ),
@@ -231,6 +233,28 @@ impl<T: Send> Queue<T> {
         if let (0, Some(vq)) = (state.sleepers, state.vq) {
             // SAFETY: `vq` is open and used under its lock.
             unsafe { sys::virtqueue_disable_cb(vq.as_ptr()) };
+        }
+    }
+
+    /// Has no interrupts come until [`Self::end_poll`]: the caller looks all the time, and does not sleep.
+    pub(crate) fn begin_poll(&self) {
+        let mut state = self.state.lock();
+        state.pollers += 1;
+        if let Some(vq) = state.vq {
+            // SAFETY: `vq` is open and used under its lock.
+            unsafe { sys::virtqueue_disable_cb(vq.as_ptr()) };
+        }
+    }
+
+    /// Ends what [`Self::begin_poll`] began. False if there are answers already, for which no interrupt will come.
+    pub(crate) fn end_poll(&self) -> bool {
+        let mut state = self.state.lock();
+        state.pollers -= 1;
+        match (state.pollers, state.vq) {
+            // SAFETY: `vq` is open and used under its lock.
+            (0, Some(vq)) => unsafe { sys::virtqueue_enable_cb(vq.as_ptr()) },
+            // Others look still.
+            _ => true,
         }
     }
 

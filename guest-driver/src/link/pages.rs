@@ -44,7 +44,11 @@ impl Link {
     ///
     /// `EIO`: the device is silent.
     pub(crate) fn post_translation(&self, message: KBox<CallRequest>) -> Result {
-        self.send(wire::QUEUE_TRANSLATION, message)
+        let sent = self.send(wire::QUEUE_TRANSLATION, message);
+        // Nobody waits for these, so no interrupt says that they are back. Behind the doorbell, because the
+        // device is at work then.
+        self.take(wire::QUEUE_TRANSLATION);
+        sent
     }
 
     /// Puts an invalidation into the translation queue.

@@ -2,16 +2,15 @@
 
 //! A CPU touches a private page.
 //!
-//! Takes no lock of the driver but that of the page map and the queues', both leaves: a lock shared
+//! Takes no lock of the driver but that of the pages and the queues', both leaves: a lock shared
 //! with the device's faults would livelock with them (`Documentation/gpu/rfc/gpusvm.rst`).
 
-use super::{depart_home, CAUSE_FAULT, PAGE_SIZE, WINDOW_PAGES};
+use super::{homeward::depart_range, Cause, PAGE_SIZE, WINDOW_PAGES};
 use crate::{
     kapi::{
-        migrate::{Fault, Migration, PageArrays, Select},
+        migrate::{Fault, PageArrays},
         page::LockedFolio,
         pagemap::FaultError,
-        trace,
     },
     memory::DeviceMemory,
 };
@@ -25,7 +24,7 @@ const CPU_FAULT_AROUND: usize = 16;
 /// Brings the page touched and its neighbours back: the folio it belongs to where that is mapped as
 /// one, and the page alone where the same page is mapped more than once around it, so that it cannot
 /// move with them.
-pub(crate) fn on_cpu_fault(memory: &DeviceMemory, fault: &Fault<'_>) -> Result<(), FaultError> {
+pub(crate) fn on_cpu_fault(memory: &dyn DeviceMemory, fault: &Fault<'_>) -> Result<(), FaultError> {
     let vma = fault.vma();
     let page = fault.address() & !(PAGE_SIZE - 1);
     let pages = if fault.is_large() {
@@ -45,37 +44,33 @@ pub(crate) fn on_cpu_fault(memory: &DeviceMemory, fault: &Fault<'_>) -> Result<(
 
 /// Brings `window` back; returns whether the page touched moved.
 fn bring_back(
-    memory: &DeviceMemory,
+    memory: &dyn DeviceMemory,
     fault: &Fault<'_>,
     window: Range<usize>,
     large: bool,
 ) -> Result<bool, FaultError> {
     let vma = fault.vma();
     let start = window.start;
-    let migration = Migration::of_range(
+    let at_fault = (fault.address() - start) / PAGE_SIZE;
+    let mut fault_page_missing = false;
+    let mut window = depart_range(
+        memory,
         vma,
         window,
-        (Select::Device, large),
-        memory.owner(),
-        Some(fault),
+        (Some(fault), large),
+        Cause::CpuFault,
         PageArrays::default(),
+        |i, order| {
+            let folio = LockedFolio::alloc(vma, start + i * PAGE_SIZE, order);
+            fault_page_missing |= folio.is_none() && i == at_fault && order == 0;
+            folio
+        },
     )
     .map_err(|error| match error {
         error if error == ENOMEM => FaultError::NoMemory,
         _ => FaultError::Lost,
     })?;
-    let at_fault = (fault.address() - start) / PAGE_SIZE;
-    let mut fault_page_missing = false;
-    let mut window = depart_home(memory, migration, start, None, |i, order| {
-        let folio = LockedFolio::alloc(vma, start + i * PAGE_SIZE, order);
-        fault_page_missing |= folio.is_none() && i == at_fault && order == 0;
-        folio
-    });
-    let moved = window.put_in_place(memory);
-    if moved > 0 {
-        memory.data().link.stats.to_system_fault.add(moved);
-        trace::to_system(start as u64, moved, CAUSE_FAULT);
-    }
+    window.put_in_place();
     if fault_page_missing {
         return Err(FaultError::NoMemory);
     }

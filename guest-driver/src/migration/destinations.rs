@@ -2,19 +2,18 @@
 
 //! Device memory for the pages of one window.
 
+use super::fails;
 use crate::{
+    copy::CopyBatch,
     kapi::{
         migrate::{Migration, Source},
         page::{LockedFolio, PMD_PAGES},
     },
     link::Pending,
-    memory::{CopyBatch, DeviceMemory},
+    memory::DeviceMemory,
 };
 use core::ops::Range;
-use kernel::{
-    prelude::*,
-    sync::atomic::{Atomic, Relaxed},
-};
+use kernel::{prelude::*, sync::atomic::Atomic};
 
 const PAGE_SIZE: u64 = crate::wire::PAGE_SIZE;
 
@@ -23,12 +22,12 @@ const FEW_PAGES: usize = 16;
 
 /// Gives pages destinations and collects the copies; what it took and did not use it gives back.
 pub(super) struct Destinations<'a> {
-    memory: &'a DeviceMemory,
+    memory: &'a dyn DeviceMemory,
     /// Whose the pages are to be.
     user: u16,
     batch: CopyBatch,
     /// Pages taken and not used.
-    run: Range<usize>,
+    ahead: Range<usize>,
     /// Pages wanted and not given.
     left: usize,
     few: bool,
@@ -37,36 +36,21 @@ pub(super) struct Destinations<'a> {
 
 impl<'a> Destinations<'a> {
     /// For `wanted` pages of `user` in so many pieces; the next allocation fails if `fail` says so.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: no memory.
     pub(super) fn new(
-        memory: &'a DeviceMemory,
+        memory: &'a dyn DeviceMemory,
         user: u16,
         wanted: usize,
         pieces: usize,
         fail: Option<&'a Atomic<bool>>,
-    ) -> Result<Self> {
-        Ok(Destinations {
+    ) -> Self {
+        Destinations {
             memory,
             user,
-            batch: CopyBatch::new(pieces)?,
-            run: 0..0,
+            batch: CopyBatch::new(pieces),
+            ahead: 0..0,
             left: wanted,
             few: wanted <= FEW_PAGES,
             fail,
-        })
-    }
-
-    /// Whether the allocation at hand is to fail.
-    fn fails(&self) -> bool {
-        match self.fail {
-            Some(fail) if fail.load(Relaxed) => {
-                fail.store(false, Relaxed);
-                true
-            }
-            _ => false,
         }
     }
 
@@ -86,24 +70,27 @@ impl<'a> Destinations<'a> {
         if source.order == 0 {
             return self.add_page(migration, i, source);
         }
-        let large = if whole {
-            self.large(source.order)
-        } else {
-            None
+        let large = match whole && !fails(self.fail) {
+            true => self.memory.large_folio(source.order, self.user),
+            false => None,
         };
         if let Some(folio) = large {
-            let from = source.page.map(|page| self.memory.address_of(page));
-            let to = self.memory.address_of(folio.head());
+            let from = source
+                .page
+                .map(|page| self.memory.frames().address_of(page));
+            let to = self.memory.frames().address_of(folio.head());
             self.batch.push(from, to, 1 << source.order)?;
             migration.set_destination(i, folio);
             self.left = self.left.saturating_sub(PMD_PAGES);
             return Ok(true);
         }
         // The kernel fills 2 MiB that were never touched whole or not at all.
-        if source.page.is_none() && self.memory.data().free_pages() < PMD_PAGES as u64 {
+        if source.page.is_none() && self.memory.free_pages() < PMD_PAGES as u64 {
             return Ok(false);
         }
-        let from = source.page.map(|page| self.memory.address_of(page));
+        let from = source
+            .page
+            .map(|page| self.memory.frames().address_of(page));
         let mark = self.batch.mark();
         for part in 0..PMD_PAGES {
             let from = from.map(|from| from + part as u64 * PAGE_SIZE);
@@ -125,15 +112,15 @@ impl<'a> Destinations<'a> {
         source: Source,
     ) -> Result<bool> {
         if self.few && source.page.is_none() {
-            let data = self.memory.data();
-            let cleared = data.take_cleared(self.user);
-            if let Some(folio) = cleared.and_then(|index| self.memory.init_folio(index, 0)) {
+            if let Some(folio) = self.memory.cleared_page(self.user) {
                 self.left = self.left.saturating_sub(1);
                 migration.set_destination(i, folio);
                 return Ok(true);
             }
         }
-        let from = source.page.map(|page| self.memory.address_of(page));
+        let from = source
+            .page
+            .map(|page| self.memory.frames().address_of(page));
         self.add_from(migration, i, from)
     }
 
@@ -147,63 +134,25 @@ impl<'a> Destinations<'a> {
             return Ok(false);
         };
         self.left = self.left.saturating_sub(1);
-        let to = self.memory.address_of(folio.head());
+        let to = self.memory.frames().address_of(folio.head());
         self.batch.push(from, to, 1)?;
         migration.set_destination(i, folio);
         Ok(true)
     }
 
-    fn large(&mut self, order: u32) -> Option<LockedFolio> {
-        if self.fails() {
-            return None;
-        }
-        let data = self.memory.data();
-        match data.node() {
-            Some(node) => LockedFolio::alloc_on(node, order),
-            None => self.memory.init_folio(data.take_large(self.user)?, order),
-        }
-    }
-
+    /// A page for one of those left.
     fn small(&mut self) -> Option<LockedFolio> {
-        if let Some(node) = self.memory.data().node() {
-            let folio = LockedFolio::alloc_on(node, 0);
-            if folio.is_none() {
-                self.count_full();
-            }
-            return folio;
-        }
-        if self.run.is_empty() && !self.refill() {
-            return None;
-        }
-        let folio = self.memory.init_folio(self.run.start, 0)?;
-        self.run.start += 1;
-        Some(folio)
-    }
-
-    /// Records that there was no room for the pages left.
-    fn count_full(&self) {
-        let stats = &self.memory.data().link.stats;
-        stats.device_full.add(self.left as u64);
-    }
-
-    /// Takes a run of pages for those left.
-    fn refill(&mut self) -> bool {
         // A failure is one of the long run; shorter ones follow, down to none.
-        let want = if self.fails() {
-            self.left / 2
-        } else {
-            self.left
+        let want = match self.ahead.is_empty() && fails(self.fail) {
+            true => self.left / 2,
+            false => self.left,
         };
-        match self.memory.data().take(want, self.user) {
-            Some((first, count)) => {
-                self.run = first..first + count;
-                true
-            }
-            None => {
-                self.count_full();
-                false
-            }
+        let folio = self.memory.page(&mut self.ahead, want, self.user);
+        if folio.is_none() {
+            let stats = &self.memory.link().stats;
+            stats.device_full.add(self.left as u64);
         }
+        folio
     }
 
     /// Has the device begin with the copies; `None` if there are none.
@@ -212,13 +161,13 @@ impl<'a> Destinations<'a> {
     ///
     /// `EIO`: the device is broken. `ENOMEM`.
     pub(super) fn begin_copy(mut self) -> Result<Option<Pending>> {
-        let empty = CopyBatch::new(0)?;
-        core::mem::replace(&mut self.batch, empty).begin(&self.memory.data().link)
+        let empty = CopyBatch::new(0);
+        core::mem::replace(&mut self.batch, empty).begin(self.memory.link())
     }
 }
 
 impl Drop for Destinations<'_> {
     fn drop(&mut self) {
-        self.memory.data().give(self.run.clone());
+        self.memory.give_back(self.ahead.clone());
     }
 }

@@ -11,15 +11,17 @@
 //! change the mappings, they leave the rest to the caller.
 
 use super::{
-    depart, depart_range_home, make_room,
+    fails, homeward, outward,
     turns::{Turns, MIN_SHARED, MIN_TURN},
-    InFlight, PageArrays, Wish, CAUSE_REQUEST, PAGE_SIZE, WINDOW_PAGES,
+    Cause, InFlight, PageArrays, Wish, PAGE_SIZE, WINDOW_PAGES,
 };
 use crate::{
     kapi::{
         migrate::drain_this_cpu,
         misc::{online_cpus, online_nodes},
-        mm, trace, work,
+        mm,
+        page::LockedFolio,
+        work,
     },
     memory::DeviceMemory,
     mirror::Mirror,
@@ -51,14 +53,14 @@ pub(crate) enum Direction {
 }
 
 /// Moves ranges and counts; for one call, whose mmap lock is held while a range is on its way.
-pub(crate) struct Pipeline<'m> {
+pub(super) struct Pipeline<'m> {
     job: Job<'m>,
     spare: Spare,
 }
 
 /// What is to be done, by whichever thread.
 struct Job<'m> {
-    memory: &'m DeviceMemory,
+    memory: &'m dyn DeviceMemory,
     direction: Direction,
     fail_alloc: Option<&'m Atomic<bool>>,
     /// Whom the tracepoint names.
@@ -72,8 +74,8 @@ type Spare = [PageArrays; DEPTH];
 
 impl<'m> Pipeline<'m> {
     /// Moves in `direction` for the context of `mirror`; the next allocation fails if `fail_alloc` says so.
-    pub(crate) fn new(
-        memory: &'m DeviceMemory,
+    pub(super) fn new(
+        memory: &'m dyn DeviceMemory,
         direction: Direction,
         fail_alloc: Option<&'m Atomic<bool>>,
         mirror: &Mirror,
@@ -96,7 +98,7 @@ impl<'m> Pipeline<'m> {
     ///
     /// `EINVAL`: `range` is not in `vma`, or `vma` does not migrate. `ENOMEM`. `EIO`: the device is
     /// broken and took nothing more.
-    pub(crate) fn run(&mut self, vma: &VmaRef, range: Range<usize>) -> Result<u64> {
+    pub(super) fn run(&mut self, vma: &VmaRef, range: Range<usize>) -> Result<u64> {
         let (job, spare) = (&self.job, &mut self.spare);
         let workers = job.workers(vma, &range);
         let mut turns = Turns::new(&range, workers > 0);
@@ -126,7 +128,7 @@ impl<'m> Pipeline<'m> {
             moved += job.take_turns(&turns, vma, spare);
         }
         turns.result()?;
-        let stats = &job.memory.data().link.stats;
+        let stats = &job.memory.link().stats;
         stats.device_full.add((turns.left() / PAGE_SIZE) as u64);
         Ok(moved)
     }
@@ -158,7 +160,9 @@ impl Job<'_> {
             let slot = turn % DEPTH;
             turn += 1;
             if let Some(window) = on_way[slot].take() {
-                moved += self.land(window, &mut spare[slot]);
+                let landed;
+                (landed, spare[slot]) = window.land();
+                moved += landed;
             }
             let window = if self.is_full() {
                 None
@@ -184,54 +188,44 @@ impl Job<'_> {
         if self.direction == Direction::ToSystem {
             return false;
         }
-        make_room(self.memory, self.user, WINDOW_PAGES);
-        !self.memory.data().has_room()
+        self.memory.make_room(self.user, WINDOW_PAGES);
+        !self.memory.has_room()
     }
 
     fn depart<'a>(
-        &self,
+        &'a self,
         vma: &'a VmaRef,
         window: Range<usize>,
         spare: &mut PageArrays,
     ) -> Result<InFlight<'a>> {
         let arrays = core::mem::take(spare);
-        match self.direction {
-            Direction::ToDevice { fill } => {
-                let wish = Wish {
-                    user: self.user,
-                    fill: if fill { window.clone() } else { 0..0 },
-                    fill_large: false,
-                    fail_alloc: self.fail_alloc,
+        let fill = match self.direction {
+            Direction::ToDevice { fill } => fill,
+            Direction::ToSystem => {
+                let (start, large) = (window.start, self.memory.has_large_folios());
+                let alloc = |i, order| match fails(self.fail_alloc) {
+                    true => None,
+                    false => LockedFolio::alloc(vma, start + i * PAGE_SIZE, order),
                 };
-                depart(self.memory, vma, window, &wish, arrays)
+                let (memory, cause) = (self.memory, Cause::ToSystem);
+                return homeward::depart_range(
+                    memory,
+                    vma,
+                    window,
+                    (None, large),
+                    cause,
+                    arrays,
+                    alloc,
+                );
             }
-            Direction::ToSystem => {
-                depart_range_home(self.memory, vma, window, self.fail_alloc, arrays)
-            }
-        }
-    }
-
-    fn land(&self, mut window: InFlight<'_>, spare: &mut PageArrays) -> u64 {
-        let (start, stats) = (window.start as u64, &self.memory.data().link.stats);
-        match self.direction {
-            Direction::ToDevice { .. } => {
-                let (moved, arrays) = window.arrive(self.memory);
-                *spare = arrays;
-                if moved > 0 {
-                    stats.to_device_request.add(moved);
-                    trace::to_device(self.context, start, moved);
-                }
-                moved
-            }
-            Direction::ToSystem => {
-                let moved = window.put_in_place(self.memory);
-                *spare = window.migration.finish();
-                if moved > 0 {
-                    stats.to_system_request.add(moved);
-                    trace::to_system(start, moved, CAUSE_REQUEST);
-                }
-                moved
-            }
-        }
+        };
+        let wish = Wish {
+            user: self.user,
+            fill: if fill { window.clone() } else { 0..0 },
+            fill_large: false,
+            fail_alloc: self.fail_alloc,
+            cause: Cause::ToDevice(self.context),
+        };
+        outward::depart(self.memory, vma, window, &wish, arrays)
     }
 }

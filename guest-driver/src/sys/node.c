@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Inline functions and macros of the kernel about memory nodes, as functions that Rust can call. */
+/* Memory nodes. */
 #include "shim.h"
 
 #include <linux/cpuset.h>

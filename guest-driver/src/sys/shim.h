@@ -17,18 +17,14 @@
 #include <linux/virtio_config.h>
 #include <linux/workqueue.h>
 
-/* Spinlock with interrupts disabled. */
+/* Locks, completions, workqueues (sync.c). */
 unsigned long coax_spin_lock_irqsave(spinlock_t *lock);
 int coax_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
 void coax_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
-
-/* Completion. */
 void coax_init_completion(struct completion *done);
 void coax_reinit_completion(struct completion *done);
 unsigned long coax_wait_for_completion_ms(struct completion *done, unsigned int ms);
 long coax_wait_for_completion_killable_ms(struct completion *done, unsigned int ms);
-
-/* Workqueue. */
 struct workqueue_struct *coax_alloc_workqueue(void);
 struct workqueue_struct *coax_alloc_unbound_workqueue(void);
 void coax_flush_workqueue(struct workqueue_struct *wq);
@@ -38,7 +34,7 @@ bool coax_queue_work_anywhere(struct work_struct *work);
 unsigned int coax_this_cpu(void);
 unsigned int coax_online_cpus(void);
 
-/* Virtio. */
+/* Virtio (virtio.c). */
 int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct virtqueue **vqs,
 			 const char *const *names, void (*callback)(struct virtqueue *vq));
 void coax_virtio_del_vqs(struct virtio_device *vdev);
@@ -56,7 +52,7 @@ int coax_virtio_node(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
 
-/* Character devices. */
+/* Character devices (chardev.c). */
 struct coax_chardev;
 int coax_chardev_init(void);
 void coax_chardev_exit(void);
@@ -66,21 +62,17 @@ void coax_chardev_del(struct coax_chardev *chardev);
 void *coax_chardev_lock(struct inode *inode);
 void coax_chardev_unlock(struct inode *inode);
 
-/* Struct pages. */
+/* Pages and folios (page.c). */
 struct page *coax_pfn_to_page(unsigned long pfn);
 unsigned long coax_page_to_pfn(struct page *page);
 unsigned long coax_folio_pfn(struct folio *folio);
-struct dev_pagemap *coax_folio_pgmap(struct folio *folio);
 bool coax_page_is_charged(struct page *page);
 bool coax_page_is_device_private(struct page *page);
 bool coax_page_is_device_coherent(struct page *page);
 bool coax_pfn_is_zero(unsigned long pfn);
-struct dev_pagemap *coax_page_pgmap(struct page *page);
 unsigned long coax_folio_nr_pages(struct folio *folio);
 struct page *coax_alloc_folio_vma(struct vm_area_struct *vma, unsigned long addr, unsigned int order);
 struct page *coax_alloc_folio(unsigned int order);
-void coax_device_folio_init(struct page *page, struct dev_pagemap *pgmap, unsigned int order);
-void coax_device_folio_freed(struct folio *folio);
 void coax_lock_page(struct page *page);
 void coax_unlock_put_page(struct page *page);
 bool coax_page_is_anon(struct page *page);
@@ -88,11 +80,20 @@ bool coax_page_is_plain_anon(struct page *page);
 bool coax_page_is_under_writeback(struct page *page);
 bool coax_page_is_zero(struct page *page);
 void coax_mark_written(struct page *page);
+
+/* Struct pages of device memory (pagemap.c). */
+struct dev_pagemap *coax_folio_pgmap(struct folio *folio);
+struct dev_pagemap *coax_page_pgmap(struct page *page);
+void coax_device_folio_init(struct page *page, struct dev_pagemap *pgmap, unsigned int order);
+void coax_device_folio_freed(struct folio *folio);
 struct resource *coax_request_free_region(unsigned long size, const char *name);
 struct resource *coax_request_region(u64 start, u64 len, const char *name);
 void coax_release_region(struct resource *res);
+void *coax_map_bar(u64 addr, u64 len);
+void coax_unmap_bar(void *mapped);
+void *coax_phys_to_virt(u64 addr);
 
-/* Memory nodes. */
+/* Memory nodes (node.c). */
 unsigned int coax_online_nodes(void);
 bool coax_node_is_vacant(int nid);
 u64 coax_node_free_movable_pages(int nid);
@@ -101,13 +102,8 @@ struct page *coax_alloc_folio_node(int nid, unsigned int order);
 bool coax_vma_may_use_node(struct vm_area_struct *vma, int nid);
 bool coax_current_may_use_node(int nid);
 bool coax_pfn_is_movable(unsigned long pfn);
-int coax_notifier_from_errno(int err);
 
-void *coax_map_bar(u64 addr, u64 len);
-void coax_unmap_bar(void *mapped);
-void *coax_phys_to_virt(u64 addr);
-
-/* Memory management. */
+/* Address spaces (mm.c). */
 struct page *coax_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner);
 int coax_mmap_read_lock_killable(struct mm_struct *mm);
 int coax_fault_in(struct vm_area_struct *vma, unsigned long addr, bool write, bool wait, bool *unlocked);
@@ -115,15 +111,8 @@ bool coax_vma_is_watched(struct vm_area_struct *vma);
 unsigned long coax_vma_next_mapped(struct vm_area_struct *vma, unsigned long addr, unsigned long end);
 void *coax_charge_to(struct mm_struct *mm);
 void coax_charge_end(void *before);
-bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *owner);
-bool coax_notifier_is_unmap(const struct mmu_notifier_range *range);
 bool coax_vma_has_anon(struct vm_area_struct *vma);
 u64 coax_total_pages(void);
-bool coax_notifier_blockable(const struct mmu_notifier_range *range);
-void coax_notifier_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
-bool coax_notifier_retry(struct mmu_interval_notifier *sub, unsigned long seq);
-unsigned long coax_notifier_start(const struct mmu_notifier_range *range);
-unsigned long coax_notifier_end(const struct mmu_notifier_range *range);
 struct mm_struct *coax_current_mm(void);
 struct mm_struct *coax_get_mm_of_pid(int pid);
 unsigned long coax_task_size(struct mm_struct *mm);
@@ -131,6 +120,18 @@ bool coax_vma_is_anonymous(struct vm_area_struct *vma);
 bool coax_vma_has_page_table(struct vm_area_struct *vma, unsigned long addr);
 struct vm_area_struct *coax_find_vma(struct mm_struct *mm, unsigned long addr);
 bool coax_mm_is_current(struct mm_struct *mm);
+
+/* Notifiers (notifier.c). */
+int coax_notifier_from_errno(int err);
+bool coax_notifier_is_exclusive(const struct mmu_notifier_range *range, void *owner);
+bool coax_notifier_is_unmap(const struct mmu_notifier_range *range);
+bool coax_notifier_blockable(const struct mmu_notifier_range *range);
+void coax_notifier_set_seq(struct mmu_interval_notifier *sub, unsigned long seq);
+bool coax_notifier_retry(struct mmu_interval_notifier *sub, unsigned long seq);
+unsigned long coax_notifier_start(const struct mmu_notifier_range *range);
+unsigned long coax_notifier_end(const struct mmu_notifier_range *range);
+
+/* The calling task (task.c). */
 bool coax_admin(void);
 bool coax_may_exceed(void);
 bool coax_may_trace(void);
@@ -139,6 +140,8 @@ void coax_thread_takes_signals(void);
 void coax_thread_signal(struct task_struct *task);
 void coax_cond_resched(void);
 bool coax_need_resched(void);
+void coax_preempt_disable(void);
+void coax_preempt_enable(void);
 u64 coax_boottime_ns(void);
 
 /* Tracepoints (src/trace.h). */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `coax run` and `coax shell`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use coax_images::virtiofsd;
 use coax_program::{errln, status};
 
 /// Runs the command, whose exit status is returned, or a shell.
-pub fn run(machine: &Machine, argv: &[String], install: bool) -> Result<ExitCode> {
+pub fn run(machine: &Machine, argv: &[OsString], install: bool) -> Result<ExitCode> {
     let root = machine.root.as_deref();
     let job = match (argv, root) {
         ([], None) => on_terminal(Job::new(["sh", "-l"])),
@@ -116,19 +117,22 @@ fn at_home(job: Job, root: &Path) -> Job {
     }
 }
 
-/// What a folder of the host is called in a guest with this root; `None` if it is not below the root,
-/// or has a name that is no text.
-fn below(root: &Path, folder: &Path) -> Option<String> {
+/// What a folder of the host is called in a guest with this root; `None` if it is not below the root.
+fn below(root: &Path, folder: &Path) -> Option<PathBuf> {
     let folder = fs::canonicalize(folder).ok()?;
     let inside = folder.strip_prefix(root).ok()?;
-    Some(format!("/{}", inside.to_str()?))
+    Some(Path::new("/").join(inside))
 }
 
 /// The user's shell if the tree has it; the guest's own comes last in the search.
-fn login_shell(root: &Path) -> String {
-    let wanted = std::env::var("SHELL").ok();
+fn login_shell(root: &Path) -> OsString {
+    let wanted = std::env::var_os("SHELL");
     wanted
-        .filter(|shell| root.join(shell.trim_start_matches('/')).is_file())
+        .filter(|shell| {
+            let shell = Path::new(shell);
+            root.join(shell.strip_prefix("/").unwrap_or(shell))
+                .is_file()
+        })
         .unwrap_or_else(|| "sh".into())
 }
 
@@ -139,7 +143,7 @@ fn on_terminal(job: Job) -> Job {
     }
     errln!("A shell in the guest: `exit` or Ctrl-D ends the VM, Ctrl-] kills it.");
     errln!("The first device is /dev/coax0; try `coaxctl info`.");
-    let terminal = std::env::var("TERM").unwrap_or_else(|_| "linux".into());
+    let terminal = std::env::var_os("TERM").unwrap_or_else(|| "linux".into());
     Job {
         terminal: Some(launch::current_size()),
         ..job
@@ -150,6 +154,7 @@ fn on_terminal(job: Job) -> Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
     fn folders_are_named_as_the_guest_sees_them() {
@@ -160,9 +165,13 @@ mod tests {
         assert_eq!(below(&root, &root), Some("/".into()));
         assert_eq!(below(&root.join("a"), &root), None);
         assert_eq!(below(&root, &root.join("gone")), None);
-        let slash = Path::new("/");
-        let whole = root.to_str().map(str::to_owned);
-        assert_eq!(below(slash, &root), whole);
+        assert_eq!(below(Path::new("/"), &root), Some(root.clone()));
+        let name = std::ffi::OsStr::from_bytes(b"\xff");
+        fs::create_dir(root.join(name)).expect("writable");
+        assert_eq!(
+            below(&root, &root.join(name)),
+            Some(Path::new("/").join(name))
+        );
     }
 
     #[test]

@@ -10,10 +10,12 @@ mod devices;
 mod driver;
 mod leaks;
 mod mounts;
+mod names;
 mod run;
 mod tree;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -39,7 +41,9 @@ fn main() {
 }
 
 fn live() -> Result<()> {
-    mounts::mount_all("")?;
+    // The kernel's first root file system lets anybody write in it.
+    fs::set_permissions("/", fs::Permissions::from_mode(0o755)).context("Cannot close the root")?;
+    mounts::mount_all()?;
     let port = Port::open(&devices::job_port()?)?;
     let (exit, done) = match serve(&port) {
         Ok(ended) => ended,
@@ -63,6 +67,7 @@ fn serve(port: &Port) -> Result<(Exit, Option<Receiver<()>>)> {
     if let Some(driver) = &file.driver {
         driver::load(driver)?;
     }
+    names::set()?;
     if file.tree {
         tree::enter(file.job.directory.as_deref())?;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Runs the job with its input and output connected to the host.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -13,11 +14,11 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result};
 use coax_images::frames::{read_frame, write_frame, Kind};
 use coax_images::job::{Exit, Job, TerminalSize};
-use nix::errno::Errno;
 use nix::pty::{openpty, Winsize};
 use nix::sys::signal::{kill, Signal};
-use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::process::{wait, WaitOptions};
 
 const PATH: &str = "/bin";
 /// Where programs of a tree of the host are, and behind them those that came with the guest.
@@ -126,7 +127,7 @@ pub fn run(job: &Job, tree: bool, port: &Port) -> Result<(Exit, Option<Receiver<
         .collect::<Result<Vec<_>>>()?;
     let done = port.listen(running.stdin)?;
 
-    let exit = reap_until(Pid::from_raw(i32::try_from(running.child.id())?))?;
+    let exit = reap_until(running.child.id())?;
     // Whatever the job left behind would hold its output open.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     for relay in relays {
@@ -140,7 +141,8 @@ pub fn run(job: &Job, tree: bool, port: &Port) -> Result<(Exit, Option<Receiver<
 /// What to tell of a program that the kernel did not start.
 fn no_program(job: &Job, tree: bool, error: anyhow::Error) -> Result<Exit> {
     let cause = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    let program = job.argv.first().map_or("", String::as_str);
+    let program = job.argv.first().map(OsString::as_os_str);
+    let program = program.unwrap_or_default().to_string_lossy();
     let place = if tree { "in the tree" } else { "in the guest" };
     let (reason, found) = match cause {
         Some(io::ErrorKind::NotFound) if program.contains('/') => (
@@ -149,7 +151,7 @@ fn no_program(job: &Job, tree: bool, error: anyhow::Error) -> Result<Exit> {
         ),
         Some(io::ErrorKind::NotFound) => {
             let asked = job.env.iter().rev().find(|(name, _)| name == "PATH");
-            let path = asked.map_or_else(|| own_path(tree), |(_, path)| path);
+            let path = asked.map_or(own_path(tree).into(), |(_, path)| path.to_string_lossy());
             (
                 format!("there is no program {program} {place}, in none of {path}"),
                 false,
@@ -217,14 +219,14 @@ fn start_on_terminal(job: &Job, tree: bool, size: TerminalSize) -> Result<Runnin
 fn command(job: &Job, tree: bool, prefix: &[&str]) -> Result<Command> {
     let mut words = prefix
         .iter()
-        .copied()
-        .chain(job.argv.iter().map(String::as_str));
+        .map(OsStr::new)
+        .chain(job.argv.iter().map(OsString::as_os_str));
     let program = words.next().context("The job has no program")?;
     let mut command = Command::new(program);
     let directory = match job.directory.as_deref() {
-        None => "/root",
-        Some(directory) if Path::new(directory).is_dir() => directory,
-        Some(_) => "/",
+        None => Path::new("/root"),
+        Some(directory) if directory.is_dir() => directory,
+        Some(_) => Path::new("/"),
     };
     command.args(words).current_dir(directory).env_clear();
     command.envs([
@@ -255,23 +257,28 @@ fn relay(kind: Kind, mut file: File, port: Port) -> Result<JoinHandle<()>> {
     })
 }
 
-/// The first process inherits all orphans; it waits for them until `job` ends.
-fn reap_until(job: Pid) -> Result<Exit> {
+/// The first process inherits all orphans; it waits for them, however they end, until `job` ends.
+fn reap_until(job: u32) -> Result<Exit> {
     loop {
-        match waitpid(None, None) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == job => return Ok(Exit::Code(code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == job => {
-                return Ok(Exit::Signal(signal as i32))
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
+        let (pid, status) = match wait(WaitOptions::empty()) {
+            Ok(Some(ended)) => ended,
+            Ok(None) | Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno).context("Cannot wait for the job"),
+        };
+        if pid.as_raw_pid().unsigned_abs() != job {
+            continue;
+        }
+        let code = status.exit_status().map(Exit::Code);
+        let signal = || status.terminating_signal().map(Exit::Signal);
+        if let Some(exit) = code.or_else(signal) {
+            return Ok(exit);
         }
     }
 }
 
 /// Waits for all that were killed.
 fn reap_all() {
-    while matches!(waitpid(None, None), Ok(_) | Err(Errno::EINTR)) {}
+    while matches!(wait(WaitOptions::empty()), Ok(_) | Err(Errno::INTR)) {}
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

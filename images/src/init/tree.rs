@@ -5,17 +5,23 @@
 //! what is written. What is the kernel's own or only of the moment (`/proc`, `/sys`, `/dev`,
 //! `/run`, `/tmp`) is the guest's, and the small root file system that this program was started
 //! from stays in reach as [`OWN_ROOT`].
+//!
+//! Any of these places may be a link in the tree, to where it is on the host. So the tree becomes the root
+//! first, and all else is mounted by names as programs see them.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use coax_images::job::{OWN_ROOT, TREE_TAG};
 use nix::mount::{mount, MsFlags};
+use rustix::fs::CWD;
+use rustix::mount::{move_mount, open_tree, MoveMountFlags, OpenTreeFlags};
 
-use crate::mounts::{make_and_mount, mount_all};
+use crate::mounts::{make_and_mount, make_place, mount_all};
+use crate::names;
 
 /// The tree as the host has it.
 const LOWER: &str = "/coax/tree";
@@ -25,10 +31,10 @@ const UPPER: &str = "/coax/scratch/upper";
 const WORK: &str = "/coax/scratch/work";
 /// Both together, before they become the root.
 const MERGED: &str = "/coax/root";
-/// Programs that come with the guest, before the tree is the root.
+/// Programs that come with the guest.
 const OWN_PROGRAMS: &str = "/bin";
-/// The guest's name, for prompts.
-const HOST_NAME: &str = "coax";
+/// The BLAS drop-in, where it comes with the guest and where it is on any machine.
+const DROP_IN: &str = "/usr/lib/coax";
 
 /// Makes the tree the root of this process and of those that it starts. A `directory` that the
 /// guest's own file systems would hide, such as one in `/tmp`, stays in sight.
@@ -36,24 +42,25 @@ const HOST_NAME: &str = "coax";
 /// # Errors
 ///
 /// Names what could not be mounted.
-pub fn enter(directory: Option<&str>) -> Result<()> {
-    // Programs talk to themselves over it.
-    start_loopback();
-    nix::unistd::sethostname(HOST_NAME).context("Cannot set the host's name")?;
+pub fn enter(directory: Option<&Path>) -> Result<()> {
     merge()?;
-    mount_all(MERGED)?;
-    if let Some(directory) = directory {
-        uncover(directory)?;
+    // Without what is mounted in it: the mounts of the tree are where programs look for them.
+    let own_root = look_at(Path::new("/"))?;
+    become_root(MERGED)?;
+    let hidden = directory.filter(|directory| directory.is_dir());
+    let hidden = hidden.map(|directory| anyhow::Ok((directory, look_at(directory)?)));
+    let hidden = hidden.transpose()?;
+    mount_all()?;
+    show(&own_root, Path::new(OWN_ROOT))?;
+    if let Some((directory, folder)) = hidden {
+        if !directory.is_dir() {
+            show(&folder, directory)?;
+        }
     }
-    // Without what is mounted in it: the mounts above are where programs look for them.
-    bind("/", &format!("{MERGED}{OWN_ROOT}"))?;
     link_own_programs()?;
-    std::env::set_current_dir(MERGED).with_context(|| format!("Cannot enter {MERGED}"))?;
-    let nothing: Option<&str> = None;
-    mount(Some("."), "/", nothing, MsFlags::MS_MOVE, nothing)
-        .context("Cannot move the tree to the root")?;
-    nix::unistd::chroot(".").context("Cannot make the tree the root")?;
-    std::env::set_current_dir("/").context("Cannot enter the tree")
+    offer_drop_in()?;
+    names::add_to_hosts();
+    Ok(())
 }
 
 /// The tree with the layer over it, at [`MERGED`].
@@ -68,7 +75,7 @@ fn merge() -> Result<()> {
         nothing,
     )
     .with_context(|| format!("Cannot mount the host's tree {TREE_TAG}"))?;
-    make_and_mount("tmpfs", SCRATCH, MsFlags::empty(), "mode=755")?;
+    make_and_mount("tmpfs", SCRATCH, "mode=755")?;
     for folder in [UPPER, WORK] {
         fs::create_dir(folder).with_context(|| format!("Cannot make {folder}"))?;
     }
@@ -80,66 +87,62 @@ fn merge() -> Result<()> {
     fs::set_permissions(UPPER, fs::Permissions::from_mode(mode))
         .with_context(|| format!("Cannot set the permissions of {UPPER}"))?;
     let layers = format!("lowerdir={LOWER},upperdir={UPPER},workdir={WORK}");
-    make_and_mount("overlay", MERGED, MsFlags::empty(), &layers)
+    make_and_mount("overlay", MERGED, &layers)
 }
 
-/// Mounts the tree's `directory` over the file system of the guest that hides it, if one does.
-fn uncover(directory: &str) -> Result<()> {
-    // A second look at the tree, in which nothing is mounted.
-    let bare = "/coax/bare";
-    bind(MERGED, bare)?;
-    let (wanted, seen) = (format!("{bare}{directory}"), format!("{MERGED}{directory}"));
-    if Path::new(&wanted).is_dir() && !Path::new(&seen).is_dir() {
-        bind(&wanted, &seen)?;
-    }
-    Ok(())
+/// Makes what is mounted at `place` the root.
+fn become_root(place: &str) -> Result<()> {
+    std::env::set_current_dir(place).with_context(|| format!("Cannot enter {place}"))?;
+    let nothing: Option<&str> = None;
+    mount(Some("."), "/", nothing, MsFlags::MS_MOVE, nothing)
+        .context("Cannot move the tree to the root")?;
+    nix::unistd::chroot(".").context("Cannot make the tree the root")?;
+    std::env::set_current_dir("/").context("Cannot enter the tree")
+}
+
+/// A second look at a folder, in which nothing is mounted, to be shown somewhere else.
+fn look_at(folder: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, folder, flags).with_context(|| format!("Cannot take {} along", folder.display()))
+}
+
+fn show(folder: &OwnedFd, at: &Path) -> Result<()> {
+    make_place(at)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    move_mount(folder.as_fd(), "", CWD, at, flags)
+        .with_context(|| format!("Cannot show a folder at {}", at.display()))
 }
 
 /// Links to the programs that come with the guest where login shells look, which set `PATH` anew. A
 /// program that the tree has by the same name stays.
 fn link_own_programs() -> Result<()> {
-    let folder = format!("{MERGED}/usr/local/bin");
-    if !Path::new(&folder).is_dir() {
+    let folder = Path::new("/usr/local/bin");
+    if !folder.is_dir() {
         return Ok(());
     }
-    for entry in
-        fs::read_dir(OWN_PROGRAMS).with_context(|| format!("Cannot read {OWN_PROGRAMS}"))?
-    {
-        let name = entry?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let own = format!("{OWN_PROGRAMS}/{name}");
+    let own = format!("{OWN_ROOT}{OWN_PROGRAMS}");
+    for entry in fs::read_dir(&own).with_context(|| format!("Cannot read {own}"))? {
+        let entry = entry.with_context(|| format!("Cannot read {own}"))?;
         // What busybox stands in for, the tree has itself.
-        let of_busybox = fs::canonicalize(&own).is_ok_and(|file| file.ends_with("busybox"));
-        let link = format!("{folder}/{name}");
+        let of_busybox = fs::canonicalize(entry.path()).is_ok_and(|file| file.ends_with("busybox"));
+        let link = folder.join(entry.file_name());
         if of_busybox || fs::symlink_metadata(&link).is_ok() {
             continue;
         }
-        symlink(format!("{OWN_ROOT}{own}"), &link)
-            .with_context(|| format!("Cannot make the link {link}"))?;
+        symlink(entry.path(), &link)
+            .with_context(|| format!("Cannot make the link {}", link.display()))?;
     }
     Ok(())
 }
 
-fn bind(from: &str, to: &str) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("Cannot make {to}"))?;
-    let nothing: Option<&str> = None;
-    mount(Some(from), to, nothing, MsFlags::MS_BIND, nothing)
-        .with_context(|| format!("Cannot show {from} at {to}"))
-}
-
-/// Takes the loopback interface up. A kernel without one has programs that do without.
-fn start_loopback() {
-    if let Err(error) = loopback_up() {
-        eprintln!("coax-init: no loopback: {error:#}");
+/// Has the BLAS drop-in where it is on any machine, unless the tree has one there, or no libraries at all.
+fn offer_drop_in() -> Result<()> {
+    let place = Path::new(DROP_IN);
+    let libraries = place.parent().is_some_and(Path::is_dir);
+    if !libraries || fs::symlink_metadata(place).is_ok() {
+        return Ok(());
     }
-}
-
-fn loopback_up() -> Result<()> {
-    let status = Command::new("/bin/busybox")
-        .args(["ip", "link", "set", "lo", "up"])
-        .stdin(Stdio::null())
-        .status()
-        .context("Cannot start busybox")?;
-    ensure!(status.success(), "ip ended with {status}");
-    Ok(())
+    // Not a link: what a program finds there is to have the place's own name.
+    let folder = look_at(Path::new(&format!("{OWN_ROOT}{DROP_IN}")))?;
+    show(&folder, place)
 }

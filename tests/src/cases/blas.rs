@@ -65,6 +65,11 @@ pub const SUBJECT: Subject = Subject {
         )
         .limit(LONG),
         case!(
+            a_program_that_closes_all_descriptors_keeps_its_own,
+            "as daemons do, between two calls; the library opens the device anew"
+        )
+        .limit(LONG),
+        case!(
             exit_and_exec_in_mid_call_end_the_process,
             "with calls of other threads under way"
         )
@@ -237,6 +242,15 @@ fn children_have_a_device_of_their_own() -> CaseResult {
     // Children end without a report; their results are checked by themselves.
     let reports = checked(program(&["forks"]))?;
     ensure!(reports.sum("lost") == 0, "Calls failed");
+    Ok(())
+}
+
+fn a_program_that_closes_all_descriptors_keeps_its_own() -> CaseResult {
+    let reports = checked(program(&["daemons"]))?;
+    ensure!(reports.sum("offloaded") > 0, "The device was not used");
+    for reason in ["lost", "absent"] {
+        ensure!(reports.sum(reason) == 0, "Calls failed: {reason}");
+    }
     Ok(())
 }
 

@@ -13,7 +13,6 @@ use crate::case::{CaseResult, Mode, Subject};
 use crate::guest::device::{range_of, Device};
 use crate::guest::memory::{Mapping, HUGE, PAGE};
 use crate::guest::pattern::{self, same};
-use crate::guest::process::fork;
 
 /// The cases of this file.
 pub const SUBJECT: Subject = Subject {
@@ -45,11 +44,6 @@ pub const SUBJECT: Subject = Subject {
         )
         .modes(&Mode::MOVING)
         .limit(Duration::from_secs(60)),
-        case!(
-            a_terabyte_of_address_space_takes_no_longer_than_what_is_there,
-            "move there and back, and look, with two pages touched"
-        )
-        .modes(&Mode::MOVING),
     ],
 };
 
@@ -231,31 +225,4 @@ fn small_pages_move_while_others_change_the_mappings() -> CaseResult {
         "The mappings changed {changes} times only"
     );
     same("memory", &memory.to_vec(), &content)
-}
-
-fn a_terabyte_of_address_space_takes_no_longer_than_what_is_there() -> CaseResult {
-    const LEN: usize = 1 << 40;
-    // The end of a child is waited for with a limit, and it can be killed before.
-    fork(|| {
-        let device = Device::open()?;
-        let memory = Mapping::reserved(LEN)?;
-        memory.store(0, 1);
-        memory.store(LEN - PAGE, 2);
-        let range = range_of(&memory);
-        let there = device.prefetch(range)?;
-        ensure!(there.moved + there.left == memory.pages(), "{there:?}");
-        let pages = device.where_is(&memory)?;
-        ensure!(
-            pages.device + pages.system == 2 && pages.none == memory.pages() - 2,
-            "{pages:?}"
-        );
-        let back = device.evict(range)?;
-        ensure!(back.left == 0, "{back:?}");
-        ensure!(
-            (memory.load(0), memory.load(LEN - PAGE)) == (1, 2),
-            "The pages touched hold something else"
-        );
-        Ok(())
-    })?
-    .succeeds()
 }

@@ -56,6 +56,12 @@ pub const SUBJECT: Subject = Subject {
             "the back end stopped, then killed; who waits goes on at once"
         )
         .in_vm(Vm::DoomedStalled),
+        case!(
+            pages_on_their_way_arrive_when_a_stalled_device_dies,
+            "copies both ways that the device never made"
+        )
+        .modes(&Mode::MOVING)
+        .in_vm(Vm::DoomedMoving),
     ],
 };
 
@@ -207,7 +213,9 @@ fn a_stall_is_told_once_with_its_length() -> CaseResult {
     Ok(())
 }
 
-fn a_page_on_its_way_when_the_device_stalls_arrives() -> CaseResult {
+/// Has pages on their way both ways when the device stops, and demands that they arrive as they were after what
+/// `end` does to it; the calls that moved them have to satisfy `check`.
+fn move_over_a_stall(end: impl FnOnce(), check: impl Fn(Result<()>) -> CaseResult) -> CaseResult {
     const PIECE: usize = 512 * PAGE;
     let device = Device::open_moving()?;
     let (there, back) = (Mapping::anonymous(PIECE)?, Mapping::anonymous(PIECE)?);
@@ -229,16 +237,23 @@ fn a_page_on_its_way_when_the_device_stalls_arrives() -> CaseResult {
         });
         both.wait();
         let early = done_early(&going);
-        go_on();
-        ensure!(
-            early?.is_none(),
-            "A move ended while the device was stopped"
-        );
-        going.recv()??;
-        coming.recv()?
+        let early = early.map(|going| going.is_some() || coming.try_recv().is_ok());
+        end();
+        ensure!(!early?, "A move ended while the device was stopped");
+        check(going.recv()?)?;
+        check(coming.recv()?)
     })?;
     same("what moved to the device", &there.to_vec(), &content)?;
     same("what moved back", &back.to_vec(), &content)
+}
+
+fn a_page_on_its_way_when_the_device_stalls_arrives() -> CaseResult {
+    move_over_a_stall(go_on, |moved| moved)
+}
+
+fn pages_on_their_way_arrive_when_a_stalled_device_dies() -> CaseResult {
+    // Whether a call has noticed does not matter: pages are what counts.
+    move_over_a_stall(|| println!("{}", Request::KillDevice), |_| Ok(()))
 }
 
 /// Contexts that are open.

@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context as _, Result};
 use coax::{Command, PageRange};
 
 use crate::case;
-use crate::case::{CaseResult, Subject};
+use crate::case::{CaseResult, Mode, Subject};
 use crate::guest::device::{range_of, Device};
 use crate::guest::memory::{Mapping, HUGE, PAGE};
 use crate::guest::pattern::{self, same};
@@ -27,6 +27,12 @@ pub const SUBJECT: Subject = Subject {
             readers_agree_while_pages_move,
             "hashes of data that nobody changes"
         )
+        .limit(LIMIT),
+        case!(
+            movers_of_the_same_pages_lose_none,
+            "two that move pages to and fro, one that empties the device, a CPU that looks at them"
+        )
+        .modes(&Mode::MOVING)
         .limit(LIMIT),
         case!(
             huge_pages_split_and_move_under_use,
@@ -170,6 +176,24 @@ fn readers_agree_while_pages_move() -> CaseResult {
         }
         Ok(())
     })
+}
+
+fn movers_of_the_same_pages_lose_none() -> CaseResult {
+    let memory = Mapping::anonymous(LEN)?;
+    let content = pattern::bytes(114, LEN);
+    memory.write(0, &content);
+    let device = Device::open()?;
+    let empty_and_look = || {
+        for round in 0..20 {
+            device
+                .reset()
+                .with_context(|| format!("Reset, round {round}"))?;
+            same("memory", &memory.to_vec(), &content)?;
+        }
+        Ok(())
+    };
+    while_pages_move(&memory, || while_pages_move(&memory, empty_and_look))?;
+    same("memory", &memory.to_vec(), &content)
 }
 
 fn huge_pages_split_and_move_under_use() -> CaseResult {

@@ -12,7 +12,7 @@ use nix::sys::memfd::{memfd_create, MFdFlags};
 use crate::case;
 use crate::case::{CaseResult, Subject};
 use crate::guest::device::{range_of, Device};
-use crate::guest::memory::{Mapping, PAGE, READ_WRITE};
+use crate::guest::memory::{Mapping, HUGE, PAGE, READ_WRITE};
 use crate::guest::pattern::{self, same};
 use crate::guest::process::{fork, line};
 use crate::guest::userfault::{Fault, Monitor, Watch};
@@ -33,6 +33,10 @@ pub const SUBJECT: Subject = Subject {
         case!(
             unmapped_pages_of_a_file_are_mapped_by_the_monitor,
             "a device read of pages that are in the file"
+        ),
+        case!(
+            pages_needed_later_are_told_while_the_first_is_waited_for,
+            "a device read over a border of 2 MiB"
         ),
         case!(
             part_of_a_missing_page_is_written_over_what_the_monitor_gives,
@@ -79,6 +83,12 @@ fn all_given() -> Vec<u8> {
     (0..PAGES).flat_map(given).collect()
 }
 
+/// The first page behind a border of 2 MiB in `memory`: the device asks for it with the first of all, since it
+/// will need it.
+fn asked_ahead(memory: &Mapping) -> Option<usize> {
+    (1..PAGES).find(|page| memory.at(page * PAGE) % HUGE as u64 == 0)
+}
+
 /// Demands that a command reads `memory` page by page as `resolve` has it.
 fn read_with(
     memory: &Mapping,
@@ -87,11 +97,17 @@ fn read_with(
 ) -> Result<()> {
     let device = Device::open()?;
     let id = device.start(Command::sha256(memory.address(), LEN as u64))?;
-    for page in 0..PAGES {
-        let fault = monitor.next()?;
-        let protected = false;
-        ensure!(fault == Fault { page, protected }, "{fault:?}, page {page}");
+    let ahead = asked_ahead(memory);
+    let mut missing: Vec<usize> = (0..PAGES).collect();
+    while let Some(&first) = missing.first() {
+        let Fault { page, protected } = monitor.next()?;
+        let due = page == first || ahead == Some(page) && missing.contains(&page);
+        ensure!(
+            due && !protected,
+            "Page {page}, protected: {protected}; missing {missing:?}, asked ahead {ahead:?}"
+        );
         resolve(page)?;
+        missing.retain(|other| *other != page);
     }
     let digest = device.finish(id).context("Reading")?.result;
     ensure!(digest == pattern::sha256(&all_given()), "Wrong digest");
@@ -117,6 +133,26 @@ fn unmapped_pages_of_a_file_are_mapped_by_the_monitor() -> CaseResult {
     let memory = Mapping::file_shared(file.as_fd(), LEN, READ_WRITE)?;
     let monitor = Monitor::new(&memory, Watch::Unmapped)?;
     read_with(&memory, &monitor, |page| monitor.map(page))
+}
+
+fn pages_needed_later_are_told_while_the_first_is_waited_for() -> CaseResult {
+    const BEHIND: usize = 3;
+    let place = Mapping::anonymous(3 * HUGE)?;
+    let border = (place.address() as usize + HUGE).next_multiple_of(HUGE);
+    drop(place);
+    let memory = Mapping::anonymous_at(border - BEHIND * PAGE, LEN)?;
+    let monitor = Monitor::new(&memory, Watch::Missing)?;
+    let device = Device::open()?;
+    let id = device.start(Command::sha256(memory.address(), LEN as u64))?;
+    let mut told = [monitor.next()?.page, monitor.next()?.page];
+    told.sort_unstable();
+    ensure!(told == [0, BEHIND], "Told of {told:?}");
+    for page in 0..PAGES {
+        monitor.give(page, &given(page))?;
+    }
+    let digest = device.finish(id).context("Reading")?.result;
+    ensure!(digest == pattern::sha256(&all_given()), "Wrong digest");
+    Ok(())
 }
 
 fn part_of_a_missing_page_is_written_over_what_the_monitor_gives() -> CaseResult {

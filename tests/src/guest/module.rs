@@ -111,7 +111,7 @@ pub fn reset_function(device: &str) -> Result<()> {
 }
 
 /// Folder of a bound device's PCI function.
-fn function_of(device: &str) -> Result<PathBuf> {
+pub fn function_of(device: &str) -> Result<PathBuf> {
     let link = PathBuf::from(DRIVER_DIR).join(device);
     let device = link.canonicalize().with_context(|| format!("{link:?}"))?;
     let function = device.parent().context("The device has no parent")?;

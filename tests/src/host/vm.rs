@@ -68,7 +68,7 @@ fn run_vm(
             folder: Path::new("/").to_path_buf(),
             daemon: virtiofsd::built()?,
         });
-        job.directory = witness.path().to_str().map(str::to_owned);
+        job.directory = Some(witness.path().to_path_buf());
     }
     let outcome = Machine::start(images, &config, &job)
         .with_context(|| format!("Starting a VM for {group}"))?

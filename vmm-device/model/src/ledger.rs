@@ -3,8 +3,10 @@
 //!
 //! Each page that the driver grants has a place of its own, which belongs to one opening of a
 //! context until the invalidation that takes it back is answered, or the close of the context is.
-//! Using a place that does not belong to the command's context ends the run. So does a command that
-//! is answered twice, or after the close of its context was answered, or never.
+//! Using a place that does not belong to the command's context ends the run. So does missing a page
+//! whose translation the device has taken, and which nothing has taken away since; and a command that
+//! is answered twice, or after the close of its context was answered, or never, or is lost although
+//! its queue is in the same life and the device was not reset.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -20,9 +22,13 @@ pub enum Known {
     Running,
     /// It was answered.
     Ended(End),
-    /// Its queue began another life, or the device was reset.
+    /// It was refused, its queue began another life, or the device was reset.
     Forgotten,
 }
+
+/// How often spaces had been emptied when a fill began; `None` while one is.
+#[derive(Clone, Copy, Debug)]
+pub struct Filling(Option<usize>);
 
 /// What is true.
 #[derive(Debug, Default)]
@@ -40,6 +46,14 @@ struct Truth {
     last_place: u64,
     commands: Vec<(ContextId, Known)>,
     closed: HashSet<ContextId>,
+    /// Pages that commands have to find.
+    filled: HashSet<(ContextId, u64)>,
+    /// Times that spaces began to be emptied, and that they were.
+    emptying: usize,
+    emptied: usize,
+    resetting: bool,
+    /// Commands that were submitted before the end of a reset.
+    reset_until: usize,
 }
 
 impl Ledger {
@@ -54,6 +68,57 @@ impl Ledger {
         let place = truth.last_place;
         truth.places.insert(place, context);
         place
+    }
+
+    /// Translations are given to the device from now on.
+    pub fn filling(&self) -> Filling {
+        let truth = self.truth();
+        Filling((truth.emptying == truth.emptied).then_some(truth.emptying))
+    }
+
+    /// The device has taken the translation of a page.
+    pub fn filled(&self, since: Filling, context: ContextId, vpn: u64) {
+        let mut truth = self.truth();
+        // Otherwise a space may have been emptied after it was filled.
+        if since.0 == Some(truth.emptying) {
+            truth.filled.insert((context, vpn));
+        }
+    }
+
+    /// An invalidation of a page begins.
+    pub fn taking_back(&self, context: ContextId, vpn: u64) {
+        self.truth().filled.remove(&(context, vpn));
+    }
+
+    /// Does what empties spaces.
+    pub fn empties<R>(&self, what: impl FnOnce() -> R) -> R {
+        {
+            let mut truth = self.truth();
+            truth.emptying += 1;
+            truth.filled.clear();
+        }
+        let result = what();
+        self.truth().emptied += 1;
+        result
+    }
+
+    /// Does what resets the device.
+    pub fn resets<R>(&self, what: impl FnOnce() -> R) -> R {
+        self.truth().resetting = true;
+        let result = self.empties(what);
+        let mut truth = self.truth();
+        truth.resetting = false;
+        truth.reset_until = truth.commands.len();
+        result
+    }
+
+    /// A command does not find a page.
+    pub fn missed(&self, context: ContextId, vpn: u64) {
+        let filled = self.truth().filled.contains(&(context, vpn));
+        assert!(
+            !filled,
+            "page {vpn} of {context} is missing although filled"
+        );
     }
 
     /// The invalidation of a place was answered.
@@ -104,11 +169,22 @@ impl Ledger {
         self.changed.notify_all();
     }
 
+    /// A command is refused, unless it is of no concern any more.
+    pub fn refused(&self, name: usize) {
+        if self.truth().commands[name].1 == Known::Running {
+            self.ended(name, Known::Forgotten);
+        }
+    }
+
     /// A command is dropped, after its answer or without one.
-    pub fn forgotten(&self, name: usize) {
-        let running = self.truth().commands[name].1 == Known::Running;
+    pub fn dropped(&self, name: usize) {
+        let truth = self.truth();
+        let running = truth.commands[name].1 == Known::Running;
+        let reset = truth.resetting || name < truth.reset_until;
+        drop(truth);
         // A run that fails is unwound in the middle.
         if running && !std::thread::panicking() {
+            assert!(reset, "command {name} is lost");
             self.ended(name, Known::Forgotten);
         }
     }

@@ -22,6 +22,19 @@ pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// There is only one.
+pub fn processor() -> usize {
+    0
+}
+
+/// Takes a lock for writing: nothing is soon or late here.
+pub fn write_soon<T>(lock: &RwLock<T>, _holder: usize) -> RwLockWriteGuard<'_, T> {
+    write(lock)
+}
+
+/// Lets nobody go first: either order is tried.
+pub fn give_way(_waiting: &AtomicU32) {}
+
 /// Waits until `done` holds. The checker finds a wait that never ends.
 pub fn wait_for<T>(
     condvar: &Condvar,

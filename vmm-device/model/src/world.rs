@@ -36,6 +36,7 @@ const MAX_FRUITLESS: u32 = 3;
 #[derive(Debug)]
 pub struct Job {
     name: usize,
+    engine: usize,
     space: Arc<Space>,
     life: u64,
     pages: Vec<u64>,
@@ -45,7 +46,7 @@ pub struct Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.ledger.forgotten(self.name);
+        self.ledger.dropped(self.name);
     }
 }
 
@@ -58,6 +59,8 @@ pub struct World {
     wakers: Vec<Waker>,
     /// Life of the command queues.
     life: Mutex<u64>,
+    /// Life that each engine's thread has seen last.
+    seen: Mutex<[u64; ENGINES]>,
     /// The engines' threads are to end.
     done: Mutex<bool>,
 }
@@ -114,6 +117,7 @@ pub fn device() -> Arc<Device> {
         service: Service::default(),
         wakers: (0..ENGINES).map(|_| Waker::default()).collect(),
         life: Mutex::new(0),
+        seen: Mutex::default(),
         done: Mutex::new(false),
     };
     Arc::new(Machine::new(CONTEXTS, ENGINES, REQUESTS, world))
@@ -150,11 +154,16 @@ impl Outside for World {
     type Job = Job;
 
     fn step(&self, job: &mut Job, pace: Pace) -> Outcome {
+        if pace == Pace::Full {
+            let seen = lock(&self.seen)[job.engine];
+            assert_eq!(job.life, seen, "a step for a driver of another life");
+        }
         let space = Arc::clone(&job.space);
         let inside = space.enter();
         while let Some(&vpn) = job.pages.first() {
             let found = inside.leaf(vpn).and_then(|leaf| leaf.page(vpn));
             let Some(page) = found else {
+                self.ledger.missed(space.id(), vpn);
                 return job.missed();
             };
             // The time that the access takes.
@@ -229,14 +238,16 @@ pub fn submit(device: &Device, engine: usize, context: ContextId, pages: Vec<u64
     };
     let job = Job {
         name,
+        engine,
         space,
         life,
         pages,
         fruitless: 0,
         ledger: Arc::clone(&world.ledger),
     };
-    // A refused one is answered at once, which is no concern of the model.
-    drop(device.submit(engine, life, context, job));
+    if let Err(job) = device.submit(engine, life, context, job) {
+        world.ledger.refused(job.name);
+    }
 }
 
 /// An engine's thread.
@@ -246,6 +257,7 @@ pub fn run_engine(device: &Device, engine: usize) {
     loop {
         device.awake(engine);
         let life = *lock(&world.life);
+        lock(&world.seen)[engine] = life;
         if device.run(engine, life) {
             continue;
         }
@@ -298,6 +310,7 @@ pub fn run_driver(device: &Device) {
         if !granted.is_empty() && thread_rng().gen_bool(0.4) {
             let at = thread_rng().gen_range(0..granted.len());
             let (context, vpn, place) = granted.swap_remove(at);
+            device.outside.ledger.taking_back(context, vpn);
             device.invalidate(context, vpn, 1);
             device.outside.ledger.taken_back(place);
         }
@@ -336,7 +349,7 @@ fn answer(device: &Device, request: &Request, granted: &mut Vec<(ContextId, u64,
     }
     if thread_rng().gen_bool(0.1) {
         // Ahead of the answer, by itself.
-        device.fill(context, &entries);
+        filling(device, context, &entries, || device.fill(context, &entries));
     }
     respond(device, request, code, &entries);
 }
@@ -348,9 +361,27 @@ fn respond(
     entries: &[Translation],
 ) {
     let &Request { context, tag, .. } = request;
-    device.answered(context, tag, code, entries);
+    filling(device, context, entries, || {
+        device.answered(context, tag, code, entries)
+    });
     if thread_rng().gen_bool(0.1) {
         let again = device.answered(context, tag, code, entries);
         assert!(!again, "a request is answered twice");
+    }
+}
+
+/// Gives the device translations, by what tells whether it took them.
+fn filling(
+    device: &Device,
+    context: ContextId,
+    entries: &[Translation],
+    fill: impl FnOnce() -> bool,
+) {
+    let ledger = &device.outside.ledger;
+    let since = ledger.filling();
+    if fill() {
+        for entry in entries {
+            ledger.filled(since, context, entry.vpn);
+        }
     }
 }

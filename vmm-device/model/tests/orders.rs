@@ -55,15 +55,17 @@ fn submit_some(device: &Device, context: ContextId) {
 }
 
 fn close(device: &Device, context: ContextId) {
-    if device.close(context) {
-        device.outside.ledger.closed(context);
+    let ledger = &device.outside.ledger;
+    if ledger.empties(|| device.close(context)) {
+        ledger.closed(context);
     }
 }
 
 fn abort_all(device: &Device) {
-    let before = device.outside.ledger.submitted_so_far();
-    device.abort_all();
-    device.outside.ledger.none_running(before, |_| true);
+    let ledger = &device.outside.ledger;
+    let before = ledger.submitted_so_far();
+    ledger.empties(|| device.abort_all());
+    ledger.none_running(before, |_| true);
 }
 
 fn open(device: &Device, number: u32) -> ContextId {
@@ -117,8 +119,14 @@ fn restarts() {
     run(|device| {
         let context = open(device, 0);
         submit_some(device, context);
-        device.outside.restart();
-        device.send();
+        // Commands come meanwhile that a thread has taken before.
+        let restarting = Arc::clone(device);
+        let restart = thread::spawn(move || {
+            restarting.outside.restart();
+            restarting.send();
+        });
+        submit_some(device, context);
+        assert!(restart.join().is_ok());
         submit_some(device, context);
         close(device, context);
         let context = open(device, 0);
@@ -131,7 +139,7 @@ fn reset_of_the_device() {
     run(|device| {
         let contexts: Vec<_> = (0..CONTEXTS).map(|number| open(device, number)).collect();
         let resetting = Arc::clone(device);
-        let reset = thread::spawn(move || resetting.reset());
+        let reset = thread::spawn(move || resetting.outside.ledger.resets(|| resetting.reset()));
         for &context in &contexts {
             submit_some(device, context);
         }

@@ -6,7 +6,10 @@ use std::ops::Deref;
 
 use super::atc::{Atc, LeafBudget, Translation};
 use super::ContextId;
-use crate::sync::{read, write, Arc, AtomicBool, AtomicU32, Ordering, RwLock, RwLockReadGuard};
+use crate::sync::{
+    give_way, processor, read, write_soon, Arc, AtomicBool, AtomicU32, AtomicUsize, Ordering,
+    RwLock, RwLockReadGuard,
+};
 
 /// One address space.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub struct Space {
     atc: RwLock<Atc>,
     /// How many wait for those inside to leave.
     waiting: AtomicU32,
+    /// Processor of the last who went inside.
+    processor: AtomicUsize,
     /// Set once, with the lock held for writing.
     closed: AtomicBool,
 }
@@ -32,6 +37,7 @@ impl Space {
             id,
             atc: RwLock::new(Atc::new(budget)),
             waiting: AtomicU32::new(0),
+            processor: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         }
     }
@@ -41,10 +47,13 @@ impl Space {
         self.id
     }
 
-    /// Enters for one step.
+    /// Enters for one step, behind those who wait for others to leave.
     pub fn enter(&self) -> Guard<'_> {
+        give_way(&self.waiting);
+        let atc = read(&self.atc);
+        self.processor.store(processor(), Ordering::Relaxed);
         Guard {
-            atc: read(&self.atc),
+            atc,
             waiting: &self.waiting,
         }
     }
@@ -52,7 +61,7 @@ impl Space {
     /// Changes translations when nobody is inside.
     fn alone<R>(&self, change: impl FnOnce(&mut Atc) -> R) -> R {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut atc = write(&self.atc);
+        let mut atc = write_soon(&self.atc, self.processor.load(Ordering::Relaxed));
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         change(&mut atc)
     }

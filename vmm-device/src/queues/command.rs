@@ -8,12 +8,16 @@
 //! kept until the ring is started again, or dropped when the device is reset.
 #![forbid(unsafe_code)]
 
+use std::thread;
+use std::time::Instant;
+
 use coax_abi::wire::{self, CommandReply, RESULT_BYTES, STATUS_BAD_CONTEXT, STATUS_BAD_MESSAGE};
 
 use crate::command::Request;
 use crate::device::Device;
 use crate::engine::Operation;
 use crate::job::Job;
+use crate::queues::turn::Turn;
 use crate::sync::lock;
 use crate::transport::chain::{Chain, ReplySlot};
 use crate::transport::port::{Error, Sizes};
@@ -40,6 +44,7 @@ pub fn run(device: &Device, engine: usize) {
     let (machine, shell) = (&device.machine, &device.machine.outside);
     let port = shell.command_port(engine);
     machine.awake(engine);
+    let mut turn = Turn::new(Instant::now(), shell.stats.invalidations.get());
     while !device.shutting_down() {
         let Some(life) = port.life() else {
             break;
@@ -48,6 +53,9 @@ pub fn run(device: &Device, engine: usize) {
             shell.queue_error("command", &error);
         }
         let intake = take(device, engine, CHAINS_A_ROUND);
+        if turn.is_over(Instant::now(), shell.stats.invalidations.get()) {
+            thread::yield_now();
+        }
         if machine.run(engine, life) {
             continue;
         }

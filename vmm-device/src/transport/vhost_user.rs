@@ -6,9 +6,9 @@
 //! an error would end the thread. Before the front end connects, every thread hands its rings to
 //! their ports, so that any thread may use any queue.
 //!
-//! A thread holds its `serving` lock while it serves. A queue has stopped when its thread has been
-//! seen without it: the thread finds the ring stopped and leaves. A reset of the device holds all of
-//! them, so that no thread acts after it on what it took before.
+//! A queue that is stopped or disabled has come to rest when the threads that serve it have been seen
+//! outside: see [`serving`](super::serving). A reset of the device keeps all of them out, so that no
+//! thread acts after it on what it took before.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -28,13 +28,14 @@ use vmm_sys_util::event::{
 };
 use zerocopy::IntoBytes;
 
-use super::ring::Ring;
+use super::ring::{Ring, Served};
+use super::serving::Serving;
 use super::{thread_of, THREAD_CONTROL, THREAD_COPY, THREAD_ENGINE, THREAD_TRANSLATION};
 use crate::device::Device;
 use crate::fail_stop;
 use crate::queues;
 use crate::services::virtqueue;
-use crate::sync::lock;
+use crate::sync::{lock, look_for};
 
 /// Longest wait for the threads to hand over their rings, which is the first thing that they do.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,8 +49,8 @@ const EVENT_REQUEST: u16 = 1;
 #[derive(Debug)]
 pub struct Backend {
     device: Arc<Device>,
-    /// Held by each thread while it serves its queues.
-    serving: Vec<Mutex<()>>,
+    /// Each thread is inside while it serves its queues.
+    serving: Vec<Arc<Serving>>,
     /// The memory table in use.
     table: Mutex<Arc<GuestMemoryMmap>>,
 }
@@ -61,9 +62,20 @@ impl Backend {
         let table = device.machine.outside.memory.memory().into_inner();
         Self {
             device,
-            serving: (0..threads).map(|_| Mutex::default()).collect(),
+            serving: (0..threads).map(|_| Arc::default()).collect(),
             table: Mutex::new(table),
         }
+    }
+
+    /// The threads that serve a queue. That of the translation queue takes steps of commands that it
+    /// resumes.
+    fn serving(&self, queue: u16) -> Vec<Arc<Serving>> {
+        let resumes = (queue >= QUEUE_COMMAND).then_some(THREAD_TRANSLATION);
+        let threads = [Some(thread_of(queue)), resumes];
+        let threads = threads.into_iter().flatten();
+        threads
+            .map(|thread| Arc::clone(&self.serving[thread]))
+            .collect()
     }
 
     /// Queues of a thread.
@@ -98,7 +110,7 @@ impl Backend {
     /// first: the control queue waits for engines, which still answer it here.
     pub fn quiesce(&self) {
         self.device.shut_down();
-        self.serving.iter().for_each(|serving| drop(lock(serving)));
+        self.serving.iter().for_each(|serving| drop(serving.stop()));
     }
 
     /// Number of the event that wakes a thread: those up to the queue count are the daemon's own.
@@ -138,7 +150,7 @@ impl VhostUserBackend for Backend {
 
     fn reset_device(&self) {
         log::debug!("device reset");
-        let _idle: Vec<_> = self.serving.iter().map(lock).collect();
+        let _idle: Vec<_> = self.serving.iter().map(|serving| serving.stop()).collect();
         self.device.reset();
     }
 
@@ -162,9 +174,8 @@ impl VhostUserBackend for Backend {
         let mut table = lock(&self.table);
         let old = std::mem::replace(&mut *table, memory.memory().into_inner());
         // A thread takes the table anew for each step, each copy and each chain.
-        while Arc::strong_count(&old) > 1 {
-            thread::sleep(TABLE_LOOK);
-        }
+        let unused = || Arc::strong_count(&old) == 1;
+        look_for(TABLE_LOOK, "end of accesses to memory taken away", unused);
         // Rings that could not be read may be readable now.
         self.device.machine.outside.wake_all();
         Ok(())
@@ -188,11 +199,8 @@ impl VhostUserBackend for Backend {
         log::debug!("queue {index} stopped");
         match u16::try_from(index) {
             Ok(queue) if queue < queue_count(self.device.config.engines) => {
-                drop(lock(&self.serving[thread_of(queue)]));
-                if queue >= QUEUE_COMMAND {
-                    // It takes steps of commands that it resumes.
-                    drop(lock(&self.serving[THREAD_TRANSLATION]));
-                }
+                let serving = self.serving(queue);
+                serving.iter().for_each(|serving| drop(serving.stop()));
             }
             _ => log::error!("queue {index} does not exist"),
         }
@@ -209,13 +217,17 @@ impl VhostUserBackend for Backend {
         fail_stop::bind_to_thread(&self.device);
         let device = &*self.device;
         let shell = &device.machine.outside;
-        let _serving = self.serving.get(thread).map(lock);
+        let _serving = self.serving.get(thread).map(|serving| serving.enter());
         if device.shutting_down() {
             return Ok(());
         }
         if u64::from(event) == self.wake_event() {
             shell.clear_wake(thread);
             for (queue, ring) in self.queues_of(thread).zip(rings) {
+                if let Some(waker) = shell.waker(thread) {
+                    let threads = self.serving(queue);
+                    ring.served_by(Served { threads, waker });
+                }
                 shell.port(queue).attach(ring);
             }
         }

@@ -214,6 +214,12 @@ impl Guest {
         front_end.set_vring_enable(n, true).unwrap();
     }
 
+    /// Enables or disables one queue, to the end of what that means.
+    pub fn enable_queue(&mut self, n: usize, enabled: bool) {
+        self.front_end().set_vring_enable(n, enabled).unwrap();
+        self.front_end().get_features().unwrap();
+    }
+
     /// Stops one queue; tells where it stopped.
     pub fn stop_queue(&mut self, n: usize) -> u16 {
         self.front_end().get_vring_base(n).unwrap() as u16

@@ -2,6 +2,7 @@
 //! Start, restart, disconnection and the end of the program.
 
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Instant;
 
 use coax_abi::wire::*;
 use vhost::vhost_user::VhostUserFrontend;
@@ -9,7 +10,7 @@ use vhost_device_coax::server;
 use vhost_device_coax::socket::{Error, Socket};
 use zerocopy::IntoBytes;
 
-use crate::front_end::{linear, Guest, CONFIG, DEVICE_MEMORY, ENGINES, PAGES, VA};
+use crate::front_end::{linear, Guest, CONFIG, DEVICE_MEMORY, ENGINES, LIMIT, PAGES, VA};
 use crate::vring::{Vring, SIZE};
 
 /// Brings a device into a state with a parked, an endless and an unread command.
@@ -133,6 +134,35 @@ fn no_memory_is_written_while_the_vm_is_paused() {
     }
     guest.resume_queues(&bases);
     assert_eq!(guest.serve_until_reply(&linear).status, STATUS_OK);
+}
+
+#[test]
+fn no_memory_is_written_through_a_queue_that_was_disabled() {
+    let mut guest = Guest::new();
+    guest.open(0);
+    let bytes = 4 << 20;
+    let queue = usize::from(QUEUE_COMMAND);
+    for round in 1..=40u64 {
+        guest.submit(0, 0, OP_FILL, &[VA, bytes, round]);
+        if round == 1 {
+            for _ in 0..2 {
+                let request = guest.request();
+                guest.serve(&request, &linear);
+            }
+        }
+        // It has taken its first step.
+        let begin = Instant::now();
+        while guest.read(PAGES, 8) != round.to_le_bytes() {
+            assert!(begin.elapsed() < LIMIT, "round {round}");
+        }
+        guest.enable_queue(queue, false);
+        let before = guest.read(PAGES, bytes as usize);
+        for _ in 0..4 {
+            assert!(guest.read(PAGES, bytes as usize) == before, "{round}");
+        }
+        guest.enable_queue(queue, true);
+        assert_eq!(guest.reply(0).status, STATUS_OK);
+    }
 }
 
 #[test]

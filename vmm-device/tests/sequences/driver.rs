@@ -19,6 +19,11 @@ use vhost_device_coax::resolve::{Request, ResponseCode};
 const ENGINES: usize = 2;
 const CAPACITY: u32 = 6;
 const NUMBERS: u32 = 3;
+/// A context that is never open.
+const CLOSED: ContextId = ContextId {
+    number: 0,
+    generation: u32::MAX,
+};
 
 /// Where a command is, as its events say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +107,7 @@ impl Player {
     }
 
     fn event(&mut self, kind: u8, a: usize, b: usize) {
-        match kind % 20 {
+        match kind % 21 {
             0 => self.open_context(a),
             1..=4 => self.submit(a % ENGINES, b),
             5..=7 => self.take(a % ENGINES),
@@ -112,6 +117,7 @@ impl Player {
             16 => self.abort(a, b % 2 == 0),
             17 => self.late_answer(a, b),
             18 => self.restart(a, b),
+            19 => self.late_submit(a % ENGINES, b),
             _ => match b % 8 {
                 0 => self.reset(),
                 n => {
@@ -141,13 +147,9 @@ impl Player {
             return;
         }
         // Now and then for a context that is not open.
-        let closed = ContextId {
-            number: 0,
-            generation: u32::MAX,
-        };
         let context = match pick(&self.open, at) {
             Some(context) if at < 240 => context,
-            _ => closed,
+            _ => CLOSED,
         };
         let name = self.books.len();
         let job = Job {
@@ -164,12 +166,41 @@ impl Player {
         let refused = self
             .commands
             .submit(engine, life, context, job, &mut effects);
-        assert_eq!(refused.is_err(), context == closed);
+        assert_eq!(refused.is_err(), context == CLOSED);
         if refused.is_err() {
             self.books[name].place = Place::Gone;
         }
         drop(refused);
         self.perform(effects);
+    }
+
+    /// A thread comes with a command that it has taken from a queue which began another life since, and
+    /// looks for the next one.
+    fn late_submit(&mut self, engine: usize, at: usize) {
+        let Some(life) = self.lives[engine].checked_sub(1) else {
+            return;
+        };
+        let name = self.books.len();
+        let job = Job {
+            name,
+            dropped: Rc::clone(&self.dropped),
+        };
+        let context = pick(&self.open, at).unwrap_or(CLOSED);
+        self.books.push(Book {
+            place: Place::Stepping,
+            context,
+            engine,
+        });
+        let mut effects = Vec::new();
+        let refused = self
+            .commands
+            .submit(engine, life, context, job, &mut effects);
+        assert!(refused.is_ok());
+        self.perform(effects);
+        assert_eq!(self.books[name].place, Place::Gone);
+        let mut effects = Vec::new();
+        assert!(self.commands.take(engine, life, &mut effects).is_none());
+        assert!(effects.is_empty());
     }
 
     fn take(&mut self, engine: usize) {

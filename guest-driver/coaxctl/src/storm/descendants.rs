@@ -39,7 +39,7 @@ impl Descendants {
                 continue;
             }
             // A process can end between two looks.
-            let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let text = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
             match parent(&text) {
                 Some(KTHREADD) => {
                     self.kernel.insert(pid);
@@ -55,8 +55,9 @@ impl Descendants {
 }
 
 /// The parent in the text of `/proc/PID/stat`: `PID (NAME) STATE PARENT …`, where the name may
-/// contain anything. `None` for a process that has ended and has no memory any more.
-fn parent(stat: &str) -> Option<u32> {
+/// contain anything, which need be no text. `None` for a process that has ended and has no memory any more.
+fn parent(stat: &[u8]) -> Option<u32> {
+    let stat = String::from_utf8_lossy(stat);
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?;
@@ -86,9 +87,10 @@ mod tests {
 
     #[test]
     fn parents_are_found_behind_names_of_all_kinds() {
-        assert_eq!(parent("7 (a) b) (c) S 3 7 7 0"), Some(3));
-        assert_eq!(parent("7 (sh) Z 3 7 7 0"), None);
-        assert_eq!(parent(""), None);
+        assert_eq!(parent(b"7 (a) b) (c) S 3 7 7 0"), Some(3));
+        assert_eq!(parent(b"7 (\xff\xfe) S 3 7 7 0"), Some(3));
+        assert_eq!(parent(b"7 (sh) Z 3 7 7 0"), None);
+        assert_eq!(parent(b""), None);
     }
 
     #[test]

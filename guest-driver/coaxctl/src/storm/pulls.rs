@@ -127,6 +127,12 @@ impl<'a> Puller<'a> {
             }
             libc::ESRCH => self.processes.retain(|other| *other != pid),
             libc::ENOMEM => self.tally.no_memory += 1,
+            // Its cpuset lacks the node, or it is one that not even root may look at; that says nothing of
+            // the others.
+            libc::EACCES | libc::EPERM => {
+                self.tally.forbidden += 1;
+                self.processes.retain(|other| *other != pid);
+            }
             _ => return Err(error),
         }
         Ok(())

@@ -33,6 +33,8 @@ pub struct Tally {
     pub vanished: u64,
     /// Pulls for which the guest had no memory.
     pub no_memory: u64,
+    /// Pulls from or to memory that a process may not use.
+    pub forbidden: u64,
     /// Why the storm ended before the program.
     pub error: Option<String>,
 }
@@ -76,7 +78,7 @@ impl Tally {
     pub fn json(&self, frame: &Frame) -> Value {
         let end = match frame.end {
             End::Code(code) => json!({ "code": code }),
-            End::Signal(signal) => json!({ "signal": signal as i32 }),
+            End::Signal(signal) => json!({ "signal": signal }),
         };
         let rate = |pages| frame.rate(pages);
         json!({
@@ -90,6 +92,7 @@ impl Tally {
             "device_full": frame.device_full,
             "vanished": self.vanished,
             "no_memory": self.no_memory,
+            "forbidden": self.forbidden,
             "pages_per_second": {
                 "over": rate(self.over.moved),
                 "back": rate(self.back.moved),
@@ -127,10 +130,11 @@ impl Tally {
         text.push_str(&format!(
             "  by fault  {by_fault} pages brought back by the CPU, {:.0} a second\n  \
              refused   {device_full} pages for want of device memory, {} pulls for want of \
-             memory, {} of what was unmapped",
+             memory, {} of what was unmapped, {} where a process may not have memory",
             frame.rate(by_fault),
             self.no_memory,
-            self.vanished
+            self.vanished,
+            self.forbidden
         ));
         if let Some(error) = &self.error {
             text.push_str(&format!("\n  the storm ended before the program: {error}"));

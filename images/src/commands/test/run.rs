@@ -3,7 +3,10 @@
 
 mod ends;
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -18,7 +21,7 @@ use crate::cli::Test;
 struct Check {
     name: &'static str,
     shows: &'static str,
-    /// Arguments of `coax`.
+    /// Arguments of `coax`; U+FFFD stands for a byte that is no text, here and in the output.
     args: &'static [&'static str],
     input: &'static str,
     status: i32,
@@ -57,6 +60,59 @@ const CHECKS: &[Check] = &[
         error: "",
     },
     Check {
+        name: "run.a_real_time_signal_becomes_a_status_and_disturbs_nobody",
+        shows: "128 and the signal, after an orphan that ended so",
+        args: &[
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "orphan=$(sh -c 'sh -c \"kill -40 \\$\\$\" >/dev/null 2>&1 & echo $!'); \
+             while [ -d /proc/$orphan ]; do :; done; echo on; kill -40 $$",
+        ],
+        input: "",
+        status: 128 + 40,
+        output: "on\n",
+        error: "",
+    },
+    Check {
+        name: "run.the_small_root_has_what_programs_go_by",
+        shows: "/dev/fd, the guest's own name, and a root that is not for all to write",
+        args: &[
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "cat /dev/stdin; echo out >/dev/stdout; ping -c 1 -q $(hostname) >/dev/null && echo up; \
+             stat -c %a / /run/lock",
+        ],
+        input: "in\n",
+        status: 0,
+        output: "in\nout\nup\n755\n1777\n",
+        error: "",
+    },
+    Check {
+        name: "run.names_need_be_no_text",
+        shows: "a folder, a variable and a word with a byte that is no text",
+        args: &[
+            "run",
+            "--root",
+            "/",
+            "--env",
+            "WORD=\u{fffd}",
+            "--",
+            "sh",
+            "-c",
+            "cat file; basename \"$PWD\"; echo \"$WORD\" \"$1\"",
+            "sh",
+            "\u{fffd}",
+        ],
+        input: "",
+        status: 0,
+        output: "as it was\nodd\u{fffd}\n\u{fffd} \u{fffd}\n",
+        error: "",
+    },
+    Check {
         name: "run.a_program_that_is_not_there_is_named",
         shows: "status 127, the program, and where it was looked for",
         args: &["run", "--root", "/", "--", "no-such-program"],
@@ -68,19 +124,20 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "run.a_tree_without_anything_has_the_guests_programs",
-        shows: "a folder with a file as root file system",
+        shows: "a folder with a file, and links for /tmp and /run, as root file system",
         args: &[
             "run",
             "--root",
-            ".",
+            "..",
             "--",
             "sh",
             "-c",
-            "pwd; cat /file; exec coaxctl info >/dev/null",
+            "pwd; cat file; : > /tmp/new && test -e /tree/run/coax/bin && \
+             exec coaxctl info >/dev/null",
         ],
         input: "",
         status: 0,
-        output: "/\nas it was\n",
+        output: "/odd\u{fffd}\nas it was\n",
         error: "",
     },
     Check {
@@ -163,13 +220,21 @@ fn selected(options: &Test) -> impl Iterator<Item = Named> + '_ {
     calls.chain(trials).filter(fits)
 }
 
-/// Runs the call in a folder with one file, which must not change.
+/// Runs the call in a folder with one file, which must not change. Beside it are links for `/tmp` and `/run`,
+/// as a tree can have them that is the root of another machine.
 fn hold(check: &Check) -> Result<()> {
-    let folder = tempfile::tempdir().context("A temporary folder")?;
-    let file = folder.path().join("file");
+    let tree = tempfile::tempdir().context("A temporary folder")?;
+    let folder = tree.path().join(word("odd\u{fffd}"));
+    for folder in [folder.clone(), tree.path().join("tree/run")] {
+        std::fs::create_dir_all(folder).context("Making a folder")?;
+    }
+    for (target, link) in [("/tree/run", "run"), ("/nowhere/at/all", "tmp")] {
+        symlink(target, tree.path().join(link)).context("Making a link")?;
+    }
+    let file = folder.join("file");
     std::fs::write(&file, "as it was\n").context("Writing a file")?;
     let program = std::env::current_exe().context("Where this program is")?;
-    let (status, output, error) = call(&program, check, folder.path())?;
+    let (status, output, error) = call(&program, check, &folder)?;
     ensure!(
         status == Some(check.status),
         "{}: status {status:?}, expected {}\n{error}",
@@ -197,11 +262,17 @@ fn hold(check: &Check) -> Result<()> {
     Ok(())
 }
 
+/// A word of a check: what stands there for a byte that is no text becomes one.
+fn word(text: &str) -> OsString {
+    let parts = text.split('\u{fffd}').map(str::as_bytes);
+    OsString::from_vec(parts.collect::<Vec<_>>().join(&0xff))
+}
+
 /// Status, output and errors of the call.
 fn call(program: &Path, check: &Check, folder: &Path) -> Result<(Option<i32>, String, String)> {
     let context = || format!("Running coax {}", check.args.join(" "));
     let mut child = Command::new(program)
-        .args(check.args)
+        .args(check.args.iter().map(|arg| word(arg)))
         .current_dir(folder)
         .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Looking for what the device asks and answers soon after a command, before an interrupt says so.
+//!
+//! An interrupt has to wake a processor up, which costs more than all else about a short command. So who waits
+//! for a command that has addresses, about which the device may ask, looks into the rings for a while:
+//! for the request, whose answer is this CPU's to give, and then for the end of the command.
+//!
+//! Meanwhile these rings have no interrupts, for whomever they are. So the caller cannot lose its CPU while it
+//! looks; where another task ought to run, such as the worker that answers the request, it stops looking
+//! until that has run.
+
+use super::Link;
+use crate::{
+    kapi::misc::{need_resched, NoPreempt},
+    wire,
+};
+use kernel::time::{Delta, Instant, Monotonic};
+
+/// How long is looked in all, 200 µs: what a device fault takes where the guest's processors are emulated.
+const LIMIT: Delta = Delta::from_micros(200);
+
+impl Link {
+    /// Looks for a while for what the device asks, and what it answers to commands of context `number`, as
+    /// long as `wanted` says so.
+    pub(crate) fn look_out(&self, number: u32, wanted: impl Fn() -> bool) {
+        let began = Instant::<Monotonic>::now();
+        let goes_on = || wanted() && began.elapsed().as_nanos() < LIMIT.as_nanos();
+        while goes_on() {
+            self.look_undisturbed(number, &goes_on);
+        }
+    }
+
+    /// The same, until another task ought to run.
+    fn look_undisturbed(&self, number: u32, goes_on: &impl Fn() -> bool) {
+        let index = number as usize % self.command.len();
+        let (commands, number) = (&self.command[index], wire::QUEUE_COMMAND + index as u16);
+        let _stay = NoPreempt::new();
+        self.request.begin_poll();
+        commands.begin_poll();
+        loop {
+            self.take_requests();
+            self.take_commands(number);
+            if need_resched() || !goes_on() {
+                break;
+            }
+        }
+        if !self.request.end_poll() {
+            self.take_requests();
+        }
+        if !commands.end_poll() {
+            self.take_commands(number);
+        }
+    }
+}
