@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, ensure, Context};
 use clap::Parser;
+use coax_program::outln;
 use env_logger::Target;
 use log::LevelFilter;
 use vhost_device_coax::args::Args;
@@ -19,8 +20,9 @@ use vhost_device_coax::{fail_stop, server};
 fn main() -> ExitCode {
     // Other options are to be ignored then, even those that make no sense.
     if std::env::args_os().any(|arg| arg == "--print-capabilities") {
-        println!("{}", serde_json::json!({ "type": "coax", "features": [] }));
-        return ExitCode::SUCCESS;
+        let capabilities = serde_json::json!({ "type": "coax", "features": [] });
+        let told = outln!("{capabilities}").map(|()| ExitCode::SUCCESS);
+        return coax_program::finish("vhost-device-coax", told.map_err(Into::into));
     }
     // Usage errors end the program here, with status 2.
     let args = Args::parse();

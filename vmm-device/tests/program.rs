@@ -96,6 +96,21 @@ fn capabilities_are_json_of_the_vhost_user_schema() {
 }
 
 #[test]
+fn capabilities_that_cannot_be_written_are_a_failure() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let output = Command::new(PROGRAM)
+        .arg("--print-capabilities")
+        .stdout(full.unwrap())
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("No space left on device"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
 fn usage_errors_have_status_2_and_say_nothing_on_stdout() {
     for args in [
         &[][..],

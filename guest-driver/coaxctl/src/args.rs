@@ -138,11 +138,14 @@ pub struct Migration {
     pub form: Form,
 }
 
+/// Every reader of JSON has numbers up to this one exactly.
+pub const MAX_SEED: u64 = (1 << 53) - 1;
+
 /// A storm and the program that is in it.
 #[derive(Args, Debug)]
 pub struct Storm {
-    /// Number that all random choices follow from; another one each time, and told, if not given.
-    #[arg(long, value_name = "N")]
+    /// Number that all random choices follow from, below 2^53; another one each time, and told, if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub seed: Option<u64>,
     /// Most pulls in a second; as many as there is time for if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -204,6 +207,8 @@ mod tests {
             "coaxctl storm --duration 0 -- ls",
             "coaxctl storm --duration inf -- ls",
             "coaxctl storm --pages 0 -- ls",
+            // One more than numbers of JSON go.
+            "coaxctl storm --seed 9007199254740992 -- ls",
         ] {
             let error = parse(line).map(drop);
             assert_eq!(error.map_err(|error| error.exit_code()), Err(2), "{line}");

@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use rustix::process::{wait, WaitOptions};
 use signal_hook::iterator::Signals;
 
-use crate::args::Storm;
+use crate::args::{Storm, MAX_SEED};
 use crate::report::mode_name;
 use pulls::Puller;
 use tally::{Frame, Tally};
@@ -124,7 +124,7 @@ impl Prepared {
             program: program.clone(),
             json,
             signals,
-            seed: options.seed.unwrap_or_else(|| fastrand::u64(..)),
+            seed: options.seed.unwrap_or_else(|| fastrand::u64(..=MAX_SEED)),
         })
     }
 
@@ -170,9 +170,9 @@ impl Prepared {
             by_fault: after.to_system_fault - before.to_system_fault,
             device_full: after.device_full - before.device_full,
         };
-        match json {
-            Some(mut file) => writeln!(file, "{}", tally.json(&frame))
-                .with_context(|| format!("Cannot write {:?}", options.json))?,
+        match json.zip(options.json.as_deref()) {
+            Some((mut file, path)) => writeln!(file, "{}", tally.json(&frame))
+                .with_context(|| format!("Cannot write {}", path.display()))?,
             None => errln!("{}", tally.text(&frame)),
         }
         Ok(end)

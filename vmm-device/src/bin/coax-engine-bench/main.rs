@@ -11,6 +11,8 @@ mod workload;
 use std::process::ExitCode;
 
 use clap::Parser;
+use coax_program::output::OutputError;
+use coax_program::{errln, outln};
 use serde_json::json;
 
 use memory::Mapping;
@@ -96,17 +98,17 @@ fn main() -> ExitCode {
     };
     match workload::run(&sizes, args.only.as_deref()) {
         Ok(rates) => {
-            print(&args, &rates);
-            ExitCode::SUCCESS
+            let shown = print(&args, &rates).map(|()| ExitCode::SUCCESS);
+            coax_program::finish("coax-engine-bench", shown.map_err(Into::into))
         }
         Err(error) => {
-            eprintln!("coax-engine-bench: {error:#}");
+            errln!("coax-engine-bench: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn print(args: &Args, rates: &[Rate]) {
+fn print(args: &Args, rates: &[Rate]) -> Result<(), OutputError> {
     if args.json {
         let results: serde_json::Map<_, _> = rates
             .iter()
@@ -128,19 +130,19 @@ fn print(args: &Args, rates: &[Rate]) {
             "scattered": args.scattered,
             "results": results,
         });
-        println!("{report:#}");
-        return;
+        return outln!("{report:#}");
     }
-    println!("operation        host         engine   engine/host");
+    outln!("operation        host         engine   engine/host")?;
     for rate in rates {
-        println!(
+        outln!(
             "{:8}{:>14} {:>14} {:>8.2}",
             rate.name,
             human(rate.host, rate.unit),
             human(rate.engine, rate.unit),
             rate.engine / rate.host
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// A rate with a decimal prefix.
