@@ -8,6 +8,7 @@ use crate::{
         mm::{self, ReadGuard},
         notifier::{IntervalNotifier, Invalidate, Invalidation},
     },
+    looks::Looks,
     memory::DeviceMemory,
     migration::WINDOW_PAGES,
     uapi, wire,
@@ -24,23 +25,27 @@ use kernel::{
 /// Longest attempt at one window while its mappings keep changing.
 const RETRY_LIMIT: Delta = Delta::from_secs(5);
 
-/// Holds changes off while what was found is read.
+/// Holds changes off while what was found is read. Those of other windows than the one that is looked at do not
+/// make a look outdated: others may be moving the same range.
 #[pin_data]
 struct Still {
     #[pin]
-    lock: Mutex<()>,
+    looks: Mutex<Looks>,
 }
 
 impl Invalidate for Still {
     fn invalidate(&self, range: &Invalidation<'_>) -> bool {
-        let held = match range.may_block() {
-            true => Some(self.lock.lock()),
-            false => self.lock.try_lock(),
+        let looks = match range.may_block() {
+            true => Some(self.looks.lock()),
+            false => self.looks.try_lock(),
         };
-        if held.is_some() {
+        let Some(mut looks) = looks else {
+            return false;
+        };
+        if looks.change(range.start()..range.end(), range.number()) {
             range.begin();
         }
-        held.is_some()
+        true
     }
 }
 
@@ -71,7 +76,7 @@ impl<'a> View<'a> {
         let mut kinds = KVec::new();
         kinds.resize(WINDOW_PAGES, uapi::RESIDENT_NONE, GFP_KERNEL)?;
         let still = Arc::pin_init(
-            pin_init!(Still { lock <- new_mutex!((), "coax_still") }),
+            pin_init!(Still { looks <- new_mutex!(Looks::new(), "coax_still") }),
             GFP_KERNEL,
         )?;
         let notifier = IntervalNotifier::new(mm, range, still.clone());
@@ -89,9 +94,29 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT`: the mappings do not stop changing. `EFAULT`: not in user space. `EINTR`: the caller
+    /// `ETIMEDOUT`: those of the window do not stop changing. `EFAULT`: not in user space. `EINTR`: the caller
     /// was killed.
     pub(crate) fn look<R>(
+        &mut self,
+        addr: u64,
+        npages: usize,
+        read: impl FnOnce(&[HmmPfn], &mut [u8]) -> R,
+    ) -> Result<R> {
+        let window = addr..addr + npages as u64 * wire::PAGE_SIZE;
+        let ticket = {
+            let mut looks = self.still.looks.lock();
+            let (ticket, changing) = looks.begin(window);
+            if let Some(number) = changing {
+                self.notifier.outdate(number);
+            }
+            ticket
+        };
+        let result = self.look_at(addr, npages, read);
+        self.still.looks.lock().end(ticket);
+        result
+    }
+
+    fn look_at<R>(
         &mut self,
         addr: u64,
         npages: usize,
@@ -105,7 +130,7 @@ impl<'a> View<'a> {
             let guard = ReadGuard::lock_killable(self.mm)?;
             let looked = snapshot(notifier, &guard, seq, addr, pfns, frames);
             drop(guard);
-            let held = self.still.lock.lock();
+            let held = self.still.looks.lock();
             match looked {
                 Ok(()) if !notifier.retry(seq) => {
                     let result = read(pfns, &mut self.kinds[..npages]);

@@ -5,19 +5,21 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::Uid;
 use tempfile::TempDir;
 
 /// What names of such folders begin with.
 const PREFIX: &str = "coax-";
-/// From the making of a folder to its lock, generously: a younger folder may be without.
+/// A file in each of them, locked as long as the owner lives. Folders without it are somebody else's.
+const MARK: &str = ".coax-temporary";
+/// From the making of a mark to its lock, generously: a younger one may be without.
 const UNLOCKED_AGE: Duration = Duration::from_secs(60);
 
 /// Folders that are there, for [`remove_all`].
@@ -27,8 +29,8 @@ static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub struct TemporaryFolder {
     folder: TempDir,
-    /// The folder, locked as long as its owner lives.
-    handle: Flock<File>,
+    handle: File,
+    _mark: Flock<File>,
 }
 
 impl TemporaryFolder {
@@ -38,15 +40,21 @@ impl TemporaryFolder {
     ///
     /// Those of making a folder; they name it, and the variable.
     pub fn new() -> io::Result<Self> {
-        let top = std::env::temp_dir();
-        remove_left(&top);
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&top);
-        let folder = folder.map_err(|error| explain(error, &top))?;
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    fn new_in(top: &Path) -> io::Result<Self> {
+        remove_left(top);
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(top);
+        let folder = folder.map_err(|error| explain(error, top))?;
         let handle = File::open(folder.path())?;
-        let handle = Flock::lock(handle, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| explain(errno.into(), &top))?;
+        let mark = mark(folder.path()).map_err(|error| explain(error, top))?;
         folders().push(folder.path().to_path_buf());
-        Ok(TemporaryFolder { folder, handle })
+        Ok(TemporaryFolder {
+            folder,
+            handle,
+            _mark: mark,
+        })
     }
 
     /// Where it is.
@@ -112,15 +120,32 @@ fn remove_left(top: &Path) {
     }
 }
 
+/// Marks a folder as one of these, for as long as the result lives.
+fn mark(folder: &Path) -> io::Result<Flock<File>> {
+    let mark = File::create_new(folder.join(MARK))?;
+    Flock::lock(mark, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+}
+
 fn remove_if_left(folder: &Path) -> io::Result<()> {
-    let handle = File::open(folder)?;
-    let about = handle.metadata()?;
+    // Not through a link, which would have folders removed that somebody else chose.
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let mut options = File::options();
+    let mark = options
+        .read(true)
+        .custom_flags(flags)
+        .open(folder.join(MARK))?;
+    let (folder_itself, about) = (fs::symlink_metadata(folder)?, mark.metadata()?);
+    let ours = |uid| uid == Uid::effective().as_raw();
     // A clock that was set back makes it young.
     let age = about.modified()?.elapsed().unwrap_or_default();
-    if !about.is_dir() || about.uid() != Uid::effective().as_raw() || age < UNLOCKED_AGE {
+    if !folder_itself.is_dir()
+        || !ours(folder_itself.uid())
+        || !ours(about.uid())
+        || age < UNLOCKED_AGE
+    {
         return Ok(());
     }
-    match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+    match Flock::lock(mark, FlockArg::LockExclusiveNonblock) {
         Ok(_lock) => fs::remove_dir_all(folder),
         Err((_, errno)) => Err(errno.into()),
     }
@@ -162,25 +187,28 @@ mod tests {
     #[test]
     fn folders_of_killed_programs_are_removed_and_those_of_living_ones_stay() {
         let top = tempfile::tempdir().expect("a temporary folder");
-        let [left, living, young, other] =
-            ["coax-left", "coax-living", "coax-young", "other"].map(|name| top.path().join(name));
+        let names = [
+            "coax-left",
+            "coax-living",
+            "coax-young",
+            "coax-results",
+            "other",
+        ];
+        let [left, living, young, users, other] = names.map(|name| top.path().join(name));
         let old = std::time::SystemTime::now() - 2 * UNLOCKED_AGE;
-        let mut lock = None;
-        for folder in [&left, &living, &young, &other] {
+        for folder in [&left, &living, &young, &users, &other] {
             fs::create_dir(folder).expect("writable");
             fs::write(folder.join("file"), "x").expect("writable");
-            let handle = File::open(folder).expect("it is there");
-            if folder != &young {
-                handle.set_modified(old).expect("it is ours");
-            }
-            if folder == &living {
-                lock = Flock::lock(handle, FlockArg::LockExclusiveNonblock).ok();
-            }
         }
-        assert!(lock.is_some());
+        let marks = [&left, &living, &young, &other].map(|folder| mark(folder).expect("writable"));
+        let [left_mark, living_mark, young_mark, other_mark] = marks;
+        for mark in [&left_mark, &living_mark, &other_mark] {
+            mark.set_modified(old).expect("it is ours");
+        }
+        drop((left_mark, young_mark, other_mark));
         remove_left(top.path());
         assert!(!left.exists());
-        for folder in [living, young, other] {
+        for folder in [living, young, users, other] {
             assert!(folder.join("file").exists(), "{} went", folder.display());
         }
     }
@@ -190,11 +218,7 @@ mod tests {
         let top = tempfile::tempdir().expect("a temporary folder");
         let long = top.path().join("x".repeat(120));
         fs::create_dir(&long).expect("writable");
-        let folder = tempfile::tempdir_in(&long).expect("writable");
-        let handle = File::open(folder.path()).expect("it is there");
-        let handle = Flock::lock(handle, FlockArg::LockExclusiveNonblock);
-        let handle = handle.map_err(|(_, errno)| errno).expect("it is ours");
-        let folder = TemporaryFolder { folder, handle };
+        let folder = TemporaryFolder::new_in(&long).expect("writable");
         let listener = folder.listen("a.sock").expect("it has room");
         folder.connect("a.sock").expect("it is there");
         listener.accept().expect("somebody connected");
@@ -221,7 +245,8 @@ mod tests {
         let path = TemporaryFolder::path_of_unnamed(&file);
         let output = std::process::Command::new("cat").arg(path).output();
         assert_eq!(output.expect("cat is everywhere").stdout, b"contents");
+        // Beside the mark.
         let names = fs::read_dir(folder.path()).expect("it is there").count();
-        assert_eq!(names, 0);
+        assert_eq!(names, 1);
     }
 }

@@ -130,6 +130,8 @@ impl Outcome {
 pub enum Failure {
     /// Its job wrote more than so many bytes, where output is kept.
     TooMuchOutput(usize),
+    /// Its kernel said nothing for so long.
+    Silent(Duration),
     /// It lived longer than its limit.
     TimedOut(Duration),
     /// The kernel complained; this is its first line.
@@ -158,6 +160,11 @@ impl fmt::Display for Failure {
             Failure::TooMuchOutput(most) => {
                 write!(f, "the job wrote more than {} MiB", most >> 20)
             }
+            Failure::Silent(limit) => write!(
+                f,
+                "the guest kernel said nothing within {limit:?}: it cannot start with that memory or with \
+                 that command line"
+            ),
             Failure::TimedOut(limit) => write!(f, "the VM was not done after {limit:?}"),
             Failure::KernelComplaint(line) => write!(f, "the guest kernel complained: {line}"),
             Failure::NotStarted(reason) => write!(f, "the job was not started: {reason}"),

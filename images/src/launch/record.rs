@@ -42,6 +42,8 @@ pub struct Record {
     pub monitor_error: Option<io::Error>,
     /// The first back end that ended while the VM was waited for: what it serves and how.
     pub back_end_left: Option<(String, ExitStatus)>,
+    /// The guest has said something.
+    pub heard: bool,
     /// The VM lived longer than it was given.
     pub timed_out: Option<Duration>,
     /// The job wrote more than is kept.
@@ -117,6 +119,7 @@ pub fn judge(
         return Some(match record.back_end_left.take() {
             // QEMU ended by itself otherwise, and back ends end with it.
             Some((name, status)) if record.exit.is_none() => Failure::BackEndLeft(name, status),
+            _ if !record.heard => Failure::Silent(limit),
             _ => Failure::TimedOut(limit),
         });
     }
@@ -190,6 +193,22 @@ mod tests {
             judged(record, None, ended(0)),
             Some(Failure::BackEndLeft(name, _)) if name == "device 1"
         ));
+    }
+
+    #[test]
+    fn a_guest_that_says_nothing_is_told_from_one_that_is_not_done() {
+        for heard in [false, true] {
+            let record = Record {
+                timed_out: Some(PEER_END_LIMIT),
+                heard,
+                ..Record::default()
+            };
+            let failure = judged(record, None, ended(0));
+            assert!(match heard {
+                true => matches!(failure, Some(Failure::TimedOut(PEER_END_LIMIT))),
+                false => matches!(failure, Some(Failure::Silent(PEER_END_LIMIT))),
+            });
+        }
     }
 
     #[test]

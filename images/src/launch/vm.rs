@@ -23,6 +23,7 @@ use crate::accel::{self, Accel};
 use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Job, JobFile, TerminalSize};
+use crate::kernel::Variant;
 use crate::process::Group;
 use crate::temporary::TemporaryFolder;
 
@@ -47,6 +48,7 @@ pub struct Vm {
     pub(super) terminal: Option<TerminalSize>,
     pub(super) accel: Accel,
     pub(super) started: Instant,
+    pub(super) variant: Variant,
     /// When the VM is to have ended, for a reason of its own, and the time that it was given.
     pub(super) end: Option<(Instant, Duration)>,
     pub(super) config: VmConfig,
@@ -140,6 +142,7 @@ impl Vm {
             raw_mode,
             accel,
             started,
+            variant: images.variant,
             end: None,
             config: config.clone(),
             steps: Vec::new(),

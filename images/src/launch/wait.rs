@@ -23,6 +23,9 @@ use crate::job::Exit;
 
 /// From a fatal console line to the end of the VM: time for the trace that follows it.
 const FATAL_LIMIT: Duration = Duration::from_secs(5);
+/// From a VM's start to the first word of its kernel, on the kernel that is fastest: under TCG on an idle
+/// machine it takes 2 s. A kernel that cannot start says nothing, and goes on for ever.
+const FIRST_WORD_LIMIT: Duration = Duration::from_secs(180);
 /// From a VM's end to that of its output, when there is another reason not to wait for its reader.
 const REST_LIMIT: Duration = Duration::from_secs(1);
 
@@ -83,27 +86,41 @@ impl Vm {
         // The VM's own limit is met when it has ended; its output may take longer.
         let end = end.filter(|_| !self.flow.has_ended());
         let steps = self.steps.iter().map(|(time, _)| *time);
-        steps.chain(end).chain(self.user_limit()).min()
+        let limits = end.into_iter().chain(self.user_limit());
+        let limits = limits.chain(self.first_word_limit());
+        steps.chain(limits).min()
+    }
+
+    /// When a kernel that has said nothing will not any more.
+    fn first_word_limit(&self) -> Option<Instant> {
+        (!self.record.heard).then(|| self.started + self.first_word_time())
+    }
+
+    fn first_word_time(&self) -> Duration {
+        FIRST_WORD_LIMIT * self.variant.time_factor()
     }
 
     /// Gives up what is not done in time, unless it was only a step that is due.
     fn give_up(&mut self, now: Instant) {
         let user = self.config.timeout;
         let user = user.filter(|_| self.user_limit().is_some_and(|limit| limit <= now));
-        let own = self.end.filter(|(end, _)| *end <= now);
+        let end = self.end.filter(|(end, _)| *end <= now);
+        let silent = self.first_word_limit().filter(|limit| *limit <= now);
+        let silent = silent.map(|_| self.first_word_time());
         if self.flow.has_ended() {
             if let Some(limit) = user {
                 let text = format!("it was not read within {limit:?}");
                 let error = io::Error::new(io::ErrorKind::TimedOut, text);
                 self.record.output_error = Some(OutputError::stdout(error));
             }
-        } else if let Some(limit) = own.map(|(_, limit)| limit).or(user) {
+        } else if let Some(limit) = end.map(|(_, limit)| limit).or(user).or(silent) {
             self.record.timed_out = Some(limit);
         }
     }
 
     /// Takes note of one event.
     fn handle(&mut self, event: Event) {
+        self.record.heard |= matches!(event, Event::Console(_) | Event::Frame(_));
         match event {
             Event::Console(line) => self.console_line(&line),
             Event::ConsoleEnd => {}

@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use nix::unistd::{pipe2, Uid};
@@ -308,29 +308,30 @@ fn reboot() -> Result<()> {
 
 fn terminal_size() -> Result<()> {
     let terminal = openpty(None, None).context("Opening a terminal")?;
+    for end in [&terminal.master, &terminal.slave] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("Setting FD_CLOEXEC")?;
+    }
     resize(&terminal.master, 30, 100)?;
     // A session of its own, whose terminal this is.
-    let mut call = Call::by(&["setsid", "-c"], LIMIT_SECONDS, &["run"])?;
-    let slave = || terminal.slave.try_clone();
-    call.command.stdin(slave()?).stdout(slave()?);
+    let mut call = Call::by(&["setsid", "--ctty", "--wait"], LIMIT_SECONDS, &["run"])?;
+    call.command
+        .stdin(terminal.slave.try_clone()?)
+        .stdout(terminal.slave);
     let mut group = call.start()?;
     let mut typed = File::from(terminal.master.try_clone()?);
     let mut shown = BufReader::new(File::from(terminal.master.try_clone()?));
-    writeln!(typed, "stty size; trap 'stty size' WINCH")?;
+    writeln!(typed, "stty size")?;
     until_shown(&mut shown, "30 100")?;
     resize(&terminal.master, 50, 170)?;
-    // The shell runs the trap at its next command.
-    writeln!(typed, "for i in $(seq 100); do sleep 0.1; done")?;
+    // What is typed is shown too, so it must not be what is waited for.
+    writeln!(typed, "until stty size | grep '5[0] 1[7]0'; do :; done")?;
     until_shown(&mut shown, "50 170")?;
     writeln!(typed, "exit 3")?;
-    drop(terminal.slave);
-    std::thread::scope(|scope| {
-        // What nobody reads would hold it up.
-        scope.spawn(move || std::io::copy(&mut shown, &mut std::io::sink()));
-        let status = call.ended(&mut group)?;
-        ensure!(status.code() == Some(3), "{status}\n{}", call.errors()?);
-        Ok(())
-    })
+    // Its end is an error of the terminal; what nobody reads would hold it up.
+    let _ = std::io::copy(&mut shown, &mut std::io::sink());
+    let status = call.ended(&mut group)?;
+    ensure!(status.code() == Some(3), "{status}\n{}", call.errors()?);
+    Ok(())
 }
 
 fn resize(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
@@ -343,12 +344,13 @@ fn resize(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
     tcsetwinsize(terminal, size).context("Changing the terminal's size")
 }
 
-/// Reads until a line that begins so.
+/// Reads until a line with this.
 fn until_shown(shown: &mut impl BufRead, wanted: &str) -> Result<()> {
     let mut line = String::new();
     let mut all = String::new();
-    while shown.read_line(&mut line).context("Reading the terminal")? > 0 {
-        if line.starts_with(wanted) {
+    // The end of who writes is the error EIO.
+    while shown.read_line(&mut line).unwrap_or(0) > 0 {
+        if line.contains(wanted) {
             return Ok(());
         }
         all.push_str(&line);
