@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
@@ -23,33 +24,41 @@ pub const SUBJECT: Subject = Subject {
             "/dev/fd and the like, the guest's own name, /run/lock, the BLAS drop-in's place"
         )
         .in_vm(Vm::Tree)
+        .limit(LIMIT)
         .modes(&[Mode::Private]),
         case!(
             names_need_be_no_text,
             "coaxctl sha256, residency and storm on a file and a program with a byte 0xff in the name"
         )
         .in_vm(Vm::Tree)
+        .limit(LIMIT)
         .modes(&[Mode::Private]),
         case!(
             real_time_signals_end_programs_and_nothing_else,
             "a program in a storm, and an orphan in one"
         )
         .in_vm(Vm::Tree)
+        .limit(LIMIT)
         .modes(&[Mode::Private]),
         case!(
             signals_that_were_ignored_stay_ignored,
             "SIGHUP and SIGCHLD ignored when a storm begins"
         )
         .in_vm(Vm::Tree)
+        .limit(LIMIT)
         .modes(&[Mode::Private]),
         case!(
             one_process_that_may_not_use_the_node_ends_no_storm,
             "a child whose cpuset lacks the device's memory"
         )
         .in_vm(Vm::Tree)
+        .limit(LIMIT)
         .modes(&[Mode::Numa]),
     ],
 };
+
+/// A program in a storm takes ten times as long.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// A file name that is no text in any encoding.
 fn odd_name() -> &'static OsStr {
@@ -113,7 +122,7 @@ fn names_need_be_no_text() -> CaseResult {
 
     // The kernel calls the process as its program.
     fs::copy("/bin/sh", odd).context("Copying a program")?;
-    let script = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
+    let script = "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done";
     let storm = ["coaxctl", "storm", "--json", "report", "--"].map(OsStr::new);
     let program = [path.as_os_str(), "-c".as_ref(), script.as_ref()];
     let output = run_words(&[storm.as_slice(), &program].concat())?;
@@ -152,8 +161,8 @@ fn one_process_that_may_not_use_the_node_ends_no_storm() -> CaseResult {
         "set -e; cd /sys/fs/cgroup; echo +cpuset > cgroup.subtree_control; mkdir -p storm; \
         echo 0 > storm/cpuset.mems; \
         sh -c 'echo $$ > /sys/fs/cgroup/storm/cgroup.procs; i=0; \
-               while [ $i -lt 100000 ]; do i=$((i + 1)); done' ; \
-        i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
+               while [ $i -lt 20000 ]; do i=$((i + 1)); done' ; \
+        i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done";
     let report = same_in_a_storm(&[], &["sh", "-c", script], "")?;
     println!("{report}");
     ensure!(number(&report, "/forbidden")? > 0, "{report}");

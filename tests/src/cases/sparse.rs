@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context};
 
 use crate::case;
 use crate::case::{CaseResult, Subject};
 use crate::guest::device::{range_of, Device};
-use crate::guest::memory::{Mapping, HUGE, PAGE};
+use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::process::{fork, line};
 use crate::guest::program::output_of;
 use crate::guest::wait::on_this_kernel;
@@ -26,23 +26,17 @@ pub const SUBJECT: Subject = Subject {
             "residency, prefetch and evict of a process with a terabyte reserved"
         ),
         case!(
-            sigkill_ends_a_look_at_much_memory,
-            "64 GiB with a page touched in every 2 MiB"
-        )
-        .limit(KILL_LIMIT),
-        case!(
-            sigkill_ends_moving_much_memory,
-            "the same, moved to the device and back"
-        )
-        .limit(KILL_LIMIT),
+            sigkill_ends_calls_on_a_terabyte,
+            "a process that looks at a terabyte, and moves it there and back, all the time"
+        ),
     ],
 };
 
 const TERABYTE: usize = 1 << 40;
-/// Touching the memory takes most of the time.
-const KILL_LIMIT: Duration = Duration::from_secs(120);
-/// Longest time from SIGKILL to a process's end.
-const END_LIMIT: Duration = Duration::from_secs(2);
+/// Longest time of three calls of coaxctl: they take a second or two, and minutes if each page is looked at.
+const CALLS_LIMIT: Duration = Duration::from_secs(30);
+/// Longest time from SIGKILL to a process's end: it takes no second, but on a busy host.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 fn a_terabyte_of_address_space_takes_no_longer_than_what_is_there() -> CaseResult {
     // The end of a child is waited for with a limit, and it can be killed before.
@@ -98,30 +92,24 @@ fn coaxctl_passes_over_what_another_process_never_touched() -> CaseResult {
             ensure!(count("none") == memory.pages() - 2, "{text}");
         }
     }
-    let (took, limit) = (began.elapsed(), on_this_kernel(Duration::from_secs(10)));
+    let (took, limit) = (began.elapsed(), on_this_kernel(CALLS_LIMIT));
     ensure!(took < limit, "Three calls took {took:?}");
     here.announce(2)?;
     child.succeeds()
 }
 
-/// Kills a process that is all the time in `call` on memory with a page in every 2 MiB, and demands that it
-/// ends.
-fn dies_in(call: fn(&Device, &Mapping) -> Result<()>) -> CaseResult {
-    const BYTES: usize = 64 << 30;
+fn sigkill_ends_calls_on_a_terabyte() -> CaseResult {
     let (here, there) = line()?;
     let child = fork(|| {
         let device = Device::open()?;
-        let memory = Mapping::reserved(BYTES)?;
-        memory
-            .advise(0..BYTES, nix::libc::MADV_NOHUGEPAGE)
-            .context("MADV_NOHUGEPAGE")?;
-        for at in (0..BYTES).step_by(HUGE) {
-            memory.store(at, 1);
-        }
+        let memory = Mapping::reserved(TERABYTE)?;
+        memory.store(0, 1);
+        memory.store(TERABYTE - PAGE, 2);
         there.announce(1)?;
-        // Most of the first call is still to come when the signal does.
         loop {
-            call(&device, &memory)?;
+            device.where_is(&memory)?;
+            device.prefetch(range_of(&memory))?;
+            device.evict(range_of(&memory))?;
         }
     })?;
     here.await_step(1)?;
@@ -130,19 +118,4 @@ fn dies_in(call: fn(&Device, &Mapping) -> Result<()>) -> CaseResult {
     let (took, limit) = (began.elapsed(), on_this_kernel(END_LIMIT));
     ensure!(took < limit, "The process ended {took:?} after SIGKILL");
     Ok(())
-}
-
-fn sigkill_ends_a_look_at_much_memory() -> CaseResult {
-    dies_in(|device, memory| device.where_is(memory).map(drop))
-}
-
-fn sigkill_ends_moving_much_memory() -> CaseResult {
-    dies_in(|device, memory| {
-        let there = device.prefetch(range_of(memory))?;
-        let back = device.evict(range_of(memory))?;
-        if there.left + back.left > 2 * memory.pages() {
-            bail!("{there:?}, {back:?}");
-        }
-        Ok(())
-    })
 }
