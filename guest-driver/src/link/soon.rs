@@ -12,7 +12,7 @@
 
 use super::Link;
 use crate::{
-    kapi::misc::{need_resched, NoPreempt},
+    kapi::misc::{cond_resched, need_resched, NoPreempt},
     wire,
 };
 use kernel::time::{Delta, Instant, Monotonic};
@@ -22,12 +22,14 @@ const LIMIT: Delta = Delta::from_micros(200);
 
 impl Link {
     /// Looks for a while for what the device asks, and what it answers to commands of context `number`, as
-    /// long as `wanted` says so.
+    /// long as `wanted` says so. The caller may sleep.
     pub(crate) fn look_out(&self, number: u32, wanted: impl Fn() -> bool) {
         let began = Instant::<Monotonic>::now();
         let goes_on = || wanted() && began.elapsed().as_nanos() < LIMIT.as_nanos();
         while goes_on() {
             self.look_undisturbed(number, &goes_on);
+            // Not every kernel does that where preemption begins again.
+            cond_resched();
         }
     }
 
