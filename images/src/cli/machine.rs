@@ -140,7 +140,7 @@ fn parse_root(word: &OsStr) -> Result<PathBuf, String> {
         return Err("is no folder".into());
     }
     if folder.to_str().is_none() {
-        return Err("is no text, as virtiofsd wants it: mount it by another name".into());
+        return Err("is no text, and virtiofsd serves no folder of such a name: rename it".into());
     }
     Ok(folder)
 }
