@@ -8,6 +8,7 @@ pub mod advise_limits;
 pub mod atomics;
 pub mod blas;
 pub mod capacity;
+pub mod checkpoints;
 pub mod coherence;
 pub mod commands;
 pub mod conventions;
@@ -40,6 +41,7 @@ pub mod program_storm;
 pub mod programs;
 pub mod reclaim;
 pub mod reset;
+pub mod shortage;
 pub mod sparse;
 pub mod stall;
 pub mod storm;
@@ -50,7 +52,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 45] = [
+const SUBJECTS: [Subject; 47] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -66,6 +68,7 @@ const SUBJECTS: [Subject; 45] = [
     numa_faults::SUBJECT,
     numa_files::SUBJECT,
     kernel_access::SUBJECT,
+    checkpoints::SUBJECT,
     ioctl::SUBJECT,
     fork::SUBJECT,
     mapping_changes::SUBJECT,
@@ -75,6 +78,7 @@ const SUBJECTS: [Subject; 45] = [
     exit::SUBJECT,
     endings::SUBJECT,
     reset::SUBJECT,
+    shortage::SUBJECT,
     storm::SUBJECT,
     large_ranges::SUBJECT,
     sparse::SUBJECT,

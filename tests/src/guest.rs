@@ -2,6 +2,7 @@
 //! What cases are made of, and the program that runs them.
 
 pub mod blas;
+pub mod core_file;
 pub mod device;
 pub mod disk;
 pub mod fresh;
@@ -18,6 +19,7 @@ pub mod process;
 pub mod program;
 pub mod raw;
 pub mod runner;
+pub mod shortage;
 pub mod slot;
 pub mod smaps;
 pub mod userfault;

@@ -131,15 +131,17 @@ pub fn find_functions() -> Result<()> {
     })
 }
 
+/// Offers the device to the driver, once; what that says.
+pub fn try_bind(device: &str) -> std::io::Result<()> {
+    std::fs::write(PathBuf::from(DRIVER_DIR).join("bind"), device)
+}
+
 /// Gives the device to the driver and waits for its file; device memory that files just closed
 /// still hold may keep the driver from it for a moment.
 pub fn bind(device: &str) -> Result<()> {
-    let path = PathBuf::from(DRIVER_DIR).join("bind");
-    wait::until("The driver taking the device", || {
-        match std::fs::write(&path, device) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
-            result => result.map(|()| true).context("bind"),
-        }
+    wait::until("The driver taking the device", || match try_bind(device) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+        result => result.map(|()| true).context("bind"),
     })?;
     wait::until("Device after bind", || Ok(Path::new(DEVICE_PATH).exists()))
 }

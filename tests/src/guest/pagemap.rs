@@ -5,6 +5,7 @@
 //! | bits | meaning |
 //! |---|---|
 //! | 0–54 | page frame if present; if swapped: type in bits 0–4, offset in 5–54 |
+//! | 55 | written since `/proc/PID/clear_refs` was told to look (soft-dirty) |
 //! | 62 | swapped, which is how pages in device-private memory are shown |
 //! | 63 | present |
 //!
@@ -21,6 +22,7 @@ use super::memory::{Mapping, PAGE};
 const ENTRY_BYTES: usize = 8;
 const FRAME_MASK: u64 = (1 << 55) - 1;
 const SWAP_TYPE_BITS: u32 = 5;
+const SOFT_DIRTY: u64 = 1 << 55;
 const SWAPPED: u64 = 1 << 62;
 const PRESENT: u64 = 1 << 63;
 
@@ -63,6 +65,22 @@ pub fn places(info: &Info, mapping: &Mapping) -> Result<Vec<Place>> {
         info.first_pfn != 0,
         "The driver hides page frames from this process"
     );
+    let entries = entries(mapping)?;
+    Ok(entries.map(|entry| Place::of(entry, info)).collect())
+}
+
+/// Has the kernel look for writes of this process, from now on (`Documentation/admin-guide/mm/soft-dirty.rst`).
+pub fn watch_writes() -> Result<()> {
+    std::fs::write("/proc/self/clear_refs", "4").context("/proc/self/clear_refs")
+}
+
+/// Which pages of the mapping were written since [`watch_writes`].
+pub fn written(mapping: &Mapping) -> Result<Vec<bool>> {
+    let entries = entries(mapping)?;
+    Ok(entries.map(|entry| entry & SOFT_DIRTY != 0).collect())
+}
+
+fn entries(mapping: &Mapping) -> Result<impl Iterator<Item = u64>> {
     let file = File::open("/proc/self/pagemap").context("/proc/self/pagemap")?;
     let mut bytes = vec![0; mapping.len() / PAGE * ENTRY_BYTES];
     file.read_exact_at(
@@ -70,14 +88,15 @@ pub fn places(info: &Info, mapping: &Mapping) -> Result<Vec<Place>> {
         mapping.address() / PAGE as u64 * ENTRY_BYTES as u64,
     )
     .context("Reading pagemap")?;
-    Ok(bytes
+    let words: Vec<u64> = bytes
         .chunks_exact(ENTRY_BYTES)
         .map(|entry| {
             let mut word = [0; ENTRY_BYTES];
             word.copy_from_slice(entry);
-            Place::of(u64::from_ne_bytes(word), info)
+            u64::from_ne_bytes(word)
         })
-        .collect())
+        .collect();
+    Ok(words.into_iter())
 }
 
 /// Number of the mapping's pages at the place.
