@@ -264,8 +264,12 @@ impl Resolver {
     fn respond(&self, request: &wire::DeviceRequest, code: u32) {
         self.count_response(request, code);
         let head = head(request, wire::MSG_PAGE_RESPONSE, code);
-        // Fails only when the device is broken, and then nobody waits for it.
-        let _ = answer::message_for(head, 0).and_then(|m| self.mirror.lock().post(m, 0, 0));
+        let post = || answer::message_for(head, 0).and_then(|m| self.mirror.lock().post(m, 0, 0));
+        // Without an answer the command would wait for ever. Else this fails when the device is broken or has
+        // closed the context, and then nobody waits for it.
+        while post() == Err(ENOMEM) {
+            fsleep(SHORTAGE_PAUSE);
+        }
     }
 
     fn count_page_request(&self, request: &wire::DeviceRequest) {
