@@ -36,15 +36,18 @@ void coax_thread_signal(struct task_struct *task)
 	send_sig(SIGKILL, task, 1);
 }
 
+/* Kernels that are preempted lazily let ordinary tasks run at the next tick, or when asked like this. */
 void coax_cond_resched(void)
 {
 	cond_resched();
+	if (test_thread_flag(TIF_NEED_RESCHED_LAZY))
+		schedule();
 }
 
 bool coax_need_resched(void)
 {
 	cpu_relax();
-	return need_resched();
+	return need_resched() || test_thread_flag(TIF_NEED_RESCHED_LAZY);
 }
 
 void coax_preempt_disable(void)
