@@ -19,8 +19,15 @@ const TAKEN: &[&str] = &[
     "/etc/hosts",
     "/etc/resolv.conf",
     "/etc/pip.conf",
-    "/etc/ssl/certs/ca-certificates.crt",
+    CERTIFICATES,
 ];
+/// Whom this machine trusts.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Whom a machine's owner trusts, a file each (`update-ca-certificates(8)`): Debian's package makes
+/// [`CERTIFICATES`] of its own and these.
+const OWN_CERTIFICATES: &str = "/usr/local/share/ca-certificates";
+/// The end of one.
+const CERTIFICATE_END: &str = "-----END CERTIFICATE-----";
 /// Options of apt that say how files are fetched, not which.
 const APT_OPTIONS: &[&str] = &[
     "Acquire::http::Proxy",
@@ -144,6 +151,12 @@ fn apt_options() -> Result<String> {
         .collect())
 }
 
+/// The certificates of a file of many.
+fn certificates(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split_inclusive(CERTIFICATE_END);
+    parts.filter(|part| part.ends_with(CERTIFICATE_END))
+}
+
 /// A root file system.
 #[derive(Debug)]
 pub struct Root(PathBuf);
@@ -173,6 +186,7 @@ impl Root {
         for file in TAKEN {
             root.take(file)?;
         }
+        root.trust_as_here()?;
         Ok(root)
     }
 
@@ -188,6 +202,22 @@ impl Root {
         }
         // What a link leads to, on this side of it.
         fs::copy(file, to).map(drop).with_context(context)
+    }
+
+    /// Has what is installed there later leave the certificates of this machine.
+    fn trust_as_here(&self) -> Result<()> {
+        if !Path::new(CERTIFICATES).is_file() {
+            return Ok(());
+        }
+        let text = fs::read_to_string(CERTIFICATES)
+            .with_context(|| format!("Cannot read {CERTIFICATES}"))?;
+        let folder = self.path(OWN_CERTIFICATES);
+        let context = || format!("Cannot write to {}", folder.display());
+        fs::create_dir_all(&folder).with_context(context)?;
+        for (number, certificate) in certificates(&text).enumerate() {
+            fs::write(folder.join(format!("{number}.crt")), certificate).with_context(context)?;
+        }
+        Ok(())
     }
 
     /// Where it lies.
@@ -258,6 +288,15 @@ mod tests {
         number: "13",
         codename: "trixie",
     };
+
+    #[test]
+    fn certificates_are_told_apart() {
+        let one = "# A\n-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----";
+        let other = "\n-----BEGIN CERTIFICATE-----\nBB\n-----END CERTIFICATE-----";
+        let text = format!("{one}{other}\n");
+        assert_eq!(certificates(&text).collect::<Vec<_>>(), [one, other]);
+        assert_eq!(certificates("").count(), 0);
+    }
 
     #[test]
     fn sources_of_this_release_become_those_of_another() {
