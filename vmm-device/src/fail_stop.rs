@@ -49,11 +49,14 @@ impl Drop for Serves {
     }
 }
 
-/// Has the end of this thread end the process, unless the device is shutting down by then.
-pub fn bind_to_thread(device: &Arc<Device>) {
+/// Has the end of this thread end the process, unless the device is shutting down by then; tells whether that
+/// is new.
+pub fn bind_to_thread(device: &Arc<Device>) -> bool {
     SERVES.with_borrow_mut(|serves| {
+        let is_new = serves.is_none();
         serves.get_or_insert_with(|| Serves(Arc::clone(device)));
-    });
+        is_new
+    })
 }
 
 /// What a test does that ends the process.

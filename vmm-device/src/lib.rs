@@ -34,4 +34,5 @@ pub mod shell;
 pub mod socket;
 pub mod stats;
 pub mod sync;
+pub mod time_slice;
 pub mod transport;

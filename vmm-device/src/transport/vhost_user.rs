@@ -36,6 +36,7 @@ use crate::fail_stop;
 use crate::queues;
 use crate::services::virtqueue;
 use crate::sync::{lock, look_for};
+use crate::time_slice;
 
 /// Longest wait for the threads to hand over their rings, which is the first thing that they do.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -214,7 +215,11 @@ impl VhostUserBackend for Backend {
         rings: &[Ring],
         thread: usize,
     ) -> io::Result<()> {
-        fail_stop::bind_to_thread(&self.device);
+        if fail_stop::bind_to_thread(&self.device) && thread < THREAD_ENGINE {
+            if let Err(error) = time_slice::shorten() {
+                log::debug!("thread {thread} keeps its time slices: {error}");
+            }
+        }
         let device = &*self.device;
         let shell = &device.machine.outside;
         let _serving = self.serving.get(thread).map(|serving| serving.enter());
