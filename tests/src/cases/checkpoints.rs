@@ -9,8 +9,8 @@ use nix::sys::resource::{setrlimit, Resource, RLIM_INFINITY};
 use nix::sys::signal::{raise, Signal};
 
 use crate::case;
-use crate::case::{CaseResult, Subject};
-use crate::guest::device::Device;
+use crate::case::{CaseResult, Mode, Subject};
+use crate::guest::device::{range_of, Device};
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::pattern::{self, same};
 use crate::guest::process::fork;
@@ -76,11 +76,22 @@ fn what_the_device_writes_is_seen_to_be_written() -> CaseResult {
     device.fill(&memory, 0..WRITTEN * PAGE, 2)?;
     only_the_first_are_written("Pages in system memory", &memory)?;
 
-    device.take(&memory)?;
-    pagemap::watch_writes()?;
-    device.fill(&memory, 0..WRITTEN * PAGE, 3)?;
-    only_the_first_are_written("Pages on the device", &memory)?;
-    let mut byte = [0];
-    (0..PAGES).for_each(|page| memory.read(page * PAGE, &mut byte));
-    only_the_first_are_written("Pages that were on the device", &memory)
+    let private = device.info()?.mode == Mode::Private.parameter();
+    for round in 0..3 {
+        device.take(&memory)?;
+        if private {
+            // Linux protects no private page from being written to unseen.
+            device.evict(range_of(&memory))?;
+        }
+        pagemap::watch_writes()?;
+        device.digest(&memory)?;
+        let read = pagemap::written(&memory)?;
+        ensure!(!read.contains(&true), "{round}, only read: {read:?}");
+        device.fill(&memory, 0..WRITTEN * PAGE, 3)?;
+        only_the_first_are_written("Pages used by the device", &memory)?;
+        let mut byte = [0];
+        (0..PAGES).for_each(|page| memory.read(page * PAGE, &mut byte));
+        only_the_first_are_written("Pages that the CPU has read then", &memory)?;
+    }
+    Ok(())
 }

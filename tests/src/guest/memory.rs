@@ -308,6 +308,9 @@ impl Mapping {
         self.lock_holes().push(range.clone());
         // SAFETY: the range belongs to this mapping, into which there are no references.
         let result = unsafe { libc::munmap(start.cast(), range.len()) };
+        if result != 0 {
+            self.lock_holes().retain(|hole| *hole != range);
+        }
         check(result).with_context(|| format!("munmap of {range:?}"))
     }
 
