@@ -8,7 +8,7 @@
 //!   reader of standard output that has gone ends the program as SIGPIPE ends others.
 //! - Signals that were ignored when the program started stay ignored ([`signals::ignored`]), and one
 //!   that ends the program shows in its status ([`signals::die_of`]).
-//! - Statuses are those of [`status`].
+//! - Statuses are those of [`status`], and values that several programs take are read by [`args`].
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod output;
 pub mod signals;
 pub mod status;

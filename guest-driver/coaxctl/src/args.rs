@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
+use coax_program::args;
 
 use crate::range::Selector;
 
@@ -151,7 +152,7 @@ pub struct Storm {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
     /// End the storm after so many seconds; the program goes on.
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = args::seconds)]
     pub duration: Option<Duration>,
     /// Most pages in a pull.
     #[arg(long, value_name = "N", default_value_t = 1024,
@@ -171,14 +172,6 @@ fn selector() -> impl clap::builder::TypedValueParser<Value = Selector> {
 
 /// 1 GiB: a pull holds up those who change the program's mappings.
 const MAX_PULL_PAGES: i64 = 1 << 18;
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if seconds <= 0.0 {
-        return Err("must be more than 0".to_owned());
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use clap::Args;
 
 use coax_images::kernel::Variant;
 use coax_images::launch::Bytes;
+use coax_program::args;
 
 use super::{Accel, OneMode};
 
@@ -83,7 +84,7 @@ pub struct Machine {
     #[arg(long, value_name = "WORDS")]
     pub append: Option<String>,
     /// End the VM, as a failure, after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = args::seconds)]
     pub timeout: Option<Duration>,
     /// Guest kernel
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
@@ -183,14 +184,6 @@ fn parse_file(word: &OsStr) -> Result<(PathBuf, String), String> {
         return Err(format!("{} is no file", file.display()));
     }
     Ok((file, path))
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if seconds <= 0.0 {
-        return Err("must be more than 0".into());
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
