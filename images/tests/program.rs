@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `coax` as a program among others, where no VM is needed.
 
-use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
+
+use coax_program::conventions::Calls;
 
 /// `coax` with a cache of its own.
 fn coax(args: &[&str]) -> Command {
@@ -18,52 +18,18 @@ fn by(program: &str, args: &[&str]) -> Command {
     command
 }
 
-fn full() -> File {
-    let full = File::options().write(true).open("/dev/full");
-    full.expect("every Linux has it")
-}
-
 fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_a_failure_and_one_line() {
-    for args in [
-        &["doctor"][..],
-        &["--help"],
-        &["run", "--help"],
-        &["--version"],
-    ] {
-        let output = coax(args).stdout(full()).stderr(Stdio::piped()).output();
-        let output = output.expect("it starts");
-        let text = errors(&output);
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
-        assert!(text.contains("standard output: No space left"), "{text}");
-        assert_eq!(text.lines().count(), 1, "{text}");
+fn words_that_cannot_be_written_are_failures_and_no_panics() {
+    Calls {
+        program: env!("CARGO_BIN_EXE_coax"),
+        answers: &[&["doctor"], &["run", "--help"], &["--version"]],
+        failures: &[&["bench", "--no-install", "--json=/nonexistent/json"]],
     }
-}
-
-#[test]
-fn a_reader_that_has_gone_ends_it_as_it_ends_others() {
-    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
-    drop(reader);
-    let output = coax(&["doctor"])
-        .stdout(writer)
-        .stderr(Stdio::piped())
-        .output();
-    let output = output.expect("it starts");
-    let sigpipe = nix::sys::signal::Signal::SIGPIPE as i32;
-    assert_eq!(output.status.signal(), Some(sigpipe), "{}", output.status);
-    assert_eq!(errors(&output), "");
-}
-
-#[test]
-fn an_error_that_cannot_be_written_keeps_its_status() {
-    for args in [&["dance"][..], &["run", "--memory", "1X"]] {
-        let status = coax(args).stderr(full()).status().expect("it starts");
-        assert_eq!(status.code(), Some(2), "{args:?}");
-    }
+    .check();
 }
 
 #[test]

@@ -26,6 +26,8 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+#[cfg(feature = "conventions")]
+pub mod conventions;
 pub mod output;
 pub mod signals;
 pub mod status;

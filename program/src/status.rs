@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Exit statuses; 0 is for done.
 
+use std::process::ExitCode;
+
 /// It was tried and failed.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
@@ -11,6 +13,15 @@ pub const NOT_TRIED: u8 = 125;
 pub const CANNOT_RUN: u8 = 126;
 /// There is no such program.
 pub const NO_PROGRAM: u8 = 127;
+
+/// Of programs that find out whether something is as it should be.
+pub fn exit_code(passed: bool) -> ExitCode {
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    }
+}
 
 /// What a shell makes of an end by a signal, of real-time signals too.
 pub fn of_signal(signal: i32) -> u8 {
