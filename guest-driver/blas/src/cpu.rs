@@ -6,6 +6,7 @@
 use std::ffi::{c_char, c_void, CStr};
 use std::sync::OnceLock;
 
+use crate::message;
 use crate::real::Real;
 
 /// Fortran's default integer.
@@ -189,12 +190,11 @@ pub fn symbol(name: &CStr) -> *mut c_void {
     // ends with a zero byte.
     let address = unsafe { libc::dlsym(handle, name.as_ptr()) };
     if address.is_null() {
-        eprintln!(
-            "coax-blas: the CPU's BLAS behind {} has no {}; see the README about cpu-blas/chosen",
+        message::abort(format_args!(
+            "the CPU's BLAS behind {} has no {}; see the README about cpu-blas/chosen",
             env!("COAX_CPU_BLAS"),
             name.to_string_lossy()
-        );
-        std::process::abort();
+        ));
     }
     address
 }

@@ -16,6 +16,7 @@ mod level3;
 mod load;
 mod matrix;
 mod measure;
+mod message;
 mod model;
 mod outcome;
 mod rates;

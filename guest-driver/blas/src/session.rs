@@ -24,6 +24,7 @@ use coax::{Command, CommandId, Context, Error, Info, PageRange, MODE_PRIVATE, NO
 use crate::cpu::OnCpu;
 use crate::device::{Device, Found};
 use crate::measure;
+use crate::message;
 use crate::model::{Delay, Model, MEASURED_FLOPS};
 use crate::outcome::Reason;
 use crate::rates;
@@ -267,8 +268,9 @@ impl Session {
                 let given_up = matches!(error.errno(), libc::ENODEV | libc::EIO);
                 if error.failure().is_none() && !given_up {
                     // The driver's contract excludes it; the device might go on writing.
-                    eprintln!("coax-blas: a command in flight cannot be collected ({error})");
-                    std::process::abort();
+                    message::abort(format_args!(
+                        "a command in flight cannot be collected ({error})"
+                    ));
                 }
                 Err(self.judge(&error))
             }

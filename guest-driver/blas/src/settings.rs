@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use crate::message;
+
 /// Where the report goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -46,7 +48,9 @@ impl Settings {
         let least_flops = variable("COAX_BLAS_MIN_FLOPS").and_then(|text| {
             let number = text.to_str().and_then(|text| text.parse().ok());
             if number.is_none() {
-                eprintln!("coax-blas: COAX_BLAS_MIN_FLOPS={text:?} is no number, and is ignored");
+                message::say(format_args!(
+                    "COAX_BLAS_MIN_FLOPS={text:?} is no number, and is ignored"
+                ));
             }
             number
         });

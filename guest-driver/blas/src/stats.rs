@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::message;
 use crate::model::Model;
 use crate::outcome::{Outcome, Reason};
 use crate::rates;
@@ -195,7 +196,7 @@ fn line() -> String {
     let finished = by_reason(|counters| &counters.finished);
     let on_cpu = by_reason(|counters| &counters.on_cpu);
     let mut line = format!(
-        "coax-blas: process {}: {} calls offloaded{} in {:.3} s, {} of them finished by the CPU{}; \
+        "process {}: {} calls offloaded{} in {:.3} s, {} of them finished by the CPU{}; \
          {} calls on the CPU{}",
         std::process::id(),
         sum(&offloaded),
@@ -282,17 +283,15 @@ fn seconds() -> f64 {
 pub extern "C" fn report() {
     match &settings().report {
         Report::None => {}
-        Report::Line => {
-            let _ = writeln!(std::io::stderr(), "{}", line());
-        }
+        Report::Line => message::say(format_args!("{}", line())),
         Report::Json(path) => {
             // One write, so that lines of several processes do not mix.
             let text = format!("{}\n", json());
             let file = OpenOptions::new().append(true).create(true).open(path);
-            let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+            let written = file
+                .and_then(|mut file| message::without_sigpipe(|| file.write_all(text.as_bytes())));
             if let Err(error) = written {
-                let path = path.display();
-                let _ = writeln!(std::io::stderr(), "coax-blas: cannot write {path}: {error}");
+                message::say(format_args!("cannot write {}: {error}", path.display()));
             }
         }
     }

@@ -3,9 +3,11 @@
 //! found in every way, what it lacks comes from the CPU's BLAS, and results are that library's.
 #![forbid(unsafe_code)]
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -18,6 +20,10 @@ struct Installed {
 }
 
 impl Installed {
+    #[expect(
+        clippy::print_stdout,
+        reason = "it is part of a test, whose output libtest keeps"
+    )]
     fn new() -> Option<Self> {
         if !Path::new(REFERENCE).exists() {
             println!("skipped: there is no {REFERENCE} (package libblas3)");
@@ -129,6 +135,31 @@ fn wrong_arguments_reach_the_programs_own_xerbla() {
     let (printed, reports) = installed.check(&["bad_arguments"], "LD_LIBRARY_PATH", &folder);
     assert_eq!(printed, "ok bad_arguments\n");
     assert!(reports.contains("\"on_cpu\":{\"arguments\":"), "{reports}");
+}
+
+#[test]
+fn words_that_nobody_takes_end_no_program() {
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let full = File::options().write(true).open("/dev/full");
+    let (reader, gone) = UnixStream::pair().expect("a pair");
+    drop(reader);
+    let ends: [OwnedFd; 2] = [full.expect("every Linux has it").into(), gone.into()];
+    for stderr in ends {
+        // The setting is complained of at the first call, the report comes at the end.
+        let status = Command::new(installed.scratch.path().join("blas_check"))
+            .args([REFERENCE, "special"])
+            .env("LD_LIBRARY_PATH", installed.folder())
+            .env("COAX_BLAS_DEVICE", "/nonexistent/coax0")
+            .env("COAX_BLAS_MIN_FLOPS", "many")
+            .env("COAX_BLAS_STATS", "1")
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .status()
+            .expect("it starts");
+        assert!(status.success(), "{status}");
+    }
 }
 
 #[test]

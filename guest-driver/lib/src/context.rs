@@ -4,8 +4,9 @@
 // may have been closed by others, so it is not always dropped.
 #![expect(unsafe_code)]
 
+use std::fmt::Arguments;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Write as _};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -227,8 +228,9 @@ impl Context {
         let id = unsafe { self.submit(command) }?;
         match self.wait(id, None) {
             Err(Error::Call { call, source }) if source.raw_os_error() != Some(libc::ENODEV) => {
-                eprintln!("coax: a command in flight cannot be collected ({call}: {source})");
-                std::process::abort();
+                abort(format_args!(
+                    "a command in flight cannot be collected ({call}: {source})"
+                ))
             }
             collected => collected,
         }
@@ -248,6 +250,13 @@ impl AsFd for Context {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Says why, if standard error takes that, and ends the process. No panic can come before the end: who calls
+/// from C would go on, and so would the device.
+fn abort(why: Arguments<'_>) -> ! {
+    let _ = writeln!(io::stderr(), "coax: {why}");
+    std::process::abort()
 }
 
 /// Makes the error of the named ioctl.
@@ -299,6 +308,28 @@ mod tests {
             ),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn the_end_comes_though_it_cannot_be_told() {
+        use std::os::unix::process::ExitStatusExt as _;
+        const CHILD: &str = "COAX_TEST_CHILD";
+        const THIS: &str = "context::tests::the_end_comes_though_it_cannot_be_told";
+        if std::env::var_os(CHILD).is_some() {
+            // As the calls from C do with what panics.
+            let _ = std::panic::catch_unwind(|| abort(format_args!("a test")));
+            return;
+        }
+        let full = File::options().write(true).open("/dev/full");
+        let status = std::env::current_exe().and_then(|program| {
+            std::process::Command::new(program)
+                .args(["--nocapture", "--exact", THIS])
+                .env(CHILD, "1")
+                .stderr(full?)
+                .status()
+        });
+        let status = status.expect("the test starts itself");
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
     }
 
     #[test]
