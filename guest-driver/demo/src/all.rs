@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use coax_program::errln;
 
 use crate::args::Input;
 use crate::hash::sha256sum;
@@ -39,6 +40,10 @@ pub fn run(device: &Path, input: &Input, output: &mut Output) -> Result<bool> {
             .output()
             .with_context(|| format!("Cannot start scenario {name}"))?;
         output.raw(&child.stdout)?;
+        // A scenario that fails has said why.
+        if !matches!(child.status.code(), Some(0 | 1)) {
+            errln!("{name}: {}", child.status);
+        }
         passed &= child.status.success();
     }
     Ok(passed)

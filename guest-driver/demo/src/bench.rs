@@ -15,6 +15,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use coax::Context;
+use coax_program::errln;
 use serde_json::json;
 
 use crate::args::Bench;
@@ -42,13 +43,13 @@ pub fn run(device: &Path, options: &Bench, output: &mut Output) -> Result<()> {
     let context = Context::open_path(device)?;
     let mode = mode_name(&context.info()?);
     output.line(&json!({"name": "mode", "value": mode, "unit": "name", "n": 1}))?;
-    eprintln!("bench: empty commands …");
+    errln!("bench: empty commands …");
     nop(&context, "", output)?;
-    eprintln!("bench: device page faults …");
+    errln!("bench: device page faults …");
     fault::run(device, "", output)?;
-    eprintln!("bench: migration …");
+    errln!("bench: migration …");
     migrate::run(&context, output)?;
-    eprintln!("bench: list, hash and matrix product over resident pages …");
+    errln!("bench: list, hash and matrix product over resident pages …");
     compute::run(&context, output)
 }
 

@@ -2,6 +2,7 @@
 //! Scenario `hash`: the device hashes a file's content in malloc'ed memory.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -62,16 +63,19 @@ pub fn known_or_found(input: &Input, progress: &mut Progress) -> Result<String> 
 
 /// SHA-256 of a file by busybox, which shares no code with the device.
 pub fn sha256sum(file: &Path) -> Result<String> {
+    let opened = File::open(file).with_context(|| format!("Cannot read {}", file.display()))?;
+    // By its name it could be taken for an option, or come back escaped.
     let output = Command::new("busybox")
         .arg("sha256sum")
-        .arg(file)
+        .stdin(opened)
         .output()
         .context("Cannot run busybox sha256sum")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let digest = text.split_whitespace().next().unwrap_or_default();
     ensure!(
         output.status.success() && digest.len() == 64,
-        "busybox sha256sum failed: {}",
+        "busybox sha256sum failed for {}: {}",
+        file.display(),
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(digest.to_owned())

@@ -18,32 +18,34 @@ mod structures;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Context as _, Result};
+use coax_program::{signals, status};
 
 use crate::args::{Action, Cli};
 use crate::output::Output;
 
+/// Before what it has to say on standard error.
+const NAME: &str = "coax-demo";
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("coax-demo: {error:#}");
-            ExitCode::FAILURE
-        }
+    match coax_program::parse(NAME) {
+        Ok(cli) => coax_program::finish(NAME, run(&cli)),
+        Err(status) => status,
     }
 }
 
-/// Says whether everything passed.
-fn run(cli: &Cli) -> Result<bool> {
+/// The status says whether everything passed.
+fn run(cli: &Cli) -> Result<ExitCode> {
+    signals::allow_waiting().context("Cannot wait for programs")?;
     let mut output = Output::open(&cli.json)?;
     let outcome = match &cli.action {
-        Action::All(input) => return all::run(&cli.device, input, &mut output),
+        Action::All(input) => {
+            let passed = all::run(&cli.device, input, &mut output)?;
+            return Ok(status::exit_code(passed));
+        }
         Action::Bench(options) => {
             bench::run(&cli.device, options, &mut output)?;
-            return Ok(true);
+            return Ok(ExitCode::SUCCESS);
         }
         Action::Hash(input) => scenario::run("hash", &cli.device, |context, progress| {
             hash::run(context, progress, input)
@@ -61,5 +63,5 @@ fn run(cli: &Cli) -> Result<bool> {
         }),
     }?;
     output.line(&outcome)?;
-    Ok(outcome.passed())
+    Ok(status::exit_code(outcome.passed()))
 }

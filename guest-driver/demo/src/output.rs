@@ -3,24 +3,31 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use coax_program::output::OutputError;
+use coax_program::stream::Waiting;
 use serde::Serialize;
 
 /// Where the lines go.
-pub struct Output(Box<dyn Write>);
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// A file, with its path.
+    File(File, PathBuf),
+}
 
 impl Output {
     /// A file that is written anew, or standard output for `-`.
     pub fn open(path: &Path) -> Result<Self> {
         if path == Path::new("-") {
-            return Ok(Self(Box::new(io::stdout())));
+            return Ok(Output::Stdout);
         }
-        let file =
-            File::create(path).with_context(|| format!("Cannot create {}", path.display()))?;
-        Ok(Self(Box::new(file)))
+        let file = File::create(path);
+        let file = file.with_context(|| format!("Cannot write {}", path.display()))?;
+        Ok(Output::File(file, path.to_owned()))
     }
 
     /// Writes one line, which a reader may wait for.
@@ -32,7 +39,26 @@ impl Output {
 
     /// Passes lines on that are made already.
     pub fn raw(&mut self, lines: &[u8]) -> Result<()> {
-        self.0.write_all(lines).context("Cannot write JSON")?;
-        self.0.flush().context("Cannot write JSON")
+        match self {
+            Output::Stdout => {
+                let written = Waiting(io::stdout()).write_all(lines);
+                Ok(written.map_err(OutputError::stdout)?)
+            }
+            Output::File(file, path) => file
+                .write_all(lines)
+                .with_context(|| format!("Cannot write {}", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_path() {
+        let mut full = Output::open(Path::new("/dev/full")).expect("every Linux has it");
+        let error = full.line(&1).expect_err("it is full");
+        assert_eq!(error.to_string(), "Cannot write /dev/full");
     }
 }

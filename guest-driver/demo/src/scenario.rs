@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use coax::{Context, Info, PageRange, MODE_COHERENT, MODE_NUMA, MODE_PRIVATE};
+use coax_program::errln;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -80,7 +81,7 @@ impl Progress {
     /// Says that a step is done, and how long it took.
     pub fn done(&mut self, step: &str) {
         let seconds = self.since.elapsed().as_secs_f64();
-        eprintln!("{}:   {step} ({seconds:.2} s)", self.name);
+        errln!("{}:   {step} ({seconds:.2} s)", self.name);
         self.since = Instant::now();
     }
 }
@@ -104,7 +105,7 @@ pub fn run(
     let context = Context::open_path(device)?;
     let info = context.info()?;
     let mode = mode_name(&info);
-    eprintln!("{name}: in {mode} mode …");
+    errln!("{name}: in {mode} mode …");
     let started = Instant::now();
     let mut findings =
         scenario(&context, &mut Progress::new(name)).unwrap_or_else(|error| Findings {
@@ -141,13 +142,13 @@ pub fn run(
         after_cpu,
         after_evict,
     } = findings.device_pages;
-    eprintln!(
+    errln!(
         "{name}: {result} in {seconds:.1} s; {} pages, on the device {before} before, {after} \
          after, {after_cpu} after the CPU, {after_evict} after evict",
         findings.pages
     );
     for complaint in &findings.complaints {
-        eprintln!("{name}: {complaint}");
+        errln!("{name}: {complaint}");
     }
     Ok(Outcome {
         name,

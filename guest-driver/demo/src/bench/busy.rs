@@ -8,6 +8,7 @@ use std::thread;
 
 use anyhow::Result;
 use coax::Context;
+use coax_program::errln;
 
 use super::{fault, nop};
 use crate::output::Output;
@@ -17,6 +18,7 @@ const PREFIX: &str = "busy_";
 
 /// Measures both while so many threads do nothing but work.
 pub fn run(device: &Path, threads: u32, output: &mut Output) -> Result<()> {
+    let context = Context::open_path(device)?;
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -26,11 +28,9 @@ pub fn run(device: &Path, threads: u32, output: &mut Output) -> Result<()> {
                 }
             });
         }
-        eprintln!("bench: empty commands and device page faults, {threads} processors busy …");
-        let measured = Context::open_path(device)
-            .map_err(Into::into)
-            .and_then(|context| nop(&context, PREFIX, output))
-            .and_then(|()| fault::run(device, PREFIX, output));
+        errln!("bench: empty commands and device page faults, {threads} processors busy …");
+        let measured =
+            nop(&context, PREFIX, output).and_then(|()| fault::run(device, PREFIX, output));
         stop.store(true, Ordering::Relaxed);
         measured
     })

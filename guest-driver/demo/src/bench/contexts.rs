@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use coax::Context;
+use coax_program::errln;
 use serde_json::json;
 
 use crate::output::Output;
@@ -24,7 +25,7 @@ pub fn run(device: &Path, count: u32, seconds: u32, output: &mut Output) -> Resu
         })
         .collect::<Result<Vec<_>>>()?;
     output.line(&json!({"name": "contexts_open", "value": count, "unit": "contexts", "n": 1}))?;
-    eprintln!("bench: {count} contexts at work for {seconds} s …");
+    errln!("bench: {count} contexts at work for {seconds} s …");
     let duration = Duration::from_secs(u64::from(seconds));
     let ready = Barrier::new(contexts.len());
     let started = Instant::now();

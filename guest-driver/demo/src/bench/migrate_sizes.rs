@@ -2,6 +2,8 @@
 //! What it costs to move memory, by its size, the size of its pages, and the number of devices.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread;
@@ -10,6 +12,7 @@ use std::time::Instant;
 use anyhow::{ensure, Context as _, Result};
 use coax::abi::wire::PAGE_SIZE;
 use coax::{Context, Direction, PageRange};
+use coax_program::errln;
 
 use super::samples::Samples;
 use crate::args::Bench;
@@ -31,7 +34,7 @@ pub fn run(device: &Path, options: &Bench, output: &mut Output) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     for &bytes in &options.migrate_sizes {
         for huge in [true, false] {
-            eprintln!("bench: {bytes} bytes, large pages: {huge} …");
+            errln!("bench: {bytes} bytes, large pages: {huge} …");
             measure(&contexts, bytes, huge, output)?;
         }
     }
@@ -40,16 +43,22 @@ pub fn run(device: &Path, options: &Bench, output: &mut Output) -> Result<()> {
 
 /// The device file given and those numbered after it.
 fn devices(first: &Path, count: u32) -> Result<Vec<PathBuf>> {
-    let name = first.to_str().context("The device's name is no text")?;
-    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
     if count == 1 {
         return Ok(vec![first.to_owned()]);
     }
-    let number: u32 = name[prefix.len()..]
-        .parse()
-        .with_context(|| format!("{name} has no number to count from"))?;
-    let numbers = number..number + count;
-    Ok(numbers.map(|n| format!("{prefix}{n}").into()).collect())
+    let name = first.as_os_str().as_bytes();
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit());
+    let (prefix, digits) = name.split_at(name.len() - digits.count());
+    let number: Option<u32> = String::from_utf8_lossy(digits).parse().ok();
+    let end = number.and_then(|number| Some((number, number.checked_add(count)?)));
+    let (number, end) =
+        end.with_context(|| format!("{} has no number to count from", first.display()))?;
+    let named = |number: u32| {
+        let mut name = OsStr::from_bytes(prefix).to_owned();
+        name.push(number.to_string());
+        name.into()
+    };
+    Ok((number..end).map(named).collect())
 }
 
 fn measure(contexts: &[Context], bytes: usize, huge: bool, output: &mut Output) -> Result<()> {
@@ -136,5 +145,11 @@ mod tests {
         let one = named("/tmp/device", 1).expect("as it is");
         assert_eq!(one, [Path::new("/tmp/device")]);
         assert!(named("/tmp/device", 2).is_err());
+        assert!(named("/dev/coax4294967295", 2).is_err());
+        let odd = |name: &'static [u8]| Path::new(OsStr::from_bytes(name));
+        let two = devices(odd(b"\xff7"), 2).expect("numbered");
+        assert_eq!(two, [odd(b"\xff7"), odd(b"\xff8")]);
+        let one = devices(odd(b"\xff"), 1).expect("as it is");
+        assert_eq!(one, [odd(b"\xff")]);
     }
 }
