@@ -14,7 +14,7 @@ use crate::device::{Config, MAX_ENGINES};
 /// vhost-user back end of the coax accelerator
 ///
 /// Serves one front end, such as QEMU's vhost-user-coax-pci, and ends with status 0 when that
-/// disconnects or on SIGTERM. The log goes to the standard error.
+/// disconnects or on SIGTERM, SIGINT or SIGHUP. The log goes to the standard error.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 #[command(group(ArgGroup::new("socket").required(true).args(["socket_path", "fd"])))]

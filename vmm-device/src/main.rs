@@ -8,8 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure, Context};
-use clap::Parser;
-use coax_program::outln;
+use coax_program::{outln, signals, status};
 use env_logger::Target;
 use log::LevelFilter;
 use vhost_device_coax::args::Args;
@@ -17,21 +16,25 @@ use vhost_device_coax::error_output::{write_line, ErrorOutput};
 use vhost_device_coax::socket::Socket;
 use vhost_device_coax::{fail_stop, server};
 
+/// Before what it has to say on standard error.
+const NAME: &str = "vhost-device-coax";
+
 fn main() -> ExitCode {
     // Other options are to be ignored then, even those that make no sense.
     if std::env::args_os().any(|arg| arg == "--print-capabilities") {
         let capabilities = serde_json::json!({ "type": "coax", "features": [] });
         let told = outln!("{capabilities}").map(|()| ExitCode::SUCCESS);
-        return coax_program::finish("vhost-device-coax", told.map_err(Into::into));
+        return coax_program::finish(NAME, told.map_err(Into::into));
     }
-    // Usage errors end the program here, with status 2.
-    let args = Args::parse();
-    match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            write_line(format_args!("vhost-device-coax: {error:#}"));
-            ExitCode::FAILURE
+    let ran = coax_program::parse(NAME).map(|args: Args| run(&args));
+    match ran {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            // Unlike `finish` this waits for nobody: whoever reads the log may be stuck.
+            write_line(format_args!("{NAME}: {error:#}"));
+            ExitCode::from(status::FAILED)
         }
+        Err(status) => status,
     }
 }
 
@@ -43,10 +46,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     leave_guest_memory_out_of_core_dumps();
     // Signals are caught before the socket exists, so that none leaves it behind.
     let (stop, raise) = UnixStream::pair().context("Cannot make a socket pair")?;
-    for signal in [libc::SIGTERM, libc::SIGINT] {
+    for signal in signals::that_end() {
         let raise = raise.try_clone().context("Cannot copy a descriptor")?;
-        signal_hook::low_level::pipe::register(signal, raise)
-            .with_context(|| format!("Cannot catch signal {signal}"))?;
+        signal_hook::low_level::pipe::register(signal as i32, raise)
+            .with_context(|| format!("Cannot catch {signal}"))?;
     }
     let socket = match (adopted, &args.socket_path) {
         (Some(socket), _) => socket,

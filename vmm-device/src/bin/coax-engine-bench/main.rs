@@ -11,18 +11,21 @@ mod workload;
 use std::process::ExitCode;
 
 use clap::Parser;
+use coax_program::outln;
 use coax_program::output::OutputError;
-use coax_program::{errln, outln};
 use serde_json::json;
 
 use memory::Mapping;
 use workload::{Rate, Sizes};
 
+/// The program's name.
+const NAME: &str = "coax-engine-bench";
+
 /// Measures the operations of the coax engine against the host
 ///
 /// Prints a table, or JSON with --json. Each rate is the best of several rounds.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = NAME, version)]
 struct Args {
     /// Bytes to hash and to copy; K, M and G are binary
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
@@ -83,7 +86,13 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    match coax_program::parse(NAME) {
+        Ok(args) => coax_program::finish(NAME, run(&args)),
+        Err(status) => status,
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let sizes = Sizes {
         bytes: args.bytes,
         gemm: args.gemm_size as usize,
@@ -96,16 +105,8 @@ fn main() -> ExitCode {
             Mapping::Runs
         },
     };
-    match workload::run(&sizes, args.only.as_deref()) {
-        Ok(rates) => {
-            let shown = print(&args, &rates).map(|()| ExitCode::SUCCESS);
-            coax_program::finish("coax-engine-bench", shown.map_err(Into::into))
-        }
-        Err(error) => {
-            errln!("coax-engine-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    print(args, &workload::run(&sizes, args.only.as_deref())?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print(args: &Args, rates: &[Rate]) -> Result<(), OutputError> {
