@@ -46,6 +46,8 @@ pub mod progress;
 #[cfg(feature = "host")]
 pub mod qemu;
 #[cfg(feature = "host")]
+pub mod result_file;
+#[cfg(feature = "host")]
 pub mod rust_for_kernel;
 #[cfg(feature = "host")]
 pub mod sqlite;

@@ -13,22 +13,23 @@ pub use vm::{action, run_group};
 use anyhow::Result;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
+use coax_program::outln;
 
 /// Runs everything selected, showing each result as it comes.
 ///
 /// # Errors
 ///
-/// When a VM cannot be started at all; what goes wrong in a VM is a result.
+/// When a VM cannot be started at all, or results cannot be shown; what goes wrong in a VM is a result.
 pub fn run(images: &Images, selection: &Selection, accel: Choice) -> Result<Report> {
     let groups = plan::groups(selection);
     let mut report = Report::default();
     for (index, group) in groups.iter().enumerate() {
-        println!(
+        outln!(
             "# VM {} of {}: {group}, {} cases",
             index + 1,
             groups.len(),
             group.entries.len()
-        );
+        )?;
         run_group(images, group, accel, &mut report)?;
     }
     Ok(report)

@@ -4,8 +4,11 @@
 //! Exit status: 0 if nothing failed, 1 if something did, 2 for a usage error.
 #![forbid(unsafe_code)]
 
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
+use anyhow::Result;
+use coax_program::{errln, outln, status};
 use vm_tests::bench;
 use vm_tests::case::Entry;
 use vm_tests::cases;
@@ -15,6 +18,8 @@ use vm_tests::soak;
 use vm_tests::stress;
 use vm_tests::trial;
 
+/// The program's name.
+const NAME: &str = "coax-guest-tests";
 const USAGE: &str = "\
 Usage: coax-guest-tests list            print the name of each case and what it shows
        coax-guest-tests run [CASE…]     run the cases of these full names, or all
@@ -26,72 +31,70 @@ Usage: coax-guest-tests list            print the name of each case and what it 
        coax-guest-tests trial PLAN      make the points of a trial, as the host planned it";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let (command, rest) = match args.split_first() {
-        Some((command, rest)) => (command.as_str(), rest),
-        None => return usage("No command given"),
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    coax_program::finish(NAME, answer(&args))
+}
+
+fn answer(args: &[OsString]) -> Result<ExitCode> {
+    let Some((command, rest)) = args.split_first() else {
+        return Ok(usage("No command given"));
     };
-    match (command, rest) {
+    // No command is anything but plain text.
+    match (command.to_str().unwrap_or_default(), rest) {
         ("list", []) => {
             for entry in cases::all() {
-                println!("{}: {}", entry.full_name(), entry.case.shows);
+                outln!("{}: {}", entry.full_name(), entry.case.shows)?;
             }
-            ExitCode::SUCCESS
+            Ok(ExitCode::SUCCESS)
         }
         ("run", names) => run(names),
-        ("hmm-errors", []) => status(hmm_errors::run()),
-        ("fairness", []) => status(bench::fairness::run()),
-        ("invalidation", [work]) => status(bench::invalidation::run(work)),
-        ("soak", [plan]) => status(soak::guest::run(plan.as_ref())),
-        ("stress", [plan]) => status(stress::guest::run(plan.as_ref())),
-        ("trial", [plan]) => status(trial::guest::run(plan.as_ref())),
+        ("hmm-errors", []) => done(hmm_errors::run()),
+        ("fairness", []) => done(bench::fairness::run()),
+        ("invalidation", [work]) => done(bench::invalidation::run(&work.to_string_lossy())),
+        ("soak", [plan]) => done(soak::guest::run(plan.as_ref())),
+        ("stress", [plan]) => done(stress::guest::run(plan.as_ref())),
+        ("trial", [plan]) => done(trial::guest::run(plan.as_ref())),
         // What `run` starts for each case.
-        ("case", [name]) => match cases::find(name) {
-            Some(entry) => runner::run_here(entry.case),
-            None => usage(&format!("No case {name:?}")),
-        },
+        ("case", [name]) => Ok(match find(name) {
+            Ok(entry) => runner::run_here(entry.case),
+            Err(status) => status,
+        }),
         ("help" | "--help", []) => {
-            println!("{USAGE}");
-            ExitCode::SUCCESS
+            outln!("{USAGE}")?;
+            Ok(ExitCode::SUCCESS)
         }
-        _ => usage(&format!("Unknown arguments {args:?}")),
+        _ => Ok(usage(&format!("Unknown arguments {args:?}"))),
     }
 }
 
-fn run(names: &[String]) -> ExitCode {
-    let entries: Vec<Entry> = if names.is_empty() {
-        cases::all().collect()
-    } else {
-        let found = names
-            .iter()
-            .map(|name| cases::find(name).ok_or(name))
-            .collect();
-        match found {
-            Ok(entries) => entries,
-            Err(name) => return usage(&format!("No case {name:?}")),
-        }
+fn run(names: &[OsString]) -> Result<ExitCode> {
+    let found = names.iter().map(|name| find(name));
+    let entries: Vec<Entry> = match found.collect() {
+        Ok(_) if names.is_empty() => cases::all().collect(),
+        Ok(entries) => entries,
+        Err(status) => return Ok(status),
     };
     match runner::run(&entries) {
-        Ok(Verdict::Passed) => ExitCode::SUCCESS,
-        Ok(Verdict::Failed) => ExitCode::FAILURE,
+        Ok(verdict) => Ok(status::exit_code(verdict == Verdict::Passed)),
+        Err(error) if coax_program::reader_has_gone(&error) => Err(error),
         Err(error) => {
-            println!("Bail out! {error:#}");
-            ExitCode::FAILURE
+            outln!("Bail out! {error:#}")?;
+            Ok(ExitCode::from(status::FAILED))
         }
     }
 }
 
-fn status(ran: anyhow::Result<()>) -> ExitCode {
-    match ran {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("coax-guest-tests: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// The case of this full name, or the status to end with.
+fn find(name: &OsStr) -> Result<Entry, ExitCode> {
+    let found = name.to_str().and_then(cases::find);
+    found.ok_or_else(|| usage(&format!("No case {name:?}")))
+}
+
+fn done(ran: Result<()>) -> Result<ExitCode> {
+    ran.map(|()| ExitCode::SUCCESS)
 }
 
 fn usage(problem: &str) -> ExitCode {
-    eprintln!("coax-guest-tests: {problem}\n{USAGE}");
-    ExitCode::from(2)
+    errln!("{NAME}: {problem}\n{USAGE}");
+    ExitCode::from(status::USAGE)
 }

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,14 +15,19 @@ use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::kernel::Variant;
 use coax_images::launch::end_children_on_signals;
+use coax_images::result_file::ResultFile;
 use coax_images::sqlite;
+use coax_program::{out, signals, status};
 use vm_tests::case::Mode;
 use vm_tests::soak::host::{self, Report, Settings};
 use vm_tests::soak::pass::pass;
 
+/// The program's name.
+const NAME: &str = "coax-soak";
+
 /// Run stock programs while their memory moves to the device and back, and compare.
 #[derive(Debug, Parser)]
-#[command(name = "coax-soak", version)]
+#[command(name = NAME, version)]
 struct Args {
     /// In this mode only: private, coherent or numa.
     #[arg(long)]
@@ -46,21 +50,15 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("coax-soak: {error:#}");
-            ExitCode::FAILURE
-        }
+    match coax_program::parse(NAME) {
+        Ok(args) => coax_program::finish(NAME, run(&args)),
+        Err(status) => status,
     }
 }
 
-fn run(args: &Args) -> Result<bool> {
-    // Before the run: a path that cannot be written should not cost one.
-    let create =
-        |path: &PathBuf| File::create(path).with_context(|| format!("Creating {}", path.display()));
-    let json = args.json.as_ref().map(create).transpose()?;
+fn run(args: &Args) -> Result<ExitCode> {
+    let json = ResultFile::create(args.json.as_deref())?;
+    signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
     let settings = Settings {
         images: Images::built(args.kernel)?,
@@ -77,11 +75,11 @@ fn run(args: &Args) -> Result<bool> {
         }
     }
     let report = Report::new(args.kernel.name(), args.minutes, args.from, modes);
-    print!("{report}{}", report.ktap());
+    out!("{report}{}", report.ktap())?;
     if let Some(file) = json {
-        serde_json::to_writer_pretty(file, &report).context("Writing the JSON report")?;
+        file.json(&report)?;
     }
-    Ok(report.passed())
+    Ok(status::exit_code(report.passed()))
 }
 
 /// Reads a step of a pass.

@@ -4,7 +4,6 @@
 //! Exit status: 0 if nothing failed, 1 if something did, 2 for a usage error.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,13 +14,18 @@ use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::kernel::Variant;
 use coax_images::launch::end_children_on_signals;
+use coax_images::result_file::ResultFile;
+use coax_program::{out, signals, status};
 use vm_tests::case::Mode;
 use vm_tests::trial::host::{self, Report, Settings};
 use vm_tests::trial::plan::{Plan, Trial};
 
+/// The program's name.
+const NAME: &str = "coax-trials";
+
 /// Have something bad happen to the device at many points, and look whether anybody loses anything.
 #[derive(Debug, Parser)]
-#[command(name = "coax-trials", version)]
+#[command(name = NAME, version)]
 struct Cli {
     #[command(subcommand)]
     what: What,
@@ -64,25 +68,20 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let ran = match &Cli::parse().what {
+    let cli: Cli = match coax_program::parse(NAME) {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    let ran = match &cli.what {
         What::Stall(options) => run(Trial::Stall, options),
         What::Kill(options) => run(Trial::Kill, options),
     };
-    match ran {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("coax-trials: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    coax_program::finish(NAME, ran)
 }
 
-fn run(trial: Trial, options: &Options) -> Result<bool> {
-    // Before the run: a path that cannot be written should not cost one.
-    let create =
-        |path: &PathBuf| File::create(path).with_context(|| format!("Creating {}", path.display()));
-    let json = options.json.as_ref().map(create).transpose()?;
+fn run(trial: Trial, options: &Options) -> Result<ExitCode> {
+    let json = ResultFile::create(options.json.as_deref())?;
+    signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
     let points = options.points.unwrap_or(trial.points());
     let settings = Settings {
@@ -102,11 +101,11 @@ fn run(trial: Trial, options: &Options) -> Result<bool> {
         }
     }
     let report = Report::new(options.kernel.name(), modes);
-    print!("{report}{}", report.ktap());
+    out!("{report}{}", report.ktap())?;
     if let Some(file) = json {
-        serde_json::to_writer_pretty(file, &report).context("Writing the JSON report")?;
+        file.json(&report)?;
     }
-    Ok(report.passed())
+    Ok(status::exit_code(report.passed()))
 }
 
 /// A seed that is another one every second, and short enough to be typed.

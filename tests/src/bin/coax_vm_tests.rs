@@ -15,12 +15,16 @@ use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::kernel::Variant;
 use coax_images::launch::end_children_on_signals;
+use coax_program::{errln, outln, signals, status};
 use vm_tests::case::Mode;
 use vm_tests::host::{self, Selection};
 
+/// The program's name.
+const NAME: &str = "coax-vm-tests";
+
 /// Run the VM tests.
 #[derive(Debug, Parser)]
-#[command(name = "coax-vm-tests", version)]
+#[command(name = NAME, version)]
 struct Args {
     /// Run only cases whose name contains one of these; `--list` shows the names.
     #[arg(value_name = "CASE")]
@@ -43,13 +47,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match run(&args) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("coax-vm-tests: {error:#}");
-            ExitCode::FAILURE
-        }
+    match coax_program::parse(NAME) {
+        Ok(args) => coax_program::finish(NAME, run(&args)),
+        Err(status) => status,
     }
 }
 
@@ -66,18 +66,18 @@ fn run(args: &Args) -> Result<ExitCode> {
         })
         .collect();
     if selected.is_empty() {
-        eprintln!("coax-vm-tests: no case fits; --list shows all");
-        return Ok(ExitCode::from(2));
+        errln!("{NAME}: no case fits; --list shows all");
+        return Ok(ExitCode::from(status::USAGE));
     }
     if args.list {
         for entry in selected {
             let modes: Vec<&str> = entry.case.modes.iter().map(|mode| mode.name()).collect();
-            println!(
+            outln!(
                 "{} [{}]: {}",
                 entry.full_name(),
                 modes.join(", "),
                 entry.case.shows
-            );
+            )?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -88,16 +88,13 @@ fn run(args: &Args) -> Result<ExitCode> {
         }
         None => None,
     };
+    signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
     let images = Images::built(args.kernel)?;
     let report = host::run(&images, &selection, args.accel)?;
     if let Some(file) = ktap {
         host::write_ktap(file, report.results()).context("Writing the KTAP file")?;
     }
-    println!("{report}");
-    Ok(if report.passed() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    outln!("{report}")?;
+    Ok(status::exit_code(report.passed()))
 }

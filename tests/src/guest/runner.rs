@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest program: runs each case in a process of its own and prints KTAP.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -9,6 +9,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use coax_program::output::OutputError;
+use coax_program::{errln, outln};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
@@ -35,7 +37,7 @@ pub enum Verdict {
 
 /// Runs the cases one after the other and prints their results.
 pub fn run(entries: &[Entry]) -> Result<Verdict> {
-    println!("{VERSION_LINE}\n1..{}", entries.len());
+    outln!("{VERSION_LINE}\n1..{}", entries.len())?;
     let mut verdict = Verdict::Passed;
     for (index, entry) in entries.iter().enumerate() {
         let name = entry.full_name();
@@ -44,24 +46,24 @@ pub fn run(entries: &[Entry]) -> Result<Verdict> {
         let outcome = match ended {
             Ended::With(outcome) => outcome,
             Ended::Never => {
-                print_stacks();
-                println!("Bail out! {name} cannot be killed");
+                print_stacks()?;
+                outln!("Bail out! {name} cannot be killed")?;
                 return Ok(Verdict::Failed);
             }
         };
         if outcome == Outcome::Failed {
             verdict = Verdict::Failed;
-            println!("# {name} shows: {}", entry.case.shows);
+            outln!("# {name} shows: {}", entry.case.shows)?;
         }
-        println!("# took {:.1} s", started.elapsed().as_secs_f64());
-        println!(
+        outln!("# took {:.1} s", started.elapsed().as_secs_f64())?;
+        outln!(
             "{}",
             ResultLine {
                 number: index + 1,
                 name: &name,
                 outcome: &outcome
             }
-        );
+        )?;
     }
     Ok(verdict)
 }
@@ -72,11 +74,11 @@ pub fn run_here(case: &Case) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<Skip>() {
             Some(Skip(reason)) => {
-                eprintln!("{SKIP_MARK}{}", one_line(reason));
+                errln!("{SKIP_MARK}{}", one_line(reason));
                 ExitCode::from(STATUS_SKIP)
             }
             None => {
-                eprintln!("{error:#}");
+                errln!("{error:#}");
                 ExitCode::FAILURE
             }
         },
@@ -110,7 +112,7 @@ fn run_one(name: &str, case: &Case) -> Result<Ended> {
     let status = match status {
         Some(status) => status,
         None => {
-            println!("# {name} ran into its limit of {limit:?}");
+            outln!("# {name} ran into its limit of {limit:?}")?;
             kill_group(&child);
             match wait(&mut child, on_this_kernel(KILL_LIMIT))? {
                 Some(status) => status,
@@ -123,7 +125,12 @@ fn run_one(name: &str, case: &Case) -> Result<Ended> {
     let skip = lines
         .iter()
         .find_map(|line| line.strip_prefix(SKIP_MARK).map(str::to_owned));
-    Ok(Ended::With(outcome(status, timed_out, skip)))
+    let outcome = outcome(status, timed_out, skip);
+    if outcome == Outcome::Failed && !timed_out && status.code() != Some(1) {
+        let (code, signal) = (status.code(), status.signal());
+        outln!("# ended with status {code:?}, signal {signal:?}")?;
+    }
+    Ok(Ended::With(outcome))
 }
 
 fn outcome(status: ExitStatus, timed_out: bool, skip: Option<String>) -> Outcome {
@@ -131,11 +138,7 @@ fn outcome(status: ExitStatus, timed_out: bool, skip: Option<String>) -> Outcome
         _ if timed_out => Outcome::Failed,
         (Some(0), _) => Outcome::Passed,
         (Some(code), Some(reason)) if code == i32::from(STATUS_SKIP) => Outcome::Skipped(reason),
-        (Some(1), _) => Outcome::Failed,
-        (code, _) => {
-            println!("# ended with status {code:?}, signal {:?}", status.signal());
-            Outcome::Failed
-        }
+        _ => Outcome::Failed,
     }
 }
 
@@ -162,12 +165,9 @@ fn forward(pipe: Option<impl Read + Send + 'static>, sender: mpsc::Sender<String
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines() {
             let Ok(line) = line else { return };
-            if !line.starts_with(SKIP_MARK) {
-                println!("# {line}");
-                // A reader that is gone shows in the exit status of this program.
-                let _ = std::io::stdout().flush();
-            }
-            if sender.send(line).is_err() {
+            // Output that takes no more ends this program with the next line of its own.
+            let shown = line.starts_with(SKIP_MARK) || outln!("# {line}").is_ok();
+            if !shown || sender.send(line).is_err() {
                 return;
             }
         }
@@ -175,9 +175,10 @@ fn forward(pipe: Option<impl Read + Send + 'static>, sender: mpsc::Sender<String
 }
 
 /// Has the kernel print the stack of each blocked task.
-fn print_stacks() {
-    if let Err(error) = std::fs::write("/proc/sysrq-trigger", "w") {
-        println!("# no stacks: /proc/sysrq-trigger: {error}");
+fn print_stacks() -> Result<(), OutputError> {
+    match std::fs::write("/proc/sysrq-trigger", "w") {
+        Ok(()) => Ok(()),
+        Err(error) => outln!("# no stacks: /proc/sysrq-trigger: {error}"),
     }
 }
 

@@ -4,6 +4,9 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use coax_program::outln;
+use coax_program::output::OutputError;
+
 use crate::ktap::{Outcome, ResultLine, VERSION_LINE};
 
 /// A result under its name in the whole run.
@@ -25,16 +28,19 @@ pub struct Report {
 
 impl Report {
     /// Takes a result, and shows it; diagnostics only of a failure.
-    pub fn add(&mut self, result: Named) {
+    ///
+    /// # Errors
+    ///
+    /// Standard output takes no more.
+    pub fn add(&mut self, result: Named) -> Result<(), OutputError> {
         if result.outcome == Outcome::Failed {
             for line in &result.diagnostics {
-                println!("#   {line}");
+                outln!("#   {line}")?;
             }
         }
+        outln!("{}", line_of(self.results.len() + 1, &result))?;
         self.results.push(result);
-        if let Some(result) = self.results.last() {
-            println!("{}", line_of(self.results.len(), result));
-        }
+        Ok(())
     }
 
     /// All results, in the order in which they came.
@@ -104,10 +110,11 @@ mod tests {
     fn counts_are_by_outcome_and_an_empty_run_has_not_passed() {
         let mut report = Report::default();
         assert!(!report.passed());
-        report.add(named("a", Outcome::Passed));
-        report.add(named("b", Outcome::Skipped("why".into())));
+        report.results.push(named("a", Outcome::Passed));
+        let skipped = Outcome::Skipped("why".into());
+        report.results.push(named("b", skipped));
         assert!(report.passed());
-        report.add(named("c", Outcome::Failed));
+        report.results.push(named("c", Outcome::Failed));
         assert!(!report.passed());
         assert_eq!(report.to_string(), "1 passed, 1 failed, 1 skipped");
     }

@@ -10,6 +10,7 @@ use coax_images::images::Images;
 use coax_images::job::{self, Job};
 use coax_images::launch::{Action, Bytes, LaunchError, Tree, Vm as Machine, VmConfig};
 use coax_images::virtiofsd;
+use coax_program::output::OutputError;
 
 use super::plan::Group;
 use super::report::{Named, Report};
@@ -35,7 +36,7 @@ const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
 ///
 /// # Errors
 ///
-/// When a VM cannot be started.
+/// When a VM cannot be started, or results cannot be shown.
 pub fn run_group(images: &Images, group: &Group, accel: Choice, report: &mut Report) -> Result<()> {
     let mut left = group.entries.as_slice();
     while !left.is_empty() {
@@ -72,7 +73,7 @@ fn run_vm(
     }
     let outcome = Machine::start(images, &config, &job)
         .with_context(|| format!("Starting a VM for {group}"))?
-        .wait_watching(|line| Ok(output.take(line)));
+        .wait_watching(|line| output.take(line));
 
     let Output {
         parser, mut shown, ..
@@ -104,7 +105,7 @@ fn run_vm(
                 name: group.result_name(&entry.full_name()),
                 outcome: Outcome::Failed,
                 diagnostics: said,
-            });
+            })?;
             shown += 1;
         }
     }
@@ -125,7 +126,7 @@ fn run_vm(
         name,
         outcome,
         diagnostics,
-    });
+    })?;
     Ok(shown)
 }
 
@@ -148,9 +149,9 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn take(&mut self, line: &str) -> Option<Action> {
+    fn take(&mut self, line: &str) -> Result<Option<Action>, OutputError> {
         if let Some(request) = Request::find(line) {
-            return Some(action(request));
+            return Ok(Some(action(request)));
         }
         self.parser.line(line);
         for result in &self.parser.results()[self.shown..] {
@@ -158,10 +159,10 @@ impl<'a> Output<'a> {
                 name: self.group.result_name(&result.name),
                 outcome: result.outcome.clone(),
                 diagnostics: result.diagnostics.clone(),
-            });
+            })?;
         }
         self.shown = self.parser.results().len();
-        None
+        Ok(None)
     }
 }
 

@@ -4,6 +4,8 @@
 use std::time::{Duration, Instant};
 
 use coax_images::progress::seconds;
+use coax_program::output::OutputError;
+use coax_program::{errln, outln};
 
 use crate::case::Mode;
 use crate::soak::event::{Event, Progress, Round};
@@ -20,26 +22,32 @@ pub struct Show {
 impl Show {
     /// A VM in this mode.
     pub fn new(mode: Mode) -> Self {
-        eprintln!("{mode}: booting");
+        errln!("{mode}: booting");
         Show { mode, last: None }
     }
 
     /// Shows an event: results on standard output, how far it is on standard error.
-    pub fn event(&mut self, event: &Event) {
+    ///
+    /// # Errors
+    ///
+    /// Standard output takes no more.
+    pub fn event(&mut self, event: &Event) -> Result<(), OutputError> {
         let mode = self.mode;
         match event {
             Event::Reference { part, reference } => {
-                println!("{mode}: {part}: {:.1} s without a storm", reference.seconds);
+                outln!("{mode}: {part}: {:.1} s without a storm", reference.seconds)
             }
-            Event::Progress(progress) => self.progress(progress),
+            Event::Progress(progress) => {
+                self.progress(progress);
+                Ok(())
+            }
             Event::Round(round) => {
-                println!("{mode}: {}", line(round));
-                for problem in &round.problems {
-                    println!("{mode}:   {problem}");
-                }
+                outln!("{mode}: {}", line(round))?;
+                let mut problems = round.problems.iter();
+                problems.try_for_each(|problem| outln!("{mode}:   {problem}"))
             }
             Event::End { rounds, next } => {
-                println!("{mode}: done, {rounds} rounds; `--from {next}` goes on from here");
+                outln!("{mode}: done, {rounds} rounds; `--from {next}` goes on from here")
             }
         }
     }
@@ -60,7 +68,7 @@ impl Show {
         } else {
             "without a storm"
         };
-        eprintln!(
+        errln!(
             "{}: step {step}, {part} {place}; {} of storm left, {} pages moved so far",
             self.mode,
             seconds(Duration::from_secs(progress.left)),

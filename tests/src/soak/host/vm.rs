@@ -11,6 +11,7 @@ use coax_images::job::{self, Job, OWN_ROOT};
 use coax_images::launch::{Bytes, GuestFile, LaunchError, Tree, Vm, VmConfig};
 use coax_images::sqlite::Sqlite;
 use coax_images::virtiofsd;
+use coax_program::outln;
 
 use super::report::Soaked;
 use super::show;
@@ -93,7 +94,7 @@ pub fn soak(
         .wait_watching(|line| {
             // What is none is shown with the rest if the VM does not end well.
             if let Ok(event) = serde_json::from_str::<Event>(line) {
-                show.event(&event);
+                show.event(&event)?;
                 soaked.event(&event, known);
             }
             Ok(None)
@@ -108,7 +109,7 @@ pub fn soak(
         Err(error) => return Err(error).context("The VM"),
     }
     if let Some(end) = &soaked.bad_end {
-        println!("{end}");
+        outln!("{end}")?;
     }
     Ok(soaked)
 }

@@ -10,6 +10,8 @@ use coax_images::images::Images;
 use coax_images::job::{self, Job, OWN_ROOT};
 use coax_images::launch::{Bytes, GuestFile, LaunchError, Tree, Vm, VmConfig};
 use coax_images::virtiofsd;
+use coax_program::output::OutputError;
+use coax_program::{errln, outln};
 
 use super::report::Stressed;
 use crate::case::{Mode, TIME_FACTOR_VARIABLE};
@@ -96,7 +98,7 @@ fn one_vm(
         }],
         ..VmConfig::default()
     };
-    eprintln!("{mode}: booting; from step {}", plan.from);
+    errln!("{mode}: booting; from step {}", plan.from);
     let ended = Vm::start(&settings.images, &config, &job)
         .with_context(|| format!("Starting a VM in {mode} mode"))?
         .wait_watching(|line| {
@@ -104,7 +106,7 @@ fn one_vm(
                 if let Event::Reference { name, ended } = &event {
                     known.insert(name.clone(), ended.clone());
                 }
-                show(mode, &event);
+                show(mode, &event)?;
                 stressed.event(event);
             }
             Ok(None)
@@ -119,14 +121,14 @@ fn one_vm(
         Err(error) => return Err(error).context("The VM"),
     };
     if let Some(end) = &bad_end {
-        println!("{mode}: {end}");
+        outln!("{mode}: {end}")?;
     }
     stressed.vm_ended(bad_end);
     Ok(())
 }
 
 /// What went wrong on standard output, how far it is on standard error.
-fn show(mode: Mode, event: &Event) {
+fn show(mode: Mode, event: &Event) -> Result<(), OutputError> {
     match event {
         Event::Begin {
             step,
@@ -139,7 +141,7 @@ fn show(mode: Mode, event: &Event) {
             } else {
                 "without a storm"
             };
-            eprintln!("{mode}: step {step} of {}, {name} {place}", of - 1);
+            errln!("{mode}: step {step} of {}, {name} {place}", of - 1);
         }
         Event::Ran {
             name,
@@ -147,12 +149,13 @@ fn show(mode: Mode, event: &Event) {
             seed,
             ..
         } if !problems.is_empty() => {
-            println!("{mode}: {name}: FAILED, seed {seed}");
-            problems
-                .iter()
-                .for_each(|problem| println!("{mode}:   {problem}"));
+            outln!("{mode}: {name}: FAILED, seed {seed}")?;
+            for problem in problems {
+                outln!("{mode}:   {problem}")?;
+            }
         }
-        Event::LeftOut { name, reason, .. } => eprintln!("{mode}: {name} left out: {reason}"),
+        Event::LeftOut { name, reason, .. } => errln!("{mode}: {name} left out: {reason}"),
         Event::Ran { .. } | Event::Reference { .. } | Event::End => {}
     }
+    Ok(())
 }

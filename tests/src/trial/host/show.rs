@@ -4,6 +4,8 @@
 use std::time::{Duration, Instant};
 
 use coax_images::progress::seconds;
+use coax_program::output::OutputError;
+use coax_program::{errln, outln};
 
 use crate::case::Mode;
 use crate::trial::event::{Event, Point};
@@ -23,7 +25,7 @@ pub struct Show {
 impl Show {
     /// A VM in this mode that makes these points.
     pub fn new(mode: Mode, plan: &Plan) -> Self {
-        eprintln!(
+        errln!(
             "{mode}: booting; points {} to {}, seed {}",
             plan.from,
             plan.to - 1,
@@ -38,30 +40,35 @@ impl Show {
     }
 
     /// Shows an event.
-    pub fn event(&mut self, event: &Event) {
+    ///
+    /// # Errors
+    ///
+    /// Standard output takes no more.
+    pub fn event(&mut self, event: &Event) -> Result<(), OutputError> {
         match event {
             Event::Begin { .. } => {}
-            Event::Point(point) => self.point(point),
-            Event::End => eprintln!("{}: all points are made", self.mode),
+            Event::Point(point) => self.point(point)?,
+            Event::End => errln!("{}: all points are made", self.mode),
         }
+        Ok(())
     }
 
-    fn point(&mut self, point: &Point) {
+    fn point(&mut self, point: &Point) -> Result<(), OutputError> {
         let mode = self.mode;
         if !point.is_right() {
-            println!("{mode}: point {}, {}: FAILED", point.point, point.what);
+            outln!("{mode}: point {}, {}: FAILED", point.point, point.what)?;
             for problem in &point.problems {
-                println!("{mode}:   {problem}");
+                outln!("{mode}:   {problem}")?;
             }
         }
         if self.shown.is_some_and(|shown| shown.elapsed() < INTERVAL) {
-            return;
+            return Ok(());
         }
         self.shown = Some(Instant::now());
         let done = u32::try_from(point.point + 1 - self.plan.from).unwrap_or(u32::MAX);
         let left = u32::try_from(self.plan.to - point.point - 1).unwrap_or(u32::MAX);
         let counts = &point.counts;
-        eprintln!(
+        errln!(
             "{mode}: point {} of {}, {}, settled after {:.1} s; {} commands, {} pages moved, {} refused, {} MiB \
              compared, {} MiB fresh; about {} left",
             point.point,
@@ -75,5 +82,6 @@ impl Show {
             point.fresh >> 20,
             seconds(self.begin.elapsed() / done * left),
         );
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{self, Job};
 use coax_images::launch::{Bytes, GuestFile, LaunchError, Vm, VmConfig};
+use coax_program::{out, outln};
 
 use super::report::Tried;
 use super::show::Show;
@@ -52,9 +53,9 @@ pub fn run(settings: &Settings, mode: Mode) -> Result<Tried> {
     let mut tried = Tried::new(mode, settings.plan);
     while let Some(from) = tried.next() {
         if tried.bad_ends.len() >= MOST_BAD_ENDS {
-            println!(
+            outln!(
                 "{mode}: {MOST_BAD_ENDS} VMs have ended badly, points from {from} on are not made"
-            );
+            )?;
             break;
         }
         let plan = Plan {
@@ -93,7 +94,7 @@ fn one_vm(settings: &Settings, plan: Plan, mode: Mode, tried: &mut Tried) -> Res
         .with_context(|| format!("Starting a VM in {mode} mode"))?
         .wait_watching(|line| {
             if let Ok(event) = serde_json::from_str::<Event>(line) {
-                show.event(&event);
+                show.event(&event)?;
                 tried.event(event);
             }
             Ok(Request::find(line).map(action))
@@ -101,7 +102,7 @@ fn one_vm(settings: &Settings, plan: Plan, mode: Mode, tried: &mut Tried) -> Res
     let bad_end = match ended {
         Ok(outcome) if outcome.exit.success() => {
             // What workers have said of what they found.
-            print!("{}", outcome.stderr_text());
+            out!("{}", outcome.stderr_text())?;
             None
         }
         Ok(outcome) => Some(format!(
@@ -112,7 +113,7 @@ fn one_vm(settings: &Settings, plan: Plan, mode: Mode, tried: &mut Tried) -> Res
         Err(error) => return Err(error).context("The VM"),
     };
     if let Some(end) = &bad_end {
-        println!("{mode}: {end}");
+        outln!("{mode}: {end}")?;
     }
     tried.vm_ended(bad_end);
     Ok(())
