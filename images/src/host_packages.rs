@@ -299,7 +299,7 @@ pub fn ensure(groups: &[Group], install: bool) -> Result<()> {
     // Without apt's lists there is no plan yet, and the packages are not found below either.
     let plan = tool::output_of(Command::new("apt-get").arg("--simulate").args(&words));
     for change in changes(&plan.unwrap_or_default()) {
-        eprintln!("This {change}");
+        errln!("This {change}");
     }
     if !apt_get(&words)? {
         errln!("Once more, with apt's lists brought up to date");

@@ -4,9 +4,10 @@
 //! On a terminal one line is rewritten; elsewhere a line is written now and then, so that a
 //! log shows life without drowning.
 
-use coax_program::errln;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
+
+use coax_program::{errln, output};
 
 /// Between two writings on a terminal.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
@@ -84,9 +85,7 @@ impl Progress {
             (true, true) => ("\r\x1b[K", "\n"),
             (false, _) => ("", "\n"),
         };
-        let mut stderr = io::stderr().lock();
-        // Without anyone to read it, progress is not missed.
-        let _ = write!(stderr, "{start}{text}{end}").and_then(|()| stderr.flush());
+        output::complain(format_args!("{start}{text}{end}"));
     }
 }
 

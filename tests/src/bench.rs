@@ -8,10 +8,12 @@ pub mod invalidation;
 
 use std::time::Duration;
 
+use coax_program::outln;
+use coax_program::output::OutputError;
 use serde_json::json;
 
 /// Tells times, with the median as the value.
-fn tell(name: &str, times: &mut [Duration]) {
+fn tell(name: &str, times: &mut [Duration]) -> Result<(), OutputError> {
     times.sort_unstable();
     let at = |percent: usize| {
         let rank = (times.len() * percent).div_ceil(100);
@@ -25,6 +27,7 @@ fn tell(name: &str, times: &mut [Duration]) {
             "unit": "ns",
             "n": times.len(),
         });
-        println!("{line}");
+        outln!("{line}")?;
     }
+    Ok(())
 }

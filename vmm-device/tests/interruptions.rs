@@ -241,6 +241,10 @@ fn time_of_an_invalidation_under_the_worst_commands() {
     }
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "it is part of a test, whose output libtest keeps"
+)]
 fn measure(engines: usize, contended: bool) {
     let mut times: Vec<Duration> = Vec::new();
     under_load(engines, contended, |space| {

@@ -70,6 +70,10 @@ fn back_end(socket: &Path, args: &[&str]) -> Running {
 }
 
 /// QEMU with the device and a stopped guest, or nothing without QEMU.
+#[expect(
+    clippy::print_stdout,
+    reason = "it is part of a test, whose output libtest keeps"
+)]
 fn qemu(socket: &Path, args: &[&str]) -> Option<Running> {
     let Some(program) = std::env::var_os("COAX_QEMU") else {
         println!("skipped: COAX_QEMU is not set");

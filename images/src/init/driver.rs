@@ -6,6 +6,7 @@ use std::fs::File;
 
 use anyhow::{Context, Result};
 use coax_images::job::Driver;
+use coax_program::errln;
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
@@ -35,6 +36,6 @@ pub fn unload() {
     match delete_module(c"coax", DeleteModuleFlags::O_NONBLOCK) {
         // The job has unloaded it.
         Ok(()) | Err(Errno::ENOENT) => {}
-        Err(errno) => eprintln!("coax-init: BUG: the driver does not unload: {errno}"),
+        Err(errno) => errln!("coax-init: BUG: the driver does not unload: {errno}"),
     }
 }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use coax_program::errln;
 
 /// kmemleak's file.
 const FILE: &str = "/sys/kernel/debug/kmemleak";
@@ -31,16 +32,16 @@ pub fn report() {
     match find() {
         Ok(lost) => {
             if !lost.is_empty() {
-                eprintln!(
+                errln!(
                     "coax-init: BUG: the driver lost memory {} times",
                     lost.len()
                 );
             }
             for report in lost.iter().take(SHOWN) {
-                eprintln!("{report}");
+                errln!("{report}");
             }
         }
-        Err(error) => eprintln!("coax-init: BUG: cannot look for leaks: {error:#}"),
+        Err(error) => errln!("coax-init: BUG: cannot look for leaks: {error:#}"),
     }
 }
 

@@ -23,6 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use coax_images::frames::Kind;
 use coax_images::job::{Exit, JobFile, JOB_PATH};
+use coax_program::errln;
 use nix::sys::reboot::{reboot, RebootMode};
 
 use run::Port;
@@ -33,12 +34,12 @@ const DONE_LIMIT: Duration = Duration::from_secs(10);
 
 fn main() {
     if let Err(error) = live() {
-        eprintln!("coax-init: {error:#}");
+        errln!("coax-init: {error:#}");
     }
     nix::unistd::sync();
     let Err(errno) = reboot(RebootMode::RB_POWER_OFF);
     // Returning makes the kernel panic, which ends the machine too.
-    eprintln!("coax-init: cannot power off: {errno}");
+    errln!("coax-init: cannot power off: {errno}");
 }
 
 fn live() -> Result<()> {

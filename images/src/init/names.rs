@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use anyhow::{ensure, Context, Result};
+use coax_program::errln;
 
 /// The guest's name, for prompts and for programs that look it up.
 const HOST_NAME: &str = "coax";
@@ -22,7 +23,7 @@ const OWN_ADDRESS: &str = "127.0.1.1";
 pub fn set() -> Result<()> {
     nix::unistd::sethostname(HOST_NAME).context("Cannot set the host's name")?;
     if let Err(error) = loopback_up() {
-        eprintln!("coax-init: no loopback: {error:#}");
+        errln!("coax-init: no loopback: {error:#}");
     }
     Ok(())
 }
@@ -34,7 +35,7 @@ pub fn add_to_hosts() {
     // A line of its own, whatever the last one ends in.
     let line = format!("\n{OWN_ADDRESS} {HOST_NAME}\n");
     if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
-        eprintln!("coax-init: {HOST_NAME} is not added to {HOSTS}: {error}");
+        errln!("coax-init: {HOST_NAME} is not added to {HOSTS}: {error}");
     }
 }
 

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result};
 use coax_images::frames::{read_frame, write_frame, Kind};
 use coax_images::job::{Exit, Job, TerminalSize};
+use coax_program::errln;
 use nix::pty::{openpty, Winsize};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -250,7 +251,7 @@ fn relay(kind: Kind, mut file: File, port: Port) -> Result<JoinHandle<()>> {
                 Ok(length) => length,
             };
             if let Err(error) = port.send(kind, buffer.get(..length).unwrap_or_default()) {
-                eprintln!("coax-init: {error:#}");
+                errln!("coax-init: {error:#}");
                 return;
             }
         }

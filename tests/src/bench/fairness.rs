@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, Policy};
+use coax_program::errln;
 use nix::unistd::{setgid, setuid, Gid, Uid};
 
 use super::tell;
@@ -50,8 +51,8 @@ const NEIGHBOURS: [(&str, Work); 6] = [
 pub fn run() -> Result<()> {
     for (name, work) in NEIGHBOURS {
         let mute = Mute::mount(&Path::new("/tmp/mute").join(name), 0)?;
-        eprintln!("fairness: a fault alone and beside {name} …");
-        tell(&format!("fault_without_{name}"), &mut faults()?);
+        errln!("fairness: a fault alone and beside {name} …");
+        tell(&format!("fault_without_{name}"), &mut faults()?)?;
         let (ours, theirs) = line()?;
         let neighbour = fork(|| work(&mute, &theirs))?;
         ours.await_step(AT_IT)
@@ -60,7 +61,7 @@ pub fn run() -> Result<()> {
         // Before what it waits for is taken away: it has to be there to the end.
         ensure!(!neighbour.has_ended()?, "The neighbour, {name}, has ended");
         neighbour.send_kill()?;
-        tell(&format!("fault_beside_{name}"), &mut beside?);
+        tell(&format!("fault_beside_{name}"), &mut beside?)?;
         // What hangs would keep the process from its end.
         mute.speak();
         drop(neighbour);
@@ -80,7 +81,7 @@ fn faults() -> Result<Vec<Duration>> {
         match device.wait(fill, Some(LONGEST)) {
             Ok(_) => times.push(begin.elapsed()),
             Err(error) if error.errno() == libc::ETIMEDOUT => {
-                eprintln!("fairness: a fault was not served within {LONGEST:?}");
+                errln!("fairness: a fault was not served within {LONGEST:?}");
                 times.push(begin.elapsed());
                 break;
             }
@@ -115,7 +116,7 @@ fn stuck_contexts(mute: &Mute, line: &Line) -> CaseResult {
     let pages = mute.map(COMMANDS)?;
     let contexts: Vec<Device> = (0..8).map_while(|_| stuck(&pages).ok()).collect();
     ensure!(!contexts.is_empty(), "No context");
-    eprintln!("fairness: {} contexts are stuck", contexts.len());
+    errln!("fairness: {} contexts are stuck", contexts.len());
     mute.await_reader()?;
     line.announce(AT_IT)?;
     for_ever()

@@ -96,7 +96,7 @@ pub fn run(name: &str) -> Result<()> {
         }
         times
     })?;
-    tell("invalidation", &mut times);
+    tell("invalidation", &mut times)?;
     Ok(())
 }
 

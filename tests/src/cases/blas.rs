@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
+use coax_program::outln;
 use serde_json::Value;
 
 use crate::case;
@@ -187,7 +188,7 @@ fn vectors_go_where_the_matrix_is() -> CaseResult {
     let there = flops * on_device("device_flop_s")?
         + pages * on_device("touch_s")?
         + on_device("command_s")?;
-    println!("# {there:.4} s there, {on_cpu:.4} s on the CPU");
+    outln!("# {there:.4} s there, {on_cpu:.4} s on the CPU")?;
     // On a slow kernel a command alone takes as long as the CPU, and no product leaves a matrix.
     if there < 0.3 * on_cpu && offloaded("dgemm") > 0 {
         ensure!(offloaded("dgemv") > 0, "No vector went to the matrix");
@@ -312,7 +313,7 @@ fn a_device_that_dies_in_mid_call_is_not_noticed() -> CaseResult {
             .read_line(&mut line)
             .context("The program is silent")?;
         ensure!(line == "under way\n", "{line}");
-        println!("{}", Request::KillDevice);
+        outln!("{}", Request::KillDevice)?;
         Ok(())
     })?;
     ensure!(reports.sum("offloaded") > 0, "The device was not used");

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use coax_program::outln;
 use serde_json::Value;
 
 use crate::case;
@@ -164,7 +165,7 @@ fn one_process_that_may_not_use_the_node_ends_no_storm() -> CaseResult {
                while [ $i -lt 20000 ]; do i=$((i + 1)); done' ; \
         i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done";
     let report = same_in_a_storm(&[], &["sh", "-c", script], "")?;
-    println!("{report}");
+    outln!("{report}")?;
     ensure!(number(&report, "/forbidden")? > 0, "{report}");
     ensure!(number(&report, "/over/moved")? > 0, "{report}");
     Ok(())

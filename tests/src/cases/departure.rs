@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use coax_abi::uapi;
+use coax_program::outln;
 use nix::unistd::pipe;
 
 use crate::case;
@@ -87,7 +88,7 @@ fn an_unplugged_device_stays_while_it_is_held() -> CaseResult {
     same("memory without the device", &memory.to_vec(), &content)?;
     drop(device);
 
-    println!("{}", Request::PlugDevice);
+    outln!("{}", Request::PlugDevice)?;
     wait::until("The device plugged in", || Ok(module::has_device()))?;
     let digest = Device::open()?.digest(&memory)?;
     ensure!(digest == pattern::sha256(&content), "Wrong digest");
@@ -102,7 +103,7 @@ fn while_held(
     unpin: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     monitor.next().context("The call's answer")?;
-    println!("{}", Request::UnplugDevice);
+    outln!("{}", Request::UnplugDevice)?;
     wait::until("The device's file being gone", || Ok(!module::has_device()))?;
     stays(function, "a call is under way and a pipe holds pages")?;
     unpin()?;

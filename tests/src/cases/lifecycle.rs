@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Command, Error};
+use coax_program::outln;
 use nix::errno::Errno;
 use nix::unistd::pipe;
 
@@ -304,11 +305,11 @@ fn an_unplugged_device_gives_its_pages_back() -> CaseResult {
     }
     pages_come_back(
         || {
-            println!("{}", Request::UnplugDevice);
+            outln!("{}", Request::UnplugDevice)?;
             wait::until("The device being gone", || Ok(!module::has_device()))
         },
         || {
-            println!("{}", Request::PlugDevice);
+            outln!("{}", Request::PlugDevice)?;
             wait::until("The device plugged in", || Ok(module::has_device()))
         },
     )
@@ -319,7 +320,7 @@ fn a_device_stopped_with_its_guest_is_not_given_up() -> CaseResult {
     let memory = Mapping::anonymous(LEN)?;
     let content = pattern::bytes(137, LEN);
     memory.write(0, &content);
-    println!("{}", Request::Stop);
+    outln!("{}", Request::Stop)?;
     // Back and forth until the clock has jumped: every call waits for the device.
     let mut last = Instant::now();
     wait::until("The stop", || {

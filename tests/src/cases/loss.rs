@@ -5,6 +5,7 @@
 
 use anyhow::{ensure, Context as _};
 use coax::Command;
+use coax_program::outln;
 
 use crate::case;
 use crate::case::{CaseResult, Subject, Vm};
@@ -46,7 +47,7 @@ fn a_dead_device_gives_errors_and_loses_no_page() -> CaseResult {
     let ring = Mapping::anonymous(LEN)?;
     let walk = list::start_endless(&device, &ring)?;
 
-    println!("{}", Request::KillDevice);
+    outln!("{}", Request::KillDevice)?;
     refused("the walk under way", device.finish(walk), libc::EIO)?;
     refused("a new command", device.run(Command::nop()), libc::EIO)?;
     refused("a new context", Device::open(), libc::EIO)?;

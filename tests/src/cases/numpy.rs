@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use coax_program::outln;
 use serde_json::Value;
 
 use crate::case;
@@ -125,7 +126,7 @@ fn same_with_the_device(work: &str, size: &str, routine: &str) -> CaseResult {
     let reports = Reports::take(Path::new(REPORT))?;
     let mut without = base("-");
     let line = line_of(without.arg("/tmp/numpy-device.npy"))?;
-    println!("# {line}");
+    outln!("# {line}")?;
     let (difference, tolerance) = (number(&line, "difference")?, number(&line, "tolerance")?);
     ensure!(
         difference <= tolerance,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _};
 use coax::Command;
+use coax_program::outln;
 use nix::unistd::{setgid, setuid, Gid, Uid};
 
 use crate::case;
@@ -58,7 +59,7 @@ fn others_open_other_devices_while_the_device_is_stopped() -> CaseResult {
         Ok(())
     })?;
     let device = Device::open()?;
-    println!("{}", Request::StopDeviceFor(STOPPED));
+    outln!("{}", Request::StopDeviceFor(STOPPED))?;
     let since = Instant::now();
     wait::until("The device being stopped", || {
         let empty = device.start(Command::nop()).context("An empty command")?;
@@ -115,7 +116,7 @@ fn a_user_with_all_contexts_leaves_room_for_another_user() -> CaseResult {
             match Device::open() {
                 Ok(device) => open.push(device),
                 Err(error) => {
-                    println!("refused after {} contexts: {error}", open.len());
+                    outln!("refused after {} contexts: {error}", open.len())?;
                     break;
                 }
             }

@@ -4,6 +4,7 @@
 use std::fs;
 
 use anyhow::{ensure, Context, Result};
+use coax_program::outln;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject};
@@ -91,7 +92,7 @@ fn lazily_freed_pages_stay_so_where_others_were() -> CaseResult {
     device.evict(range_of(&memory)).context("Evicting")?;
     // Some were not on the kernel's lists yet, and so not freed.
     let lazy = smaps::lazily_free_pages(&memory)?;
-    println!("{lazy} of {PAGES} pages are lazily free");
+    outln!("{lazy} of {PAGES} pages are lazily free")?;
     ensure!(lazy >= PAGES / 2, "{lazy} of {PAGES} pages are lazily free");
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use coax_program::outln;
 use serde_json::Value;
 
 use crate::case;
@@ -72,7 +73,7 @@ fn stormy(script: &str) -> Result<Value> {
 
 fn stormy_command(argv: &[&str]) -> Result<Value> {
     let report = same_in_a_storm(&[], argv, "")?;
-    println!("{report}");
+    outln!("{report}")?;
     ensure!(number(&report, "/over/moved")? > 0, "Nothing moved over");
     let back = number(&report, "/back/moved")? + number(&report, "/by_fault")?;
     ensure!(back > 0, "Nothing moved back");

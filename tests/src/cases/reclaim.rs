@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::Command;
+use coax_program::outln;
 
 use crate::case;
 use crate::case::{CaseResult, Skip, Subject};
@@ -294,7 +295,7 @@ fn collapse_to_a_huge_page_is_not_noticed() -> CaseResult {
         .context("MADV_HUGEPAGE")?;
     // Either it collapses or it refuses since pages are on the device; both are right.
     if let Err(error) = memory.advise(0..HUGE, libc::MADV_COLLAPSE) {
-        println!("MADV_COLLAPSE with device pages: {error}");
+        outln!("MADV_COLLAPSE with device pages: {error}")?;
     }
     ensure!(
         device.digest(&memory)? == pattern::sha256(&content),
@@ -302,7 +303,7 @@ fn collapse_to_a_huge_page_is_not_noticed() -> CaseResult {
     );
     device.evict(range_of(&memory))?;
     if let Err(error) = memory.advise(0..HUGE, libc::MADV_COLLAPSE) {
-        println!("MADV_COLLAPSE in system memory: {error}");
+        outln!("MADV_COLLAPSE in system memory: {error}")?;
     }
     ensure!(
         device.digest(&memory)? == pattern::sha256(&content),

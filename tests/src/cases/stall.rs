@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Command, Error, Policy};
+use coax_program::outln;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
@@ -75,7 +76,7 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Stops the back end and waits until it has.
 fn stop(device: &Device) -> Result<()> {
-    println!("{}", Request::StopDevice);
+    outln!("{}", Request::StopDevice)?;
     wait::until("The device being stopped", || {
         let nop = device.start(Command::nop())?;
         match device.wait(nop, Some(Duration::from_millis(500))) {
@@ -86,8 +87,8 @@ fn stop(device: &Device) -> Result<()> {
     })
 }
 
-fn go_on() {
-    println!("{}", Request::ContinueDevice);
+fn go_on() -> Result<()> {
+    Ok(outln!("{}", Request::ContinueDevice)?)
 }
 
 /// A context whose device is at work on `memory` in place, for long.
@@ -133,7 +134,7 @@ fn memory_of_a_stalled_fill_is_not_let_go() -> CaseResult {
         let unmapping = begin(scope, || Ok(memory.advise(0..LEN, libc::MADV_DONTNEED)?));
         let early = done_early(&unmapping);
         if !matches!(early, Ok(Some(_))) {
-            go_on();
+            go_on()?;
         }
         match early? {
             Some(unmapped) => unmapped.map(|()| true),
@@ -144,7 +145,7 @@ fn memory_of_a_stalled_fill_is_not_let_go() -> CaseResult {
     let fresh = Mapping::anonymous(4 * LEN)?;
     fresh.fill(0..4 * LEN, 0xa5);
     if early {
-        go_on();
+        go_on()?;
     }
     drop(filler);
     watch.run(Command::nop())?;
@@ -194,7 +195,7 @@ fn a_stall_is_told_once_with_its_length() -> CaseResult {
         let asking = begin(scope, || Ok(watch.stats().map(drop)?));
         let unmapping = begin(scope, || memory.unmap(0..LEN));
         let early = done_early(&unmapping);
-        go_on();
+        go_on()?;
         ensure!(early?.is_none(), "The memory was let go");
         unmapping.recv()??;
         asking.recv()?
@@ -215,7 +216,10 @@ fn a_stall_is_told_once_with_its_length() -> CaseResult {
 
 /// Has pages on their way both ways when the device stops, and demands that they arrive as they were after what
 /// `end` does to it; the calls that moved them have to satisfy `check`.
-fn move_over_a_stall(end: impl FnOnce(), check: impl Fn(Result<()>) -> CaseResult) -> CaseResult {
+fn move_over_a_stall(
+    end: impl FnOnce() -> Result<()>,
+    check: impl Fn(Result<()>) -> CaseResult,
+) -> CaseResult {
     const PIECE: usize = 512 * PAGE;
     let device = Device::open_moving()?;
     let (there, back) = (Mapping::anonymous(PIECE)?, Mapping::anonymous(PIECE)?);
@@ -238,7 +242,7 @@ fn move_over_a_stall(end: impl FnOnce(), check: impl Fn(Result<()>) -> CaseResul
         both.wait();
         let early = done_early(&going);
         let early = early.map(|going| going.is_some() || coming.try_recv().is_ok());
-        end();
+        end()?;
         ensure!(!early?, "A move ended while the device was stopped");
         check(going.recv()?)?;
         check(coming.recv()?)
@@ -253,7 +257,8 @@ fn a_page_on_its_way_when_the_device_stalls_arrives() -> CaseResult {
 
 fn pages_on_their_way_arrive_when_a_stalled_device_dies() -> CaseResult {
     // Whether a call has noticed does not matter: pages are what counts.
-    move_over_a_stall(|| println!("{}", Request::KillDevice), |_| Ok(()))
+    let kill = || Ok(outln!("{}", Request::KillDevice)?);
+    move_over_a_stall(kill, |_| Ok(()))
 }
 
 /// Contexts that are open.
@@ -275,7 +280,7 @@ fn killed_at_once(device: &Device, child: process::Child, before: u64) -> CaseRe
     let killed = Instant::now();
     let gone = child.kill();
     let took = killed.elapsed();
-    go_on();
+    go_on()?;
     gone?;
     ensure!(took < AT_ONCE, "It took {took:?} to kill it");
     wait::until("The context of the killed process being closed", || {
@@ -334,7 +339,7 @@ fn a_stalled_device_that_dies_ends_all_waits() -> CaseResult {
         let asking = begin(scope, || Ok(watch.stats().map(drop)?));
         let unmapping = begin(scope, || memory.unmap(0..LEN));
         let early = done_early(&unmapping);
-        println!("{}", Request::KillDevice);
+        outln!("{}", Request::KillDevice)?;
         let killed = Instant::now();
         ensure!(early?.is_none(), "The memory was let go");
         unmapping.recv()??;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
+use coax_program::outln;
 
 use crate::case;
 use crate::case::{CaseResult, Subject, Vm};
@@ -39,7 +40,7 @@ fn strain(stressors: &[&str], seconds: u32) -> Result<()> {
     let mut storm = vec!["coaxctl", "storm", "--"];
     storm.extend(long.iter().map(String::as_str));
     let stormy = run(&storm, "")?;
-    println!("{}", String::from_utf8_lossy(&stormy.stderr));
+    outln!("{}", String::from_utf8_lossy(&stormy.stderr))?;
     ensure!(
         stormy.status == plain.status,
         "{stressors:?} ended with {} in a storm, with {} alone",

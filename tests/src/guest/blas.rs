@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use coax_program::outln;
 
 /// What the library reported, a line for each process.
 pub struct Reports(pub Vec<String>);
@@ -16,7 +17,7 @@ impl Reports {
         let text = fs::read_to_string(file).context("The library reported nothing")?;
         fs::remove_file(file).context("The report cannot be removed")?;
         for line in text.lines() {
-            println!("# {line}");
+            outln!("# {line}")?;
         }
         Ok(Reports(text.lines().map(str::to_owned).collect()))
     }

@@ -10,6 +10,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
+use coax_program::outln;
+use coax_program::output::OutputError;
 use nix::errno::Errno;
 
 use super::memory::{Mapping, PAGE, READ_ONLY};
@@ -77,8 +79,8 @@ pub fn run() -> Result<()> {
         let mut show = |name: &str, outcome: Result<(), Errno>| {
             count += 1;
             match outcome {
-                Ok(()) => println!("errno {kind}.{name} ok"),
-                Err(errno) => println!("errno {kind}.{name} {errno:?}"),
+                Ok(()) => outln!("errno {kind}.{name} ok"),
+                Err(errno) => outln!("errno {kind}.{name} {errno:?}"),
             }
         };
         let device = File::options()
@@ -93,8 +95,7 @@ pub fn run() -> Result<()> {
         drop(device);
         count += without_opener(kind, path)?;
     }
-    println!("errnos {count}");
-    Ok(())
+    Ok(outln!("errnos {count}")?)
 }
 
 fn make(
@@ -109,7 +110,10 @@ fn make(
 }
 
 /// Every call on every kind of range.
-fn ranges(device: &File, show: &mut impl FnMut(&str, Result<(), Errno>)) -> Result<()> {
+fn ranges(
+    device: &File,
+    show: &mut impl FnMut(&str, Result<(), Errno>) -> Result<(), OutputError>,
+) -> Result<()> {
     for (place, target) in PLACES {
         for (call, request) in CALLS.into_iter().chain(OTHER_CALLS) {
             let target: Target = target(device).with_context(|| place.to_owned())?;
@@ -124,27 +128,33 @@ fn ranges(device: &File, show: &mut impl FnMut(&str, Result<(), Errno>)) -> Resu
                 buffer.address(),
                 target.npages,
             );
-            show(&format!("{call}.{place}"), outcome);
+            show(&format!("{call}.{place}"), outcome)?;
         }
     }
     Ok(())
 }
 
 /// Every call on good memory with every kind of pointer.
-fn pointers(device: BorrowedFd<'_>, show: &mut impl FnMut(&str, Result<(), Errno>)) -> Result<()> {
+fn pointers(
+    device: BorrowedFd<'_>,
+    show: &mut impl FnMut(&str, Result<(), Errno>) -> Result<(), OutputError>,
+) -> Result<()> {
     for (place, pointer) in POINTERS {
         for (call, request) in CALLS {
             let memory = Memory::touched()?;
             let (ptr, _kept) = pointer()?;
             let outcome = make(device, request, memory.address(), ptr, memory.pages());
-            show(&format!("{call}.pointer_{place}"), outcome);
+            show(&format!("{call}.pointer_{place}"), outcome)?;
         }
     }
     Ok(())
 }
 
 /// Every call with its argument in bad places.
-fn arguments(device: BorrowedFd<'_>, show: &mut impl FnMut(&str, Result<(), Errno>)) -> Result<()> {
+fn arguments(
+    device: BorrowedFd<'_>,
+    show: &mut impl FnMut(&str, Result<(), Errno>) -> Result<(), OutputError>,
+) -> Result<()> {
     for (call, request) in CALLS {
         for (place, address) in [
             ("null", 0),
@@ -152,7 +162,7 @@ fn arguments(device: BorrowedFd<'_>, show: &mut impl FnMut(&str, Result<(), Errn
             ("nowhere", 1 << 63),
         ] {
             let outcome = ioctl_at(device, request, address);
-            show(&format!("{call}.argument_{place}"), outcome);
+            show(&format!("{call}.argument_{place}"), outcome)?;
         }
         let (memory, buffer, argument) = (
             Memory::touched()?,
@@ -165,28 +175,31 @@ fn arguments(device: BorrowedFd<'_>, show: &mut impl FnMut(&str, Result<(), Errn
         }
         argument.protect(0..PAGE, READ_ONLY)?;
         let outcome = ioctl_at(device, request, argument.address());
-        show(&format!("{call}.argument_read_only"), outcome);
+        show(&format!("{call}.argument_read_only"), outcome)?;
         let end = argument.at(PAGE - 16);
         argument.unmap(0..PAGE)?;
         show(
             &format!("{call}.argument_unmapped"),
             ioctl_at(device, request, end),
-        );
+        )?;
     }
     Ok(())
 }
 
 /// Requests that are none, with an argument that would do.
-fn requests(device: BorrowedFd<'_>, show: &mut impl FnMut(&str, Result<(), Errno>)) -> Result<()> {
+fn requests(
+    device: BorrowedFd<'_>,
+    show: &mut impl FnMut(&str, Result<(), Errno>) -> Result<(), OutputError>,
+) -> Result<()> {
     for (name, request) in UNKNOWN {
         let (memory, buffer) = (Memory::touched()?, Memory::buffer()?);
         let (addr, ptr) = (memory.address(), buffer.address());
         let outcome = make(device, request, addr, ptr, memory.pages());
-        show(&format!("unknown.{name}"), outcome);
+        show(&format!("unknown.{name}"), outcome)?;
         let outcome = ioctl_at(device, request, memory::KERNEL);
-        show(&format!("unknown.{name}.argument_kernel"), outcome);
+        show(&format!("unknown.{name}.argument_kernel"), outcome)?;
         let outcome = make(device, request, addr + 1, ptr, memory.pages());
-        show(&format!("unknown.{name}.misaligned"), outcome);
+        show(&format!("unknown.{name}.misaligned"), outcome)?;
     }
     Ok(())
 }
@@ -204,9 +217,9 @@ fn without_opener(kind: &str, path: &str) -> Result<usize> {
                 let (memory, buffer) = (Memory::touched()?, Memory::buffer()?);
                 let (addr, ptr) = (memory.address(), buffer.address());
                 match make(device.as_fd(), request, addr, ptr, memory.pages()) {
-                    Ok(()) => println!("errno {kind}.{call}.opener_gone ok"),
-                    Err(errno) => println!("errno {kind}.{call}.opener_gone {errno:?}"),
-                }
+                    Ok(()) => outln!("errno {kind}.{call}.opener_gone ok"),
+                    Err(errno) => outln!("errno {kind}.{call}.opener_gone {errno:?}"),
+                }?;
             }
             heirs_end.announce(2)
         })?;

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use coax_program::errln;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitStatus};
@@ -44,7 +45,7 @@ pub fn fork(body: impl FnOnce() -> CaseResult) -> Result<Child> {
                 Ok(()) => 0,
                 Err(error) => {
                     // The parent sees the status even if this line cannot be written.
-                    let _ = writeln!(std::io::stderr(), "child: {error:#}");
+                    errln!("child: {error:#}");
                     1
                 }
             };

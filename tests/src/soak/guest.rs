@@ -9,11 +9,11 @@ mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use coax_program::outln;
 
 use super::event::{Event, Plan, Progress, Reference, Round, Storm};
 use super::pass::{pass, Step};
@@ -161,7 +161,5 @@ impl Soak {
 
 fn tell(event: &Event) -> Result<()> {
     let line = serde_json::to_string(event).context("An event")?;
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").context("Telling the host")?;
-    stdout.flush().context("Telling the host")
+    outln!("{line}").context("Telling the host")
 }

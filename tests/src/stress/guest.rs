@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use coax_program::outln;
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -232,9 +232,7 @@ fn report() -> std::path::PathBuf {
 
 fn tell(event: &Event) -> Result<()> {
     let line = serde_json::to_string(event).context("An event")?;
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").context("Telling the host")?;
-    stdout.flush().context("Telling the host")
+    outln!("{line}").context("Telling the host")
 }
 
 #[cfg(test)]

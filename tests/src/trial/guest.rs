@@ -14,11 +14,11 @@ mod stall;
 mod work;
 mod worker;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use coax_program::outln;
 
 use super::event::Event;
 use super::plan::{what, Plan, What};
@@ -55,9 +55,7 @@ pub fn run(plan: &Path) -> Result<()> {
 
 fn tell(event: &Event) -> Result<()> {
     let line = serde_json::to_string(event).context("An event")?;
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").context("Telling the host")?;
-    stdout.flush().context("Telling the host")
+    outln!("{line}").context("Telling the host")
 }
 
 /// Lets the storm go on for so long, or until `over`: the crew is complete meanwhile. Returns whether it was

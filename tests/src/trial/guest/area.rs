@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use coax::{CommandId, Error};
+use coax_program::errln;
 
 use super::board::{Board, Count};
 use super::work::{Expect, Work};
@@ -27,7 +28,7 @@ impl Tally<'_> {
 
     /// Says what was found wrong, beside the counts.
     fn complain(&self, text: &str) {
-        eprintln!("worker {}: {text}", self.worker);
+        errln!("worker {}: {text}", self.worker);
     }
 }
 

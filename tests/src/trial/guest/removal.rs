@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Result};
 use coax::Command;
+use coax_program::outln;
 
 use super::board::since;
 use super::crew::Crew;
@@ -38,10 +39,10 @@ pub fn point(crew: &mut Crew, number: usize, what: What, rng: &mut Rng) -> Resul
     let name = module::bound_device()?;
     let gone = Instant::now();
     match what {
-        What::Kill => println!("{}", Request::KillDevice),
+        What::Kill => outln!("{}", Request::KillDevice)?,
         What::Unbind => module::unbind(&name)?,
         What::Unplug => {
-            println!("{}", Request::UnplugDevice);
+            outln!("{}", Request::UnplugDevice)?;
             await_device(crew, false, UNPLUG_LIMIT)?;
         }
         What::Stop(_) => bail!("A stop is no removal"),
@@ -57,7 +58,7 @@ pub fn point(crew: &mut Crew, number: usize, what: What, rng: &mut Rng) -> Resul
                 slot::power_off(&name)?;
                 await_device(crew, false, UNPLUG_LIMIT)?;
             }
-            println!("{}", Request::PlugDevice);
+            outln!("{}", Request::PlugDevice)?;
             await_device(crew, true, PLUG_LIMIT)?;
         }
     }

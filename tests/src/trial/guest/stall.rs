@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use coax::{Command, Policy};
+use coax_program::outln;
 
 use super::board::{since, Board};
 use super::crew::Crew;
@@ -77,7 +78,7 @@ pub fn point(crew: &mut Crew, number: usize, stop: u64, rng: &mut Rng) -> Result
     }
     while_storming(crew, rng.milliseconds(BEFORE), |_| Ok(false))?;
 
-    println!("{}", Request::StopDeviceFor(stop_time));
+    outln!("{}", Request::StopDeviceFor(stop_time))?;
     let stopped = Instant::now();
     while_storming(crew, LAG, |_| Ok(false))?;
     match fate {
