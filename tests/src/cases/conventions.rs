@@ -2,8 +2,11 @@
 //! What programs expect of a machine, and users of programs, beside their purpose.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -44,6 +47,13 @@ pub const SUBJECT: Subject = Subject {
         case!(
             signals_that_were_ignored_stay_ignored,
             "SIGHUP and SIGCHLD ignored when a storm begins"
+        )
+        .in_vm(Vm::Tree)
+        .limit(LIMIT)
+        .modes(&[Mode::Private]),
+        case!(
+            answers_that_cannot_be_written_are_failures,
+            "coaxctl and coax-demo with a full disk for their output, or nobody who reads it"
         )
         .in_vm(Vm::Tree)
         .limit(LIMIT)
@@ -153,6 +163,66 @@ fn signals_that_were_ignored_stay_ignored() -> CaseResult {
     let storm = ["coaxctl", "storm", "--", "sh", "-c", script];
     let output = run(&[ignoring.as_slice(), &storm].concat(), "")?;
     ensure!(output.status.code() == Some(5), "{output:?}");
+    Ok(())
+}
+
+fn answers_that_cannot_be_written_are_failures() -> CaseResult {
+    fs::write("data", [7; 100]).context("Writing a file")?;
+    for words in [
+        &["coaxctl", "stats"][..],
+        &["coaxctl", "info", "--json"],
+        &["coaxctl", "sha256", "data"],
+        &["coax-demo", "structures", "--nodes", "100"],
+        &[
+            "coax-demo",
+            "all",
+            "--file",
+            "data",
+            "--size",
+            "64",
+            "--nodes",
+            "100",
+        ],
+        &["coax-demo", "bench", "--migrate-sizes", "64K"],
+    ] {
+        let (program, args) = words.split_first().context("No program")?;
+        let output_to = |stdout: OwnedFd| {
+            let output = Command::new(program).args(args).stdout(stdout).output();
+            output.with_context(|| format!("Running {words:?}"))
+        };
+        let full = File::options().write(true).open("/dev/full");
+        let output = output_to(full.context("/dev/full")?.into())?;
+        ensure!(output.status.code() == Some(1), "{words:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = format!(
+            "{program}: Cannot write to standard output: No space left on device (os error 28)"
+        );
+        ensure!(said.lines().last() == Some(&last), "{words:?}: {said}");
+
+        let (reader, gone) = UnixStream::pair().context("A pair of sockets")?;
+        drop(reader);
+        let output = output_to(gone.into())?;
+        let signal = output.status.signal();
+        ensure!(signal == Some(libc::SIGPIPE), "{words:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!said.contains("standard output"), "{words:?}: {said}");
+    }
+    // Where the file is the one of an option, that is told.
+    let words = [
+        "coax-demo",
+        "structures",
+        "--nodes",
+        "100",
+        "--json",
+        "/dev/full",
+    ];
+    let output = run(&words, "")?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        said.contains("Cannot write /dev/full: No space left"),
+        "{said}"
+    );
     Ok(())
 }
 
