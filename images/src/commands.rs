@@ -9,31 +9,19 @@ pub mod doctor;
 pub mod run;
 pub mod test;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use coax_images::accel::{self, Choice};
+use coax_images::result_file::ResultFile;
 use coax_program::errln;
-
-/// 0 for a pass, 1 for a failure.
-fn exit_code(passed: bool) -> ExitCode {
-    if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
+use coax_program::status::exit_code;
 
 /// Opens a file for a result before the work that leads to it: a path that cannot be written
 /// should not cost a run.
-fn create(path: &Option<PathBuf>) -> Result<Option<File>> {
-    let open = |path: &Path| {
-        File::create(path).with_context(|| format!("Cannot write {}", path.display()))
-    };
-    path.as_deref().map(open).transpose()
+fn create(path: &Option<PathBuf>) -> Result<Option<ResultFile>> {
+    ResultFile::create(path.as_deref())
 }
 
 /// Decides, and says why in one line.

@@ -3,7 +3,7 @@
 //! a run.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -34,16 +34,25 @@ impl ResultFile {
         path.map(create).transpose()
     }
 
-    /// Writes the result, as JSON for people.
+    /// Has the result written.
     ///
     /// # Errors
     ///
     /// Says which path cannot be written.
-    pub fn json(mut self, result: &impl Serialize) -> Result<()> {
-        let written = serde_json::to_string_pretty(result)
-            .map_err(Into::into)
-            .and_then(|text| writeln!(self.file, "{text}"));
-        written.with_context(|| cannot_write(&self.path))
+    pub fn write(self, write: impl FnOnce(File) -> io::Result<()>) -> Result<()> {
+        write(self.file).with_context(|| cannot_write(&self.path))
+    }
+
+    /// Writes the result as JSON for people.
+    ///
+    /// # Errors
+    ///
+    /// Says which path cannot be written.
+    pub fn json(self, result: &impl Serialize) -> Result<()> {
+        self.write(|mut file| {
+            let text = serde_json::to_string_pretty(result)?;
+            writeln!(file, "{text}")
+        })
     }
 }
 

@@ -103,7 +103,7 @@ fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
             "goals": judged,
             "measured": measured,
         });
-        serde_json::to_writer_pretty(file, &report).context("Cannot write the JSON report")?;
+        file.json(&report)?;
     }
     Ok(exit_code(passed))
 }

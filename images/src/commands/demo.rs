@@ -7,7 +7,6 @@
 
 mod scenario;
 
-use std::fs::File;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -73,7 +72,7 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
             seconds,
             scenarios: shown.scenarios,
         };
-        write_json(file, &report)?;
+        file.json(&report)?;
     }
     Ok(exit_code(shown.passed))
 }
@@ -168,9 +167,4 @@ fn timing(boot: Duration, all: Duration, first: Option<Duration>) -> String {
         boot.as_secs_f64(),
         all.as_secs_f64()
     )
-}
-
-fn write_json(mut file: File, report: &Report) -> Result<()> {
-    serde_json::to_writer_pretty(&mut file, report).context("Cannot write the JSON report")?;
-    std::io::Write::write_all(&mut file, b"\n").context("Cannot write the JSON report")
 }

@@ -13,7 +13,7 @@ mod trials;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::{create, exit_code};
@@ -57,9 +57,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
         results.all_shown()?;
     }
     if let Some(file) = ktap {
-        results
-            .write_ktap(file)
-            .context("Cannot write the KTAP file")?;
+        file.write(|file| results.write_ktap(file))?;
     }
     outln!("{results}")?;
     Ok(exit_code(results.passed()))

@@ -5,7 +5,6 @@
 //! error.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,6 +14,7 @@ use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::kernel::Variant;
 use coax_images::launch::end_children_on_signals;
+use coax_images::result_file::ResultFile;
 use coax_program::{errln, outln, signals, status};
 use vm_tests::case::Mode;
 use vm_tests::host::{self, Selection};
@@ -81,19 +81,13 @@ fn run(args: &Args) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // Before the run: a path that cannot be written should not cost one.
-    let ktap = match &args.ktap {
-        Some(path) => {
-            Some(File::create(path).with_context(|| format!("Creating {}", path.display()))?)
-        }
-        None => None,
-    };
+    let ktap = ResultFile::create(args.ktap.as_deref())?;
     signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
     let images = Images::built(args.kernel)?;
     let report = host::run(&images, &selection, args.accel)?;
     if let Some(file) = ktap {
-        host::write_ktap(file, report.results()).context("Writing the KTAP file")?;
+        file.write(|file| host::write_ktap(file, report.results()))?;
     }
     outln!("{report}")?;
     Ok(status::exit_code(report.passed()))

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use super::{goals, succeeded, take, Measured};
@@ -53,7 +53,7 @@ pub fn run(options: &Fairness, install: bool) -> Result<ExitCode> {
             "goals": judged,
             "measured": measured,
         });
-        serde_json::to_writer_pretty(file, &report).context("Cannot write the JSON report")?;
+        file.json(&report)?;
     }
     Ok(exit_code(passed))
 }

@@ -11,7 +11,7 @@ mod speeds;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 use serde_json::json;
 
 use super::busy::Busy;
@@ -70,7 +70,7 @@ pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
             "flatness": report.flatness,
             "goals": judged,
         });
-        serde_json::to_writer_pretty(file, &whole).context("Cannot write the JSON report")?;
+        file.json(&whole)?;
     }
     if let Some(file) = svg {
         plot::write(file, &report.rows)?;

@@ -102,7 +102,7 @@ pub fn run(options: &Programs, install: bool) -> Result<ExitCode> {
             "report": report,
             "goals": judged,
         });
-        serde_json::to_writer_pretty(file, &whole).context("Cannot write the JSON report")?;
+        file.json(&whole)?;
     }
     Ok(exit_code(passed))
 }

@@ -9,13 +9,12 @@ mod harness;
 mod report;
 mod side;
 
-use std::fs::File;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::results::{Results, Verdict};
 use crate::cli::Test;
 use coax_images::images::Images;
+use coax_images::result_file::ResultFile;
 use coax_program::outln;
 use report::{sums_of, Report};
 use side::{Driver, Side};
@@ -25,7 +24,12 @@ use side::{Driver, Side};
 /// # Errors
 ///
 /// The images could not be built, or the JSON could not be written.
-pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: bool) -> Result<()> {
+pub fn run(
+    results: &mut Results,
+    options: &Test,
+    json: Option<ResultFile>,
+    install: bool,
+) -> Result<()> {
     let images = Images::build(options.kernel, install)?;
     let accel = options.accel.accel;
     let mut coax = Vec::new();
@@ -67,7 +71,7 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
         judge(results, &report);
     }
     if let Some(file) = json {
-        serde_json::to_writer_pretty(file, &report).context("Cannot write the JSON report")?;
+        file.json(&report)?;
     }
     Ok(())
 }

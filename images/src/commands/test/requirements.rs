@@ -5,9 +5,8 @@
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 use serde::Serialize;
 
 use super::results::{ktap_line, Results, Verdict};
@@ -15,6 +14,7 @@ use super::suites;
 use crate::cli::Test;
 use coax_images::images::Images;
 use coax_images::job::Mode;
+use coax_images::result_file::ResultFile;
 use coax_program::outln;
 use table::Requirement;
 
@@ -47,7 +47,12 @@ struct Case {
 ///
 /// The images could not be built, a case that shows a requirement does not exist, or the JSON could not
 /// be written.
-pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: bool) -> Result<()> {
+pub fn run(
+    results: &mut Results,
+    options: &Test,
+    json: Option<ResultFile>,
+    install: bool,
+) -> Result<()> {
     Images::build(options.kernel, install)?;
     let cases = cases(&suites::vm_case_list()?);
     let wanted = wanted(&cases)?;
@@ -88,7 +93,7 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
     }
     if let Some(file) = json {
         let report = serde_json::json!({ "requirements": rows });
-        serde_json::to_writer_pretty(file, &report).context("Cannot write the JSON report")?;
+        file.json(&report)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use plotters::prelude::*;
 
 use super::report::{pages, size, Row};
 use super::speeds::Direction;
+use coax_images::result_file::ResultFile;
 
 const WIDTH: u32 = 1100;
 const HEIGHT: u32 = 800;
@@ -36,9 +37,9 @@ const CURVES: [Curve; 4] = [
 /// # Errors
 ///
 /// Nothing was measured, or the file cannot be written.
-pub fn write(mut to: impl Write, rows: &[Row]) -> Result<()> {
-    to.write_all(draw(rows)?.as_bytes())
-        .context("Cannot write the plot")
+pub fn write(file: ResultFile, rows: &[Row]) -> Result<()> {
+    let plot = draw(rows)?;
+    file.write(|mut file| file.write_all(plot.as_bytes()))
 }
 
 fn draw(rows: &[Row]) -> Result<String> {
