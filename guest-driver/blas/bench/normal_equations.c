@@ -28,10 +28,10 @@ extern void dtrsm_(const char *, const char *, const char *, const char *, const
 
 static const double one = 1, minus_one = -1, zero = 0;
 
-static void die(const char *what)
+static void die(int status, const char *what)
 {
 	fprintf(stderr, "normal_equations: %s\n", what);
-	exit(2);
+	exit(status);
 }
 
 /* xorshift64: the same numbers in every run, from -1 to 1. */
@@ -41,7 +41,7 @@ static double *numbers(size_t count)
 	double *all = malloc(count * sizeof *all);
 
 	if (!all)
-		die("no memory");
+		die(1, "no memory");
 	for (size_t i = 0; i < count; i++) {
 		seed ^= seed << 13;
 		seed ^= seed >> 7;
@@ -60,7 +60,7 @@ static void factor_block(double *g, int n, int ld)
 		for (int k = 0; k < j; k++)
 			pivot -= g[j + (size_t)k * ld] * g[j + (size_t)k * ld];
 		if (!(pivot > 0))
-			die("the matrix is not positive definite");
+			die(1, "the matrix is not positive definite");
 		pivot = sqrt(pivot);
 		column[j] = pivot;
 		for (int k = 0; k < j; k++)
@@ -95,13 +95,13 @@ int main(int argc, char **argv)
 	FILE *file;
 
 	if (rows < n || n < 1 || sides < 1)
-		die("usage: normal_equations ROWS UNKNOWNS SIDES [FILE], with ROWS >= UNKNOWNS");
+		die(2, "usage: normal_equations ROWS UNKNOWNS SIDES [FILE], with ROWS >= UNKNOWNS");
 	x = numbers((size_t)rows * n);
 	b = numbers((size_t)n * sides);
 	g = malloc((size_t)n * n * sizeof *g);
 	z = malloc((size_t)n * sides * sizeof *z);
 	if (!g || !z)
-		die("no memory");
+		die(1, "no memory");
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	dsyrk_("L", "T", &n, &rows, &one, x, &rows, &zero, g, &n, 1, 1);
 	dsymm_("L", "L", &n, &sides, &one, g, &n, b, &n, &zero, z, &n, 1, 1);
@@ -116,7 +116,9 @@ int main(int argc, char **argv)
 	if (argc > 4) {
 		file = fopen(argv[4], "wb");
 		if (!file || fwrite(z, sizeof *z, (size_t)n * sides, file) != (size_t)n * sides || fclose(file))
-			die("the solution cannot be written");
+			die(1, "the solution cannot be written");
 	}
+	if (fflush(stdout) || ferror(stdout))
+		die(1, "standard output cannot be written");
 	return 0;
 }

@@ -39,10 +39,10 @@ struct shape {
 
 static int device = -1;
 
-static void die(const char *what)
+static void die(int status, const char *what)
 {
 	fprintf(stderr, "blas_sweep: %s\n", what);
-	exit(2);
+	exit(status);
 }
 
 static double now(void)
@@ -111,7 +111,7 @@ int main(int argc, char **argv)
 	}
 	rounds = atoi(argv[2]);
 	if (rounds < 1 || rounds > MAX_ROUNDS)
-		die("ROUNDS is not from 1 to 99");
+		die(2, "ROUNDS is not from 1 to 99");
 	device = open("/dev/coax0", O_RDWR | O_CLOEXEC);
 	dsettle();
 	ssettle();
@@ -120,12 +120,14 @@ int main(int argc, char **argv)
 		char call[8];
 
 		if (sscanf(argv[n], "%7[a-z]:%d:%d:%d:%d", call, &shape.m, &shape.n, &shape.k, &shape.ld) < 4)
-			die(argv[n]);
+			die(2, argv[n]);
 		shape.there = strstr(argv[n], ":there") != NULL;
 		if (call[0] == 'd')
 			dtime(other, call, shape, rounds);
 		else
 			stime(other, call, shape, rounds);
 	}
+	if (fflush(stdout) || ferror(stdout))
+		die(1, "standard output cannot be written");
 	return 0;
 }

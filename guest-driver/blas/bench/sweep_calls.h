@@ -43,7 +43,7 @@ static void *P(symbol)(void *library, const char *name)
 	void *function = dlsym(library, name);
 
 	if (!function)
-		die(name);
+		die(1, name);
 	return function;
 }
 
@@ -104,7 +104,7 @@ static void P(call)(const struct P(side) *side, const char *call, const struct s
 	else if (!strcmp(call + 1, "dot"))
 		*c = side->dot(&m, a, &step, b, &step);
 	else
-		die(call);
+		die(2, call);
 }
 
 /* Calls after which the library has measured. */
@@ -143,7 +143,7 @@ static void P(time)(void *other, const char *call, struct shape shape, int round
 	P(columns)(call, &shape, cols);
 	for (int n = 0; n < 6; n++)
 		if (!(sides[n / 3].matrix[n % 3] = malloc(shape.ld * cols[n % 3] * sizeof(T))))
-			die("no memory");
+			die(1, "no memory");
 	for (int round = 0; round < rounds; round++)
 		for (int which = 0; which < 2; which++) {
 			/* Who is first changes. */
