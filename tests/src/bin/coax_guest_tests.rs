@@ -7,8 +7,8 @@
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use anyhow::Result;
-use coax_program::{errln, outln, status};
+use anyhow::{Context, Result};
+use coax_program::{errln, outln, signals, status};
 use vm_tests::bench;
 use vm_tests::case::Entry;
 use vm_tests::cases;
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn answer(args: &[OsString]) -> Result<ExitCode> {
+    signals::allow_waiting().context("Cannot wait for programs")?;
     let Some((command, rest)) = args.split_first() else {
         return Ok(usage("No command given"));
     };

@@ -46,7 +46,7 @@ pub const SUBJECT: Subject = Subject {
         .modes(&[Mode::Private]),
         case!(
             signals_that_were_ignored_stay_ignored,
-            "SIGHUP and SIGCHLD ignored when a storm begins"
+            "SIGHUP and SIGCHLD ignored when a storm begins, and coax-demo"
         )
         .in_vm(Vm::Tree)
         .limit(LIMIT)
@@ -163,6 +163,21 @@ fn signals_that_were_ignored_stay_ignored() -> CaseResult {
     let storm = ["coaxctl", "storm", "--", "sh", "-c", script];
     let output = run(&[ignoring.as_slice(), &storm].concat(), "")?;
     ensure!(output.status.code() == Some(5), "{output:?}");
+    // Each of its scenarios is a program that it waits for.
+    fs::write("data", [7; 100]).context("Writing a file")?;
+    let demo = [
+        "coax-demo",
+        "all",
+        "--file",
+        "data",
+        "--size",
+        "64",
+        "--nodes",
+        "100",
+    ];
+    let output = run(&[ignoring.as_slice(), &demo].concat(), "")?;
+    let told = String::from_utf8_lossy(&output.stdout).lines().count();
+    ensure!(told == 4, "{output:?}");
     Ok(())
 }
 
