@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, Context, Result};
 use coax_program::errln;
@@ -18,6 +19,8 @@ use sha2::{Digest, Sha256};
 /// Characters of the hash in a folder's name: 64 bits, with a few builds to tell apart.
 const KEY_CHARS: usize = 16;
 const STAMP: &str = "complete.json";
+/// Longest use of a build: VMs are started from it as long as a suite runs.
+const LONGEST_USE: Duration = Duration::from_secs(12 * 3600);
 
 /// Where the script `coax` says that it is.
 const CHECKOUT_VARIABLE: &str = "COAX_CHECKOUT";
@@ -76,7 +79,8 @@ pub fn check_paths() -> Result<()> {
     Ok(())
 }
 
-fn makes_can_use(folder: &Path) -> bool {
+/// Whether the kernel's makefiles can use a folder of this name.
+pub fn makes_can_use(folder: &Path) -> bool {
     let name = folder.to_str();
     name.is_some_and(|name| !name.contains(|c: char| c.is_whitespace() || c == ':'))
 }
@@ -249,6 +253,29 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     fs::write(&temporary, contents)
         .and_then(|()| fs::rename(&temporary, path))
         .with_context(|| format!("Cannot write {}", path.display()))
+}
+
+/// Keeps the newest builds of a kind, and all that somebody may still be running.
+///
+/// # Errors
+///
+/// Names the folder that could not be read or removed.
+pub fn remove_old(kind: &str, kept: usize) -> Result<()> {
+    let folder = root()?.join(kind);
+    let context = || format!("Cannot tidy {}", folder.display());
+    let mut builds: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        builds.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    builds.sort();
+    let surplus = builds.len().saturating_sub(kept);
+    let is_old = |time: &SystemTime| time.elapsed().is_ok_and(|age| age > LONGEST_USE);
+    let old = builds.into_iter().take(surplus);
+    for (_, build) in old.filter(|(time, _)| is_old(time)) {
+        fs::remove_dir_all(&build).with_context(|| format!("Cannot remove {}", build.display()))?;
+    }
+    Ok(())
 }
 
 /// MiB free where `path` lies.

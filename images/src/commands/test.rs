@@ -28,6 +28,7 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
     }
     let ktap = create(&options.ktap)?;
     let mut json = create(&options.json)?;
+    options.kernel.ready(install)?;
     let mut results = Results::default();
     for suite in chosen(options) {
         outln!("Suite {}", name(suite))?;

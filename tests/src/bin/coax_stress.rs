@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::kernel::Variant;
+use coax_images::kernel::Which;
 use coax_images::launch::end_children_on_signals;
 use vm_tests::case::Mode;
 use vm_tests::stress::host::{self, Report, Settings};
@@ -41,9 +41,8 @@ struct Args {
     /// How the VMs are accelerated
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
-    /// Which guest kernel is used
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    kernel: Variant,
+    #[command(flatten)]
+    kernel: Which,
 }
 
 fn main() -> ExitCode {
@@ -64,7 +63,7 @@ fn run(args: &Args) -> Result<bool> {
     let json = args.json.as_ref().map(create).transpose()?;
     end_children_on_signals().context("Signal handlers")?;
     let settings = Settings {
-        images: Images::built(args.kernel)?,
+        images: Images::built(&args.kernel)?,
         seconds: args.seconds,
         from: args.from,
         filters: args.filters.clone(),
@@ -77,7 +76,7 @@ fn run(args: &Args) -> Result<bool> {
             modes.push(host::run(&settings, mode, &mut known)?);
         }
     }
-    let report = Report::new(args.kernel.name(), args.seconds, modes);
+    let report = Report::new(&settings.images.kernel_name, args.seconds, modes);
     print!("{report}{}", report.ktap());
     if let Some(file) = json {
         serde_json::to_writer_pretty(file, &report).context("Writing the JSON report")?;

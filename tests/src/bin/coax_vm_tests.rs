@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::kernel::Variant;
+use coax_images::kernel::Which;
 use coax_images::launch::end_children_on_signals;
 use vm_tests::case::Mode;
 use vm_tests::host::{self, Selection};
@@ -37,9 +37,8 @@ struct Args {
     /// How the VMs are accelerated.
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
-    /// Which guest kernel is tested on.
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    kernel: Variant,
+    #[command(flatten)]
+    kernel: Which,
 }
 
 fn main() -> ExitCode {
@@ -89,7 +88,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         None => None,
     };
     end_children_on_signals().context("Signal handlers")?;
-    let images = Images::built(args.kernel)?;
+    let images = Images::built(&args.kernel)?;
     let report = host::run(&images, &selection, args.accel)?;
     if let Some(file) = ktap {
         host::write_ktap(file, report.results()).context("Writing the KTAP file")?;

@@ -26,11 +26,11 @@ use side::{Driver, Side};
 ///
 /// The images could not be built, or the JSON could not be written.
 pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: bool) -> Result<()> {
-    let images = Images::build(options.kernel, install)?;
+    let images = Images::build(&options.kernel.which, install)?;
     let accel = options.accel.accel;
     let mut coax = Vec::new();
     for round in 1..=options.repeat {
-        match side::run(&images, Driver::Coax, options.kernel, accel) {
+        match side::run(&images, Driver::Coax, accel) {
             Ok(side) => {
                 outln!(
                     "  coax, round {round} of {}: {}",
@@ -48,11 +48,10 @@ pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: b
             }
         }
     }
-    let test_hmm =
-        side::run(&images, Driver::TestHmm, options.kernel, accel).unwrap_or_else(|error| {
-            results.broken("hmm: tests run on test_hmm", &format!("{error:#}"));
-            Side::default()
-        });
+    let test_hmm = side::run(&images, Driver::TestHmm, accel).unwrap_or_else(|error| {
+        results.broken("hmm: tests run on test_hmm", &format!("{error:#}"));
+        Side::default()
+    });
     for end in &test_hmm.bad_ends {
         let text = end.to_string();
         let first = text.lines().next().unwrap_or_default();

@@ -48,7 +48,7 @@ struct Case {
 /// The images could not be built, a case that shows a requirement does not exist, or the JSON could not
 /// be written.
 pub fn run(results: &mut Results, options: &Test, json: Option<File>, install: bool) -> Result<()> {
-    Images::build(options.kernel, install)?;
+    Images::build(&options.kernel.which, install)?;
     let cases = cases(&suites::vm_case_list()?);
     let wanted = wanted(&cases)?;
     let mut verdicts = BTreeMap::new();

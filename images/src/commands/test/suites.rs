@@ -19,7 +19,7 @@ use coax_images::images::Images;
 use coax_images::job::Mode;
 use coax_images::process::Group;
 use coax_images::progress::Progress;
-use coax_images::{guest, kernel, qemu, tool, virtiofsd};
+use coax_images::{guest, qemu, tool, virtiofsd};
 use coax_program::outln;
 use coax_program::output::OutputError;
 
@@ -86,7 +86,7 @@ pub fn unit(results: &mut Results) -> Result<()> {
 pub fn driver(results: &mut Results, options: &Test, install: bool) -> Result<()> {
     let kernel = {
         let _lock = Lock::take()?;
-        kernel::build(options.kernel, install)?
+        options.kernel.which.build(install)?
     };
     let log = log("driver")?;
     for (name, target) in [
@@ -123,7 +123,7 @@ pub fn driver(results: &mut Results, options: &Test, install: bool) -> Result<()
 /// The VM tests, `coax run` as users call it and, unless some of them are asked for, the
 /// demonstration.
 pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
-    let images = Images::build(options.kernel, install)?;
+    let images = Images::build(&options.kernel.which, install)?;
     virtiofsd::build(install)?;
     if super::run::others_wanted(options) {
         run_vm_tests(results, options)?;
@@ -175,7 +175,7 @@ pub fn vm_lines(
     tests
         .args(filter)
         .args(["--accel", accel_name(options)?.as_str()])
-        .args(["--kernel", options.kernel.name()]);
+        .args(options.kernel.which.words());
     tests.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut group = Group::start(&mut tests, Signal::SIGTERM).context("Cannot start VM tests")?;
     let output = group

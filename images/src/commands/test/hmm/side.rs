@@ -11,7 +11,6 @@ use crate::commands::test::results::Verdict;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::Job;
-use coax_images::kernel::Variant;
 use coax_images::launch::{complaint, Bytes, LaunchError, Vm, VmConfig};
 use coax_images::progress::Progress;
 use coax_program::outln;
@@ -131,8 +130,8 @@ pub struct Side {
 /// # Errors
 ///
 /// A VM could not be started, or no test ran in it.
-pub fn run(images: &Images, driver: Driver, kernel: Variant, accel: Choice) -> Result<Side> {
-    let left_out = (kernel != Variant::Base).then_some(BENCHMARK);
+pub fn run(images: &Images, driver: Driver, accel: Choice) -> Result<Side> {
+    let left_out = (images.time_factor > 1).then_some(BENCHMARK);
     let mut side = Side::default();
     let mut left = Vec::new();
     loop {
