@@ -124,24 +124,27 @@ fn errors(coax: &mut Command, status: i32) -> String {
     text
 }
 
+/// Its name, what is wrong, and what has to be told.
+type Case = (&'static str, fn(&Tree), &'static [&'static str]);
+
 const RUN: &[&str] = &["--no-install", "run"];
 
 #[test]
 fn what_is_no_tree_for_this_machine_is_refused_in_one_line() {
-    let cases: [(&str, &dyn Fn(&Tree), &[&str]); 8] = [
+    let cases: [Case; 8] = [
         (
             "no tree",
-            &|tree| tree.write("Makefile", "all:\n"),
+            |tree| tree.write("Makefile", "all:\n"),
             &["is no kernel tree", "O="],
         ),
         (
             "not configured",
-            &|tree| tree.remove(".config"),
+            |tree| tree.remove(".config"),
             &["is not configured", "defconfig", "O="],
         ),
         (
             "another architecture",
-            &|tree| {
+            |tree| {
                 tree.write(
                     ".config",
                     "# Linux/arm64 7.2.0 Kernel Configuration\nCONFIG_ARM64=y\n",
@@ -151,27 +154,27 @@ fn what_is_no_tree_for_this_machine_is_refused_in_one_line() {
         ),
         (
             "never built",
-            &|tree| tree.remove("include/config/auto.conf"),
+            |tree| tree.remove("include/config/auto.conf"),
             &["is not built", "auto.conf", "make -C", "--build"],
         ),
         (
             "built in part",
-            &|tree| tree.remove("Module.symvers"),
+            |tree| tree.remove("Module.symvers"),
             &["no Module.symvers", "make -C", "modules"],
         ),
         (
             "configured anew",
-            &|tree| tree.without("include/config/auto.conf", "CONFIG_RUST="),
+            |tree| tree.without("include/config/auto.conf", "CONFIG_RUST="),
             &["was last built without CONFIG_RUST", "make -C"],
         ),
         (
             "an old kernel",
-            &|tree| tree.write("include/config/kernel.release", "7.1.9\n"),
+            |tree| tree.write("include/config/kernel.release", "7.1.9\n"),
             &["is Linux 7.1.9", "7.2 or later"],
         ),
         (
             "no record of compilers",
-            &|tree| tree.remove("rust/.core.o.cmd"),
+            |tree| tree.remove("rust/.core.o.cmd"),
             &["rust/.core.o.cmd", "Build it anew"],
         ),
     ];
