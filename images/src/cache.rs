@@ -261,10 +261,16 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 ///
 /// Names the folder that could not be read or removed.
 pub fn remove_old(kind: &str, kept: usize) -> Result<()> {
-    let folder = root()?.join(kind);
+    remove_surplus(&root()?.join(kind), kept)
+}
+
+fn remove_surplus(folder: &Path, kept: usize) -> Result<()> {
     let context = || format!("Cannot tidy {}", folder.display());
+    if !folder.exists() {
+        return Ok(());
+    }
     let mut builds: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(context)? {
+    for entry in fs::read_dir(folder).with_context(context)? {
         let entry = entry.with_context(context)?;
         builds.push((entry.metadata()?.modified()?, entry.path()));
     }
@@ -386,6 +392,25 @@ mod tests {
         assert_eq!(entry.load::<u32>().expect("readable"), None);
         entry.complete(&7).expect("writable");
         assert_eq!(entry.load::<u32>().expect("readable"), Some(7));
+    }
+
+    #[test]
+    fn old_builds_go_but_for_the_newest() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        let folder = top.path().join("guest");
+        remove_surplus(&folder, 1).expect("nothing was ever built");
+        let now = SystemTime::now();
+        for (name, age) in [("oldest", 3), ("old", 2), ("in_use", 0)] {
+            fs::create_dir_all(folder.join(name)).expect("writable");
+            let build = File::open(folder.join(name)).expect("it is there");
+            build
+                .set_modified(now - LONGEST_USE * age)
+                .expect("its owner");
+        }
+        remove_surplus(&folder, 2).expect("its owner");
+        assert!(!folder.join("oldest").exists() && folder.join("old").exists());
+        remove_surplus(&folder, 0).expect("its owner");
+        assert!(!folder.join("old").exists() && folder.join("in_use").exists());
     }
 
     #[test]

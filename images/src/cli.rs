@@ -182,8 +182,8 @@ pub struct Test {
     /// Also write the results as KTAP
     #[arg(long, value_name = "FILE")]
     pub ktap: Option<PathBuf>,
-    /// Of the suite `vm`, only cases whose name contains this, of `stress` only such stressors, of `fresh` such
-    /// releases; may be repeated
+    /// Of the suite `vm`, only cases whose name contains this, of `hmm` only such tests, of `stress` such
+    /// stressors, of `fresh` such releases; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
     /// Also write the results of `hmm`, `requirements`, `soak`, `stress`, `stall` or `kill`, whichever runs first, as

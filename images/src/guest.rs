@@ -22,7 +22,7 @@ use crate::test_hmm;
 use crate::tool;
 
 /// Version of the steps below: part of the key, raised when they change.
-const RECIPE: u32 = 4;
+const RECIPE: u32 = 5;
 /// Cargo's build folders and one root file system.
 const NEEDED_MIB: u64 = 1500;
 /// Builds kept: going back and forth between versions of the sources builds nothing.
@@ -66,6 +66,8 @@ pub struct Guest {
     pub initramfs: PathBuf,
     /// The back end.
     pub device: PathBuf,
+    /// The kernel's own tests, as they are in the root file system.
+    pub hmm_tests: PathBuf,
     /// The program that measures the engine on host memory.
     pub engine_bench: PathBuf,
     /// Seconds that the build took.
@@ -115,8 +117,8 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
         building(build_driver(kernel, &log))?,
         building(test_hmm::build(kernel, &log))?,
     ];
-    let tests = entry.path("hmm-tests");
-    building(hmm_tests::build(kernel, &tests, &log))?;
+    let hmm_tests = entry.path("hmm-tests");
+    building(hmm_tests::build(kernel, &hmm_tests, &log))?;
     let vmlinux = entry.path("vmlinux");
     strip(&kernel.vmlinux, &vmlinux, &log)?;
     let blas = blas::stage(library.file(BLAS_LIBRARY)?, &entry.path("blas"), &log)?;
@@ -131,7 +133,7 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     let mut members = members(&programs, &modules, &vmlinux)?;
     members.push(Member {
         guest_path: "/bin/hmm-tests".into(),
-        host_path: tests,
+        host_path: hmm_tests.clone(),
         mode: 0o755,
     });
     members.extend(blas.members);
@@ -141,6 +143,7 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     let guest = Guest {
         initramfs,
         device,
+        hmm_tests,
         engine_bench,
         seconds,
     };

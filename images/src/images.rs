@@ -32,6 +32,8 @@ pub struct Images {
     pub initramfs: PathBuf,
     /// The back end.
     pub device: PathBuf,
+    /// The kernel's own tests, of which there is a copy in the root file system.
+    pub hmm_tests: PathBuf,
     /// The program that measures the engine on host memory.
     pub engine_bench: PathBuf,
     /// Seconds that kernel, QEMU and guest took to build, together.
@@ -80,6 +82,7 @@ impl Images {
             firmware: qemu.firmware,
             initramfs: guest.initramfs,
             device: guest.device,
+            hmm_tests: guest.hmm_tests,
             engine_bench: guest.engine_bench,
         })
     }

@@ -18,7 +18,7 @@ pub struct Kernel {
     /// Build the kernel of --kernel-tree first, by make in it. Exit status 125 if it does not build, if its
     /// configuration lacks something, or if the driver does not build against it: what `git bisect run`
     /// takes for a commit that cannot be tested
-    #[arg(long, requires = "kernel_tree")]
+    #[arg(long, requires = "kernel_tree", conflicts_with = "kernel")]
     pub build: bool,
 }
 

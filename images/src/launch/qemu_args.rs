@@ -287,6 +287,7 @@ mod tests {
             firmware: Vec::new(),
             initramfs: "initramfs".into(),
             device: "device".into(),
+            hmm_tests: "tests".into(),
             engine_bench: "bench".into(),
             build_seconds: 0.0,
         };
