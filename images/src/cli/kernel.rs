@@ -51,12 +51,11 @@ impl Kernel {
 }
 
 /// `coax config`
-///
-/// Adds to DIR/.config the options without which no VM starts on its kernel, and nothing else; make in DIR
-/// settles what depends on them. The configuration as it was stays beside it, as .config.before-coax.
 #[derive(Args, Debug)]
 pub struct Configure {
-    /// Kernel tree that is configured, with the source or as make got it by O=
+    /// Kernel tree that is configured, with the source or as make got it by O=. Added are options without
+    /// which no VM starts on its kernel; make in DIR settles what depends on them, and the configuration as
+    /// it was stays beside it, as .config.before-coax
     #[arg(value_name = "DIR",
           value_parser = OsStringValueParser::new().try_map(|word| tree::parse(&word)))]
     pub tree: PathBuf,

@@ -308,6 +308,11 @@ mod tests {
         assert_eq!(configs[0], config::BASE);
         assert!(configs[1].contains("\nCONFIG_PROVE_LOCKING=y\n"));
         assert!(configs[2].contains("\nCONFIG_KASAN=y\n"));
+        let facts = configs.each_ref().map(|config| {
+            let config = Config::parse(config);
+            (config.time_factor(), config.kernel_args())
+        });
+        assert_eq!(facts, [(1, None), (5, Some("page_poison=1")), (4, None)]);
         for config in configs {
             let release = config.matches("\nCONFIG_LOCALVERSION=").count();
             assert_eq!(release, 1);
