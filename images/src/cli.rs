@@ -249,7 +249,7 @@ pub enum Leftover {
     Kernel,
     /// QEMUs
     Qemu,
-    /// Guests
+    /// Guests, and drivers for kernel trees of yours
     Guest,
     /// Source archives
     Downloads,
