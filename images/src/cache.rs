@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, Context, Result};
 use coax_program::errln;
@@ -18,6 +19,8 @@ use sha2::{Digest, Sha256};
 /// Characters of the hash in a folder's name: 64 bits, with a few builds to tell apart.
 const KEY_CHARS: usize = 16;
 const STAMP: &str = "complete.json";
+/// Longest use of a build: VMs are started from it as long as a suite runs.
+const LONGEST_USE: Duration = Duration::from_secs(12 * 3600);
 
 /// Where the script `coax` says that it is.
 const CHECKOUT_VARIABLE: &str = "COAX_CHECKOUT";
@@ -76,7 +79,8 @@ pub fn check_paths() -> Result<()> {
     Ok(())
 }
 
-fn makes_can_use(folder: &Path) -> bool {
+/// Whether the kernel's makefiles can use a folder of this name.
+pub fn makes_can_use(folder: &Path) -> bool {
     let name = folder.to_str();
     name.is_some_and(|name| !name.contains(|c: char| c.is_whitespace() || c == ':'))
 }
@@ -251,6 +255,35 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
         .with_context(|| format!("Cannot write {}", path.display()))
 }
 
+/// Keeps the newest builds of a kind, and all that somebody may still be running.
+///
+/// # Errors
+///
+/// Names the folder that could not be read or removed.
+pub fn remove_old(kind: &str, kept: usize) -> Result<()> {
+    remove_surplus(&root()?.join(kind), kept)
+}
+
+fn remove_surplus(folder: &Path, kept: usize) -> Result<()> {
+    let context = || format!("Cannot tidy {}", folder.display());
+    if !folder.exists() {
+        return Ok(());
+    }
+    let mut builds: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(folder).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        builds.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    builds.sort();
+    let surplus = builds.len().saturating_sub(kept);
+    let is_old = |time: &SystemTime| time.elapsed().is_ok_and(|age| age > LONGEST_USE);
+    let old = builds.into_iter().take(surplus);
+    for (_, build) in old.filter(|(time, _)| is_old(time)) {
+        fs::remove_dir_all(&build).with_context(|| format!("Cannot remove {}", build.display()))?;
+    }
+    Ok(())
+}
+
 /// MiB free where `path` lies.
 ///
 /// # Errors
@@ -359,6 +392,25 @@ mod tests {
         assert_eq!(entry.load::<u32>().expect("readable"), None);
         entry.complete(&7).expect("writable");
         assert_eq!(entry.load::<u32>().expect("readable"), Some(7));
+    }
+
+    #[test]
+    fn old_builds_go_but_for_the_newest() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        let folder = top.path().join("guest");
+        remove_surplus(&folder, 1).expect("nothing was ever built");
+        let now = SystemTime::now();
+        for (name, age) in [("oldest", 3), ("old", 2), ("in_use", 0)] {
+            fs::create_dir_all(folder.join(name)).expect("writable");
+            let build = File::open(folder.join(name)).expect("it is there");
+            build
+                .set_modified(now - LONGEST_USE * age)
+                .expect("its owner");
+        }
+        remove_surplus(&folder, 2).expect("its owner");
+        assert!(!folder.join("oldest").exists() && folder.join("old").exists());
+        remove_surplus(&folder, 0).expect("its owner");
+        assert!(!folder.join("old").exists() && folder.join("in_use").exists());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! The command line of `coax`.
 
 mod bench;
+mod kernel;
 mod machine;
 
 use std::path::PathBuf;
@@ -10,9 +11,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use coax_images::accel::Choice;
 use coax_images::job::Mode;
-use coax_images::kernel::Variant;
 
 pub use bench::{Bench, BenchPart, Fairness, Invalidate, Migrate, Programs};
+pub use kernel::{Configure, Kernel, Untestable};
 pub use machine::{Machine, Run, Shell};
 
 /// A virtual accelerator with coherent memory, in a virtual machine of its own.
@@ -32,8 +33,10 @@ Examples:
   ./coax shell                        a shell with all of them
   ./coax test vm --filter fork        some of the VM tests
   ./coax test vm --kernel debug       all of them, on a kernel that checks itself
+  ./coax demo --kernel-tree ~/linux   see them move on a kernel that you built
+  ./coax config ~/linux               add what its configuration lacks for that
 
-Exit status: 0 done, 1 failed, 2 wrong usage; of `run` and `shell`, that of the command,
+Exit status: 0 done, 1 failed, 2 wrong usage, 125 nothing to test (`--build`); of `run` and `shell`, that of the command,
 128 more than a signal that ended it, 127 if there is none, 126 if it cannot be run.")]
 pub struct Cli {
     /// Never install packages of the host; list those that are missing instead
@@ -61,6 +64,8 @@ pub enum Command {
     Doctor,
     /// Build without running anything
     Build(Build),
+    /// Add to the configuration of a kernel tree of yours what it lacks, and nothing else
+    Config(Configure),
     /// Remove what was built and fetched
     Clean(Clean),
 }
@@ -126,6 +131,8 @@ pub struct Demo {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     #[command(flatten)]
+    pub kernel: Kernel,
+    #[command(flatten)]
     pub accel: Accel,
 }
 
@@ -175,8 +182,8 @@ pub struct Test {
     /// Also write the results as KTAP
     #[arg(long, value_name = "FILE")]
     pub ktap: Option<PathBuf>,
-    /// Of the suite `vm`, only cases whose name contains this, of `stress` only such stressors, of `fresh` such
-    /// releases; may be repeated
+    /// Of the suite `vm`, only cases whose name contains this, of `hmm` only such tests, of `stress` such
+    /// stressors, of `fresh` such releases; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
     /// Also write the results of `hmm`, `requirements`, `soak`, `stress`, `stall` or `kill`, whichever runs first, as
@@ -204,9 +211,8 @@ pub struct Test {
     /// What all points of the suites `stall` and `kill` follow from; a run prints its own
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
-    /// Guest kernel that the guests of all suites run on
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    pub kernel: Variant,
+    #[command(flatten)]
+    pub kernel: Kernel,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -232,9 +238,8 @@ pub struct Build {
     /// What to build
     #[arg(value_enum, default_value_t = Part::All)]
     pub part: Part,
-    /// Guest kernel
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    pub kernel: Variant,
+    #[command(flatten)]
+    pub kernel: Kernel,
 }
 
 /// What can be removed.
@@ -244,7 +249,7 @@ pub enum Leftover {
     Kernel,
     /// QEMUs
     Qemu,
-    /// Guests
+    /// Guests, and drivers for kernel trees of yours
     Guest,
     /// Source archives
     Downloads,
@@ -317,6 +322,14 @@ mod tests {
             "coax bench programs --mode all",
             "coax bench programs --rounds 100",
             "coax build kernel --kernel fast",
+            "coax run --kernel-tree /nowhere/at-all",
+            "coax run --kernel-tree Cargo.toml",
+            "coax run --kernel-tree . --kernel base",
+            "coax run --build",
+            "coax demo --build --kernel debug",
+            "coax bench migrate --build",
+            "coax config",
+            "coax config /nowhere/at-all",
         ] {
             assert_eq!(refused(line), 2, "{line}");
         }

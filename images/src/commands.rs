@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod build;
 pub mod clean;
+pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod run;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -16,19 +16,17 @@ use crate::cargo::{self, Built};
 use crate::hmm_tests;
 use crate::host_packages::{self, Group};
 use crate::initramfs::{self, Member};
-use crate::kernel::{self, Kernel, Variant};
+use crate::kernel::{self, building, Kernel};
 use crate::progress::Progress;
-use crate::rust_for_kernel::Toolchain;
+use crate::test_hmm;
 use crate::tool;
 
 /// Version of the steps below: part of the key, raised when they change.
-const RECIPE: u32 = 3;
+const RECIPE: u32 = 5;
 /// Cargo's build folders and one root file system.
 const NEEDED_MIB: u64 = 1500;
 /// Builds kept: going back and forth between versions of the sources builds nothing.
 const KEPT_BUILDS: usize = 6;
-/// Longest use of a build: VMs are started from it as long as a suite runs.
-const LONGEST_USE: Duration = Duration::from_secs(12 * 3600);
 /// Folders and files of this checkout that the builds depend on.
 const INPUTS: &[&str] = &[
     "Cargo.toml",
@@ -58,8 +56,6 @@ const GUEST_RUSTFLAGS: (&str, &str) = (
 const HOST_PROGRAMS: &[&str] = &["vhost-device-coax", "coax-engine-bench"];
 /// The BLAS drop-in as cargo leaves it.
 const BLAS_LIBRARY: &str = "libcoax_blas.so";
-/// Modules of the kernel itself that are put beside the driver.
-const KERNEL_MODULES: &[&str] = &["lib/test_hmm.ko"];
 /// Crates compiled for host and guest together, for the estimate.
 const EXPECTED_CRATES: u64 = 90;
 
@@ -70,23 +66,22 @@ pub struct Guest {
     pub initramfs: PathBuf,
     /// The back end.
     pub device: PathBuf,
+    /// The kernel's own tests, as they are in the root file system.
+    pub hmm_tests: PathBuf,
     /// The program that measures the engine on host memory.
     pub engine_bench: PathBuf,
     /// Seconds that the build took.
     pub seconds: f64,
 }
 
-/// The finished guest of this checkout.
+/// The finished guest of this checkout for `kernel`.
 ///
 /// # Errors
 ///
-/// It, or the kernel it belongs to, is not built.
-pub fn built(variant: Variant) -> Result<Guest> {
-    Entry::new("guest", &key(&kernel::built(variant)?)?)?
-        .load()?
-        .with_context(|| {
-            format!("The guest is not built: run ./coax build guest --kernel {variant}")
-        })
+/// It is not built.
+pub fn built(kernel: &Kernel) -> Result<Guest> {
+    let guest = Entry::new("guest", &key(kernel)?)?.load()?;
+    guest.context("The guest is not built: run ./coax build guest")
 }
 
 /// Builds what is missing of the guest; packages are installed if `install` says so.
@@ -101,7 +96,7 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
         return Ok(guest);
     }
     cache::check_paths()?;
-    let packages = [&[Group::Guest], kernel.variant.packages()].concat();
+    let packages = [&[Group::Guest], kernel.packages].concat();
     host_packages::ensure(&packages, install)?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "the guest")?;
@@ -118,9 +113,14 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     let programs = build_guest_programs(&log, &mut watch)?;
     let library = build_blas(&log, &mut watch)?;
     progress.finish();
-    let driver = build_driver(kernel, &log)?;
-    let tests = entry.path("hmm-tests");
-    hmm_tests::build(kernel, &tests, &log)?;
+    let modules = [
+        building(build_driver(kernel, &log))?,
+        building(test_hmm::build(kernel, &log))?,
+    ];
+    let hmm_tests = entry.path("hmm-tests");
+    building(hmm_tests::build(kernel, &hmm_tests, &log))?;
+    let vmlinux = entry.path("vmlinux");
+    strip(&kernel.vmlinux, &vmlinux, &log)?;
     let blas = blas::stage(library.file(BLAS_LIBRARY)?, &entry.path("blas"), &log)?;
 
     let host = |name: &str| -> Result<PathBuf> {
@@ -130,10 +130,10 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     };
     let (device, engine_bench) = (host("vhost-device-coax")?, host("coax-engine-bench")?);
     let initramfs = entry.path("initramfs.cpio");
-    let mut members = members(kernel, &programs, &driver)?;
+    let mut members = members(&programs, &modules, &vmlinux)?;
     members.push(Member {
         guest_path: "/bin/hmm-tests".into(),
-        host_path: tests,
+        host_path: hmm_tests.clone(),
         mode: 0o755,
     });
     members.extend(blas.members);
@@ -143,11 +143,13 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     let guest = Guest {
         initramfs,
         device,
+        hmm_tests,
         engine_bench,
         seconds,
     };
     entry.complete(&guest)?;
-    remove_old_builds()?;
+    cache::remove_old("guest", KEPT_BUILDS)?;
+    kernel::tree::tidy()?;
     Ok(guest)
 }
 
@@ -156,6 +158,12 @@ fn key(kernel: &Kernel) -> Result<String> {
     let mut key = Key::new("guest", RECIPE).add("kernel", kernel.key.as_bytes());
     for input in INPUTS {
         key = key.add_path(&checkout.join(input))?;
+    }
+    for input in hmm_tests::INPUTS.iter().chain(test_hmm::INPUTS) {
+        let path = kernel.source.join(input);
+        if path.is_file() {
+            key = key.add_path(&path)?;
+        }
     }
     key = key.add("rustc", tool::version_of(Path::new("rustc"))?.as_bytes());
     Ok(key.finish())
@@ -195,38 +203,32 @@ fn build_blas(log: &Path, watch: impl FnMut(&str)) -> Result<Built> {
 /// The driver's own Makefile, told about this kernel.
 fn build_driver(kernel: &Kernel, log: &Path) -> Result<PathBuf> {
     let progress = Progress::start("Building the driver");
-    let output = driver_folder(kernel);
     let mut make = driver_make(kernel)?;
     make.arg("modules");
     tool::run_logged(&mut make, "Building the driver", log, |_| {})?;
     progress.finish();
-    Ok(output.join("coax.ko"))
-}
-
-fn driver_folder(kernel: &Kernel) -> PathBuf {
-    kernel.build_dir.with_file_name("driver")
+    Ok(kernel.driver_dir.join("coax.ko"))
 }
 
 /// `make -C guest-driver` with the variables that building against `kernel` takes.
 ///
 /// # Errors
 ///
-/// The kernel's Rust tools are gone.
+/// The driver's folder cannot be made.
 pub fn driver_make(kernel: &Kernel) -> Result<Command> {
-    let output = driver_folder(kernel);
-    cache::make_folder(&output)?;
+    let output = &kernel.driver_dir;
+    cache::make_folder(output)?;
     let mut make = tool::builder("make");
     make.arg("-C").arg(cache::checkout().join("guest-driver"));
     make.arg(format!("-j{}", tool::jobs()));
     make.arg(format!("KDIR={}", kernel.build_dir.display()));
     make.arg(format!("MO={}", output.display()));
-    make.args(Toolchain::find()?.make_variables())
-        .args(kernel.variant.make_variables());
+    make.args(&kernel.make_variables);
     Ok(make)
 }
 
 /// Everything in the root file system but links.
-fn members(kernel: &Kernel, programs: &Built, driver: &Path) -> Result<Vec<Member>> {
+fn members(programs: &Built, modules: &[PathBuf], vmlinux: &Path) -> Result<Vec<Member>> {
     let member = |guest_path: String, host_path: PathBuf, mode| Member {
         guest_path,
         host_path,
@@ -240,22 +242,21 @@ fn members(kernel: &Kernel, programs: &Built, driver: &Path) -> Result<Vec<Membe
     let init = programs.file("coax-init")?.to_path_buf();
     members.push(member("/init".into(), init, 0o755));
     members.push(member("/bin/busybox".into(), "/bin/busybox".into(), 0o755));
-    members.push(member(
-        "/lib/modules/coax.ko".into(),
-        driver.to_path_buf(),
-        0o644,
-    ));
-    for module in KERNEL_MODULES {
-        let name = module.rsplit('/').next().unwrap_or(module);
-        members.push(member(
-            format!("/lib/modules/{name}"),
-            kernel.build_dir.join(module),
-            0o644,
-        ));
+    for module in modules {
+        let name = module.file_name().context("Every module has a name")?;
+        let path = format!("/lib/modules/{}", name.to_string_lossy());
+        members.push(member(path, module.clone(), 0o644));
     }
     // The demonstration's input: a real file of more than 20 MB.
-    members.push(member("/vmlinux".into(), kernel.vmlinux.clone(), 0o644));
+    members.push(member("/vmlinux".into(), vmlinux.to_path_buf(), 0o644));
     Ok(members)
+}
+
+/// A copy of the kernel without what a debugger needs, which can be hundreds of megabytes.
+fn strip(vmlinux: &Path, copy: &Path, log: &Path) -> Result<()> {
+    let mut strip = tool::builder("strip");
+    strip.args(["--strip-debug", "-o"]).arg(copy).arg(vmlinux);
+    tool::run_logged(&mut strip, "Copying the kernel", log, |_| {})
 }
 
 /// Names under which busybox is called, all but its own.
@@ -267,25 +268,6 @@ fn applets() -> Result<Vec<String>> {
         .filter(|name| *name != "busybox")
         .map(str::to_owned)
         .collect())
-}
-
-/// Keeps the newest [`KEPT_BUILDS`], and all that somebody may still be running.
-fn remove_old_builds() -> Result<()> {
-    let folder = cache::root()?.join("guest");
-    let context = || format!("Cannot tidy {}", folder.display());
-    let mut builds: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(context)? {
-        let entry = entry.with_context(context)?;
-        builds.push((entry.metadata()?.modified()?, entry.path()));
-    }
-    builds.sort();
-    let surplus = builds.len().saturating_sub(KEPT_BUILDS);
-    let is_old = |time: &SystemTime| time.elapsed().is_ok_and(|age| age > LONGEST_USE);
-    let old = builds.into_iter().take(surplus);
-    for (_, build) in old.filter(|(time, _)| is_old(time)) {
-        fs::remove_dir_all(&build).with_context(|| format!("Cannot remove {}", build.display()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

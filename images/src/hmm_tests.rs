@@ -13,7 +13,7 @@ use crate::tool;
 
 /// Folder of the tests in the source.
 const FOLDER: &str = "tools/testing/selftests/mm";
-/// The tests, and what they share with other tests.
+/// The tests, and what they share with other tests, in as many files as the kernel's version has for it.
 const FILES: &[&str] = &["hmm-tests.c", "vm_util.c", "hugepage_settings.c"];
 /// Where the harness and the interface of `test_hmm` are.
 const INCLUDED: &[&str] = &["tools/testing/selftests", "."];
@@ -30,17 +30,29 @@ const FLAGS: &[&str] = &[
     "-s",
 ];
 
+/// What of the source the program is made of, apart from headers of the kernel.
+pub const INPUTS: &[&str] = &[
+    "tools/testing/selftests/mm/hmm-tests.c",
+    "tools/testing/selftests/mm/vm_util.c",
+    "tools/testing/selftests/mm/vm_util.h",
+    "tools/testing/selftests/mm/hugepage_settings.c",
+    "tools/testing/selftests/mm/hugepage_settings.h",
+    "tools/testing/selftests/kselftest_harness.h",
+];
+
 /// Builds the tests of `kernel` as `program`.
 ///
 /// # Errors
 ///
 /// Those of the compiler, with the log's place.
 pub fn build(kernel: &Kernel, program: &Path, log: &Path) -> Result<()> {
-    // The kernel's build leaves this link.
-    let source = kernel.build_dir.join("source");
+    let source = &kernel.source;
     let mut compiler = tool::builder("cc");
     // Messages of the tests name their file as it is given here.
-    compiler.args(FILES).current_dir(source.join(FOLDER));
+    let there = FILES
+        .iter()
+        .filter(|file| source.join(FOLDER).join(file).exists());
+    compiler.args(there).current_dir(source.join(FOLDER));
     compiler.args(FLAGS);
     for included in INCLUDED {
         compiler.arg("-I").arg(source.join(included));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::cache::Lock;
-use crate::kernel::{self, Variant};
+use crate::kernel::{Kernel, Which};
 use crate::{guest, qemu};
 
 /// Paths of everything a VM needs.
@@ -16,8 +16,12 @@ pub struct Images {
     pub kernel: PathBuf,
     /// Version of the kernel, as `uname -r` shows it.
     pub kernel_version: String,
-    /// Which kind of kernel it is.
-    pub variant: Variant,
+    /// The kernel as options name it: its kind, or its tree's folder.
+    pub kernel_name: String,
+    /// How many times as long as on a kernel without checks VMs may take.
+    pub time_factor: u32,
+    /// Words for the kernel's command line that it was built for.
+    pub kernel_args: Option<&'static str>,
     /// QEMU with the device.
     pub qemu: PathBuf,
     /// Version of QEMU.
@@ -28,6 +32,8 @@ pub struct Images {
     pub initramfs: PathBuf,
     /// The back end.
     pub device: PathBuf,
+    /// The kernel's own tests, of which there is a copy in the root file system.
+    pub hmm_tests: PathBuf,
     /// The program that measures the engine on host memory.
     pub engine_bench: PathBuf,
     /// Seconds that kernel, QEMU and guest took to build, together.
@@ -35,14 +41,15 @@ pub struct Images {
 }
 
 impl Images {
-    /// The images of this checkout with such a kernel, which must have been built.
+    /// The images of this checkout with this kernel, which must have been built.
     ///
     /// # Errors
     ///
     /// Says which image is missing and how to build it.
-    pub fn built(variant: Variant) -> Result<Self> {
-        let kernel = kernel::built(variant)?;
-        Self::join(kernel, qemu::built()?, guest::built(variant)?)
+    pub fn built(which: &Which) -> Result<Self> {
+        let kernel = which.built()?;
+        let guest = guest::built(&kernel)?;
+        Self::join(kernel, qemu::built()?, guest)
     }
 
     /// Builds what is missing; packages of the host are installed if `install` says so.
@@ -50,28 +57,32 @@ impl Images {
     /// # Errors
     ///
     /// Those of the builds, each with the place of its log.
-    pub fn build(variant: Variant, install: bool) -> Result<Self> {
-        if let Ok(images) = Self::built(variant) {
+    pub fn build(which: &Which, install: bool) -> Result<Self> {
+        if let Ok(images) = Self::built(which) {
             return Ok(images);
         }
+        which.check()?;
         let _lock = Lock::take()?;
-        let kernel = kernel::build(variant, install)?;
+        let kernel = which.build(install)?;
         let qemu = qemu::build(install)?;
         let guest = guest::build(&kernel, install)?;
         Self::join(kernel, qemu, guest)
     }
 
-    fn join(kernel: kernel::Kernel, qemu: qemu::Qemu, guest: guest::Guest) -> Result<Self> {
+    fn join(kernel: Kernel, qemu: qemu::Qemu, guest: guest::Guest) -> Result<Self> {
         Ok(Images {
             build_seconds: kernel.seconds + qemu.seconds + guest.seconds,
             kernel: kernel.image,
             kernel_version: kernel.version,
-            variant: kernel.variant,
+            kernel_name: kernel.name,
+            time_factor: kernel.config.time_factor(),
+            kernel_args: kernel.config.kernel_args(),
             qemu: qemu.program,
             qemu_version: qemu.version,
             firmware: qemu.firmware,
             initramfs: guest.initramfs,
             device: guest.device,
+            hmm_tests: guest.hmm_tests,
             engine_bench: guest.engine_bench,
         })
     }

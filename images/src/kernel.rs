@@ -1,392 +1,145 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Builds the guest kernel.
+//! Guest kernels: which one is meant, and what everything else has to know of it.
 //!
-//! `make tinyconfig`, then the lines of `kernel/base.config` and of the kind's own fragment, each
-//! of which must survive the kernel's own configuration rules. Source and build tree stay: modules
-//! are built against them. All kinds are built from one source tree.
+//! A command line names a kernel by [`Which`]; a [`Kernel`] is what comes of it: an image to boot, a folder
+//! to build modules against and a source to take tests from, with the compilers, the configuration and the
+//! key of all that is built for it. There are two makers, and nobody else asks where a kernel is from:
+//!
+//! | named by | maker | source and configuration | compilers | key |
+//! |---|---|---|---|---|
+//! | `--kernel KIND` | [`own`] | Debian's source, `kernel/*.config` | this machine's | of all of these |
+//! | `--kernel-tree DIR` | [`tree`] | as they are in DIR, which is only read | those that built DIR | of what DIR's build left |
+//!
+//! What a tree must have is in the fragments' comments ([`config`]); [`merge`] writes it into a tree when the
+//! user asks for that, and only then.
 
+pub mod config;
+pub mod merge;
+mod own;
+pub mod tree;
 mod variant;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{bail, Context, Result};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use crate::artifacts::Artifacts;
-use crate::cache::{self, Entry, Key};
-use crate::fetch::{self, Source};
-use crate::host_packages;
-use crate::progress::Progress;
-use crate::rust_for_kernel::Toolchain;
-use crate::tool;
+use crate::host_packages::Group;
+use config::Config;
 
 pub use variant::Variant;
 
-/// Version of the steps below: part of the key, raised when they change.
-const RECIPE: u32 = 1;
-/// Source, build tree and archive.
-const NEEDED_MIB: u64 = 3500;
-/// The options that every kind has.
-const BASE_CONFIG: &str = include_str!("../kernel/base.config");
-
-/// Folders of the source that no x86 build reads; without them it unpacks in half the time.
-const LEFT_OUT: &[&str] = &["drivers/gpu/drm/amd/include", "arch/*/boot/dts"];
-
-/// A finished kernel.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A kernel to boot and to build modules against.
+#[derive(Clone, Debug)]
 pub struct Kernel {
+    /// As options and reports name it: the kind, or the tree's folder.
+    pub name: String,
     /// What QEMU boots.
     pub image: PathBuf,
     /// The kernel as an ELF file with symbols.
     pub vmlinux: PathBuf,
     /// The build tree, for modules.
     pub build_dir: PathBuf,
+    /// The source that was built.
+    pub source: PathBuf,
+    /// A folder of ours for the modules that are built against it.
+    pub driver_dir: PathBuf,
     /// As `uname -r` shows it.
     pub version: String,
     /// Name of this build.
     pub key: String,
-    /// Seconds that the build took.
+    /// Seconds that the build took here.
     pub seconds: f64,
-    /// Which kind it is.
-    #[serde(default)]
-    pub variant: Variant,
+    /// What a make against the build tree has to be told: the compilers.
+    pub make_variables: Vec<String>,
+    /// Packages that building against it takes.
+    pub packages: &'static [Group],
+    /// What it was made of.
+    pub config: Config,
 }
 
-/// The finished kernel of this checkout.
+/// Which kernel is meant.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Which {
+    /// Guest kernel
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub kernel: Variant,
+    /// Kernel tree of yours that is built, with the source or as make got it by O=, whose kernel is booted with
+    /// the driver built against it. Nothing in it is changed
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel",
+          value_parser = OsStringValueParser::new().try_map(|word| tree::parse(&word)))]
+    pub kernel_tree: Option<PathBuf>,
+}
+
+impl Which {
+    /// The words that name this kernel on a command line.
+    pub fn words(&self) -> [&std::ffi::OsStr; 2] {
+        match &self.kernel_tree {
+            None => ["--kernel".as_ref(), self.kernel.name().as_ref()],
+            Some(folder) => ["--kernel-tree".as_ref(), folder.as_os_str()],
+        }
+    }
+
+    /// The kernel as it is there.
+    ///
+    /// # Errors
+    ///
+    /// It is not built, or is a tree that cannot be used; says what to do.
+    pub fn built(&self) -> Result<Kernel> {
+        match &self.kernel_tree {
+            None => own::built(self.kernel),
+            Some(folder) => tree::open(folder),
+        }
+    }
+
+    /// Refuses a tree that cannot be used, before anything is built or waited for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Which::built`], of a tree.
+    pub fn check(&self) -> Result<()> {
+        let opened = self.kernel_tree.as_deref().map(tree::open);
+        opened.transpose().map(drop)
+    }
+
+    /// Builds what is missing of a kernel of ours; packages are installed if `install` says so. A tree of the
+    /// user's is as it is.
+    ///
+    /// # Errors
+    ///
+    /// Says which step failed and where its log is, or those of [`Which::built`].
+    pub fn build(&self, install: bool) -> Result<Kernel> {
+        match &self.kernel_tree {
+            None => own::build(self.kernel, install),
+            Some(folder) => tree::open(folder),
+        }
+    }
+}
+
+impl From<Variant> for Which {
+    fn from(kernel: Variant) -> Self {
+        Which {
+            kernel,
+            kernel_tree: None,
+        }
+    }
+}
+
+/// There is nothing to boot: a tree, or what is built against a kernel, does not build.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct DoesNotBuild(pub anyhow::Error);
+
+/// `result`, whose error is that something does not build.
 ///
 /// # Errors
 ///
-/// It is not built.
-pub fn built(variant: Variant) -> Result<Kernel> {
-    let key = key(variant, &Toolchain::find()?)?;
-    Entry::new("kernel", &key)?.load()?.with_context(|| {
-        format!("The guest kernel is not built: run ./coax build kernel --kernel {variant}")
-    })
-}
-
-/// Builds what is missing of the kernel; packages are installed if `install` says so.
-///
-/// # Errors
-///
-/// Says which step failed and where its log is.
-pub fn build(variant: Variant, install: bool) -> Result<Kernel> {
-    if let Ok(kernel) = built(variant) {
-        return Ok(kernel);
-    }
-    cache::check_paths()?;
-    host_packages::ensure(variant.packages(), install)?;
-    let started = Instant::now();
-    let toolchain = Toolchain::find_or_build()?;
-    let key = key(variant, &toolchain)?;
-    let entry = Entry::new("kernel", &key)?;
-    entry.create()?;
-    cache::check_space(&entry.path(""), NEEDED_MIB, "the guest kernel")?;
-
-    let tree = unpacked(&entry.path("unpack.log"))?;
-    let build_dir = entry.path("build");
-    cache::make_folder(&build_dir)?;
-    let make = Make {
-        tree: &tree,
-        build_dir: &build_dir,
-        toolchain: &toolchain,
-        variant,
-    };
-    let log = entry.path("build.log");
-    configure(&make, &log)?;
-    compile(&make, &log)?;
-
-    let kernel = Kernel {
-        image: build_dir.join("arch/x86/boot/bzImage"),
-        vmlinux: build_dir.join("vmlinux"),
-        version: read(&build_dir.join("include/config/kernel.release"))?
-            .trim()
-            .to_owned(),
-        build_dir: build_dir.clone(),
-        key,
-        seconds: started.elapsed().as_secs_f64(),
-        variant,
-    };
-    entry.complete(&kernel)?;
-    Ok(kernel)
-}
-
-fn key(variant: Variant, toolchain: &Toolchain) -> Result<String> {
-    let artifacts = Artifacts::pinned()?;
-    let mut key = artifacts
-        .linux
-        .iter()
-        .fold(Key::new("kernel", RECIPE), |key, source| {
-            key.add("source", source.sha256.as_bytes())
-        })
-        .add("config", options(BASE_CONFIG).as_bytes())
-        .add("tools", toolchain.versions()?.as_bytes());
-    if variant != Variant::Base {
-        key = key
-            .add("variant", options(variant.fragment()).as_bytes())
-            .add("variant's tools", variant.versions()?.as_bytes());
-    }
-    Ok(key.finish())
-}
-
-/// A pinned source, or the newest of its series.
-fn source() -> Result<Source> {
-    let artifacts = Artifacts::pinned()?;
-    match fetch::first_of(&artifacts.linux) {
-        Ok(source) => Ok(source),
-        // A wrong file is refused, never replaced behind the user's back.
-        Err(error) if error.is::<crate::artifacts::Refusal>() => Err(error),
-        Err(pinned) => fetch::newest_of(&artifacts.linux_series)
-            .map_err(|series| anyhow::anyhow!("{pinned:#}\n{series:#}")),
-    }
-}
-
-/// Fetches and unpacks the source once for all kernels; its folder appears complete or not at all.
-fn unpacked(log: &Path) -> Result<PathBuf> {
-    let folder = cache::root()?.join("source");
-    // Archives differ by name if they differ at all.
-    let tree_of = |archive: &Path| Some(folder.join(archive.file_stem()?));
-    let pinned = Artifacts::pinned()?.linux;
-    let mut trees = pinned
-        .iter()
-        .filter_map(|archive| tree_of(Path::new(archive.file_name())));
-    if let Some(tree) = trees.find(|tree| tree.is_dir()) {
-        return Ok(tree);
-    }
-    let source = source()?;
-    let tree = tree_of(&source.path).context("The archive has no name")?;
-    if tree.is_dir() {
-        return Ok(tree);
-    }
-    let progress = Progress::start(&format!("Unpacking Linux {}", source.version));
-    let part = folder.join("part");
-    if part.exists() {
-        fs::remove_dir_all(&part).with_context(|| format!("Cannot remove {}", part.display()))?;
-    }
-    cache::make_folder(&part)?;
-    let package = part.join("package");
-    tool::run_logged(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&source.path)
-            .arg(&package),
-        "Unpacking the kernel's package",
-        log,
-        |_| {},
-    )?;
-    let archive = find_archive(&package.join("usr/src"))?;
-    let mut tar = Command::new("tar");
-    for folder in LEFT_OUT {
-        tar.arg(format!("--exclude=*/{folder}"));
-    }
-    tar.args([
-        "--no-same-owner",
-        "--strip-components=1",
-        "--extract",
-        "--file",
-    ])
-    .arg(&archive);
-    tool::run_logged(
-        tar.current_dir(&part),
-        "Unpacking the kernel's source",
-        log,
-        |_| {},
-    )?;
-    fs::remove_dir_all(&package)
-        .and_then(|()| fs::rename(&part, &tree))
-        .with_context(|| format!("Cannot write {}", tree.display()))?;
-    progress.finish();
-    Ok(tree)
-}
-
-fn find_archive(folder: &Path) -> Result<PathBuf> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("Cannot read {}", folder.display()))?;
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.to_string_lossy().contains(".tar"))
-        .with_context(|| format!("No source archive in {}", folder.display()))
-}
-
-/// The kernel's make, with everything it has to be told.
-struct Make<'a> {
-    tree: &'a Path,
-    build_dir: &'a Path,
-    toolchain: &'a Toolchain,
-    variant: Variant,
-}
-
-impl Make<'_> {
-    fn command(&self, targets: &[&str]) -> Command {
-        let mut make = tool::builder("make");
-        make.arg("-C")
-            .arg(self.tree)
-            .arg(format!("O={}", self.build_dir.display()));
-        make.arg(format!("-j{}", tool::jobs()))
-            .args(self.toolchain.make_variables())
-            .args(self.variant.make_variables());
-        make.args(targets);
-        make.envs([("KBUILD_BUILD_USER", "coax"), ("KBUILD_BUILD_HOST", "coax")]);
-        make.env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970");
-        make
-    }
-}
-
-fn configure(make: &Make, log: &Path) -> Result<()> {
-    let path = make.build_dir.join(".config");
-    let fragment = on_top_of(BASE_CONFIG, make.variant.fragment());
-    // A resumed build keeps its configuration, or make would begin anew.
-    if path.is_file() && lost_lines(&fragment, &read(&path)?).is_empty() {
-        return Ok(());
-    }
-    let title = "Configuring the kernel";
-    tool::run_logged(&mut make.command(&["rustavailable"]), title, log, |_| {})?;
-    tool::run_logged(&mut make.command(&["tinyconfig"]), title, log, |_| {})?;
-    let config = read(&path)? + "\n" + &fragment;
-    fs::write(&path, config).with_context(|| format!("Cannot write {}", path.display()))?;
-    tool::run_logged(&mut make.command(&["olddefconfig"]), title, log, |_| {})?;
-    let config = read(&path)?;
-    let lost = lost_lines(&fragment, &config);
-    if !lost.is_empty() {
-        fs::remove_file(&path).with_context(|| format!("Cannot remove {}", path.display()))?;
-        bail!(
-            "The kernel's configuration rules did not keep these lines in images/kernel of the \
-             {} kernel:\n  {}",
-            make.variant,
-            lost.join("\n  ")
-        );
-    }
-    Ok(())
-}
-
-/// The lines of `fragment` behind those of `base` whose options it does not set otherwise.
-fn on_top_of(base: &str, fragment: &str) -> String {
-    let set: Vec<&str> = fragment.lines().filter_map(option_of).collect();
-    let overridden = |line: &&str| option_of(line).is_some_and(|option| set.contains(&option));
-    base.lines()
-        .filter(|line| !overridden(line))
-        .chain(fragment.lines())
-        .fold(String::new(), |text, line| text + line + "\n")
-}
-
-/// The option lines of a fragment: no kernel is built anew for the words beside them.
-fn options(fragment: &str) -> String {
-    let lines = fragment.lines().filter(|line| option_of(line).is_some());
-    lines.fold(String::new(), |text, line| text + line.trim() + "\n")
-}
-
-/// The option that a line sets.
-fn option_of(line: &str) -> Option<&str> {
-    let line = line.trim();
-    match line.strip_prefix("# ") {
-        Some(rest) => rest.strip_suffix(" is not set"),
-        None => line.split_once('=').map(|(option, _)| option),
-    }
-    .filter(|option| option.starts_with("CONFIG_"))
-}
-
-/// The option lines of `fragment` that `config` does not have.
-fn lost_lines<'a>(fragment: &'a str, config: &str) -> Vec<&'a str> {
-    let kept: Vec<&str> = config.lines().collect();
-    fragment
-        .lines()
-        .map(str::trim)
-        .filter(|line| line.starts_with("CONFIG_") || line.starts_with("# CONFIG_"))
-        .filter(|line| !kept.contains(line) && !is_absent(line, &kept))
-        .collect()
-}
-
-/// `=n`, and a comment that an option is not set, also hold when the option is not mentioned.
-fn is_absent(line: &str, kept: &[&str]) -> bool {
-    let option = line.strip_suffix("=n").or_else(|| {
-        line.strip_prefix("# ")
-            .and_then(|rest| rest.strip_suffix(" is not set"))
-    });
-    option.is_some_and(|option| {
-        !kept.iter().any(|other| {
-            other
-                .strip_prefix(option)
-                .is_some_and(|r| r.starts_with('='))
-        })
-    })
-}
-
-fn compile(make: &Make, log: &Path) -> Result<()> {
-    let mut progress = Progress::start("Building the guest kernel");
-    let mut lines = 0;
-    let result = tool::run_logged(
-        &mut make.command(&["bzImage", "modules"]),
-        "Building the guest kernel",
-        log,
-        |line| {
-            // Steps are indented by two spaces, warnings are not.
-            lines += u64::from(line.starts_with("  "));
-            progress.update(lines, make.variant.expected_lines());
-        },
-    );
-    match result {
-        Ok(()) => progress.finish(),
-        Err(_) => progress.abandon(),
-    }
-    result
+/// [`DoesNotBuild`].
+pub fn building<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| DoesNotBuild(error).into())
 }
 
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fragment_line_that_was_not_kept_is_found() {
-        let fragment = "# Reason.\nCONFIG_A=y\nCONFIG_B=m\nCONFIG_C=\"x\"\n";
-        let config = "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=\"x\"\n";
-        assert_eq!(lost_lines(fragment, config), ["CONFIG_B=m"]);
-    }
-
-    #[test]
-    fn a_fragment_replaces_the_bases_lines_for_its_options() {
-        let base = "# Reason.\nCONFIG_A=60\n# CONFIG_B is not set\nCONFIG_AB=y\n";
-        let fragment = "# More.\nCONFIG_A=240\nCONFIG_B=y\n";
-        assert_eq!(
-            on_top_of(base, fragment),
-            "# Reason.\nCONFIG_AB=y\n# More.\nCONFIG_A=240\nCONFIG_B=y\n"
-        );
-        assert_eq!(on_top_of(base, ""), base);
-    }
-
-    #[test]
-    fn words_beside_options_are_no_other_kernel() {
-        let told = "# Reason.\nCONFIG_A=y\n\n# CONFIG_B is not set\n";
-        assert_eq!(options(told), "CONFIG_A=y\n# CONFIG_B is not set\n");
-        assert_eq!(
-            options("# Why.\nCONFIG_A=y\n# CONFIG_B is not set"),
-            options(told)
-        );
-    }
-
-    #[test]
-    fn every_kind_has_another_configuration() {
-        let kinds = [Variant::Base, Variant::Debug, Variant::Kasan];
-        let configs = kinds.map(|kind| on_top_of(BASE_CONFIG, kind.fragment()));
-        assert_eq!(configs[0], BASE_CONFIG);
-        assert!(configs[1].contains("\nCONFIG_PROVE_LOCKING=y\n"));
-        assert!(configs[2].contains("\nCONFIG_KASAN=y\n"));
-        for config in configs {
-            let release = config.matches("\nCONFIG_LOCALVERSION=").count();
-            assert_eq!(release, 1);
-        }
-    }
-
-    #[test]
-    fn an_option_that_is_off_may_be_absent_but_not_on() {
-        let fragment = "CONFIG_A=n\n# CONFIG_B is not set\n";
-        assert!(lost_lines(fragment, "").is_empty());
-        assert_eq!(lost_lines(fragment, "CONFIG_A=y\nCONFIG_B=m\n").len(), 2);
-    }
 }

@@ -2,9 +2,9 @@
 //! Starts a VM with the accelerator, runs one job in it and says how that ended.
 //!
 //! ```no_run
-//! use coax_images::{images::Images, job::{Job, Mode}, kernel::Variant, launch::{Vm, VmConfig}};
+//! use coax_images::{images::Images, job::{Job, Mode}, kernel::Which, launch::{Vm, VmConfig}};
 //!
-//! let images = Images::built(Variant::Base)?;
+//! let images = Images::built(&Which::default())?;
 //! let config = VmConfig { mode: Mode::Coherent, ..VmConfig::default() };
 //! let outcome = Vm::start(&images, &config, &Job::new(["coaxctl", "info"]))?.wait()?;
 //! assert!(outcome.exit.success());

@@ -54,6 +54,8 @@ pub mod sqlite;
 #[cfg(feature = "host")]
 pub mod temporary;
 #[cfg(feature = "host")]
+pub mod test_hmm;
+#[cfg(feature = "host")]
 pub mod tool;
 #[cfg(feature = "host")]
 pub mod virtiofsd;

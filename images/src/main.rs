@@ -9,9 +9,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Untestable};
 use coax_images::process::end_children_on_signals;
-use coax_program::signals;
+use coax_program::{errln, signals};
+
+/// What `git bisect run` takes for a commit that can be called neither good nor bad.
+const UNTESTABLE: u8 = 125;
 
 fn main() -> ExitCode {
     match coax_program::parse("coax") {
@@ -21,6 +24,16 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
+    match run_command(cli) {
+        Err(error) if error.is::<Untestable>() => {
+            errln!("coax: {error:#}");
+            Ok(ExitCode::from(UNTESTABLE))
+        }
+        ran => ran,
+    }
+}
+
+fn run_command(cli: &Cli) -> Result<ExitCode> {
     signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Cannot handle signals")?;
     let install = !cli.no_install;
@@ -32,6 +45,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Bench(options) => commands::bench::run(options, install),
         Command::Doctor => commands::doctor::run(),
         Command::Build(options) => commands::build::run(options, install),
+        Command::Config(options) => commands::config::run(options, install),
         Command::Clean(options) => commands::clean::run(options),
     }
 }

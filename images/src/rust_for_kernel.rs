@@ -59,19 +59,23 @@ impl Toolchain {
         Self::find()
     }
 
-    /// The variables that the kernel's make takes on its command line.
-    pub fn make_variables(&self) -> Vec<String> {
-        let rustdoc = self.rustc.with_file_name("rustdoc");
+    /// The variables that name them to the kernel's make.
+    pub fn variables(&self) -> [(&'static str, PathBuf); 5] {
         [
-            ("RUSTC", &self.rustc),
-            ("HOSTRUSTC", &self.rustc),
-            ("RUSTDOC", &rustdoc),
-            ("BINDGEN", &self.bindgen),
-            ("LIBCLANG_PATH", &self.libclang),
+            ("RUSTC", self.rustc.clone()),
+            ("HOSTRUSTC", self.rustc.clone()),
+            ("RUSTDOC", self.rustc.with_file_name("rustdoc")),
+            ("BINDGEN", self.bindgen.clone()),
+            ("LIBCLANG_PATH", self.libclang.clone()),
         ]
-        .into_iter()
-        .map(|(name, path)| format!("{name}={}", path.display()))
-        .collect()
+    }
+
+    /// The same as make takes them on its command line.
+    pub fn make_variables(&self) -> Vec<String> {
+        let variables = self.variables().into_iter();
+        variables
+            .map(|(name, path)| format!("{name}={}", path.display()))
+            .collect()
     }
 
     /// What a kernel built by these tools depends on.
@@ -127,7 +131,7 @@ fn is_new_enough(text: &str, least: [u32; 3]) -> bool {
 }
 
 /// The highest `llvm-N/lib` below `folder` that has libclang.
-fn find_libclang(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn find_libclang(folder: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?;
     let candidates = entries.filter_map(|entry| {
         let name = entry.ok()?.file_name().into_string().ok()?;

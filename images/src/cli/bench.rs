@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Accel, OneMode};
+use super::{Accel, Kernel, OneMode};
 
 /// `coax bench`
 #[derive(Args, Debug)]
@@ -17,6 +17,8 @@ pub struct Bench {
     /// Also write the measurements as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub kernel: Kernel,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -48,6 +50,8 @@ pub struct Fairness {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     #[command(flatten)]
+    pub kernel: Kernel,
+    #[command(flatten)]
     pub accel: Accel,
 }
 
@@ -64,6 +68,8 @@ pub struct Invalidate {
     /// Also write the measurements as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub kernel: Kernel,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -85,6 +91,8 @@ pub struct Migrate {
     /// Also draw them
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub kernel: Kernel,
     #[command(flatten)]
     pub accel: Accel,
 }
@@ -109,6 +117,8 @@ pub struct Programs {
     /// Also write the measurements as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub kernel: Kernel,
     #[command(flatten)]
     pub accel: Accel,
 }

@@ -10,11 +10,10 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::Args;
 
-use coax_images::kernel::Variant;
 use coax_images::launch::Bytes;
 use coax_program::args;
 
-use super::{Accel, OneMode};
+use super::{Accel, Kernel, OneMode};
 
 /// `coax run`
 #[derive(Args, Debug)]
@@ -86,9 +85,8 @@ pub struct Machine {
     /// End the VM, as a failure, after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = args::seconds)]
     pub timeout: Option<Duration>,
-    /// Guest kernel
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    pub kernel: Variant,
+    #[command(flatten)]
+    pub kernel: Kernel,
     #[command(flatten)]
     pub accel: Accel,
 }

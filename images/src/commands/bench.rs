@@ -24,7 +24,6 @@ use crate::cli::{Bench, BenchPart};
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
-use coax_images::kernel::Variant;
 use coax_images::launch::{Outcome, Vm, VmConfig};
 use coax_images::tool;
 use coax_program::outln;
@@ -72,7 +71,7 @@ pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
 /// Measures everything but what has a sub-command, and prints a line for each goal.
 fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
-    let images = Images::build(Variant::Base, install)?;
+    let images = Images::build(options.kernel.ready(install)?, install)?;
     let accel = announce_accel(options.accel.accel)?;
     outln!(
         "Linux {} on QEMU {}, {accel}",

@@ -8,18 +8,16 @@ use anyhow::Result;
 use crate::cli::{Build, Part};
 use coax_images::cache::Lock;
 use coax_images::images::Images;
-use coax_images::{guest, kernel, qemu, virtiofsd};
+use coax_images::{guest, qemu, virtiofsd};
 use coax_program::outln;
 
 /// Builds the part asked for, and prints where it is.
 pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
+    let which = options.kernel.ready(install)?;
     match options.part {
         Part::Kernel => {
             let _lock = Lock::take()?;
-            outln!(
-                "{}",
-                kernel::build(options.kernel, install)?.image.display()
-            )?;
+            outln!("{}", which.build(install)?.image.display())?;
         }
         Part::Qemu => {
             let _lock = Lock::take()?;
@@ -27,12 +25,12 @@ pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
         }
         Part::Guest => {
             let _lock = Lock::take()?;
-            let kernel = kernel::build(options.kernel, install)?;
+            let kernel = which.build(install)?;
             outln!("{}", guest::build(&kernel, install)?.initramfs.display())?;
         }
         Part::Virtiofsd => outln!("{}", virtiofsd::build(install)?.display())?,
         Part::All => {
-            let images = Images::build(options.kernel, install)?;
+            let images = Images::build(which, install)?;
             for path in [images.kernel, images.qemu, images.initramfs, images.device] {
                 outln!("{}", path.display())?;
             }

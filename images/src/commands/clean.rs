@@ -17,7 +17,7 @@ pub fn run(options: &Clean) -> Result<ExitCode> {
     let folders = match options.what {
         Leftover::Kernel => vec!["kernel", "source"],
         Leftover::Qemu => vec!["qemu"],
-        Leftover::Guest => vec!["guest"],
+        Leftover::Guest => vec!["guest", "tree"],
         Leftover::Downloads => vec!["downloads"],
         Leftover::All => {
             vec![
@@ -25,6 +25,7 @@ pub fn run(options: &Clean) -> Result<ExitCode> {
                 "source",
                 "qemu",
                 "guest",
+                "tree",
                 "sqlite",
                 "downloads",
                 "tools",

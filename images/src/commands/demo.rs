@@ -18,7 +18,6 @@ use crate::cli::Demo;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
-use coax_images::kernel::Variant;
 use coax_images::launch::{Vm, VmConfig};
 use coax_program::outln;
 use scenario::{describe, first_migration, missing, Scenario};
@@ -49,7 +48,7 @@ pub struct Shown {
 /// Runs the demonstration and reports.
 pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
-    let images = Images::build(Variant::Base, install)?;
+    let images = Images::build(options.kernel.ready(install)?, install)?;
     let accel = announce_accel(options.accel.accel)?;
     outln!(
         "Linux {} on QEMU {}, {accel}",
@@ -109,9 +108,7 @@ fn show_mode(images: &Images, mode: Mode, accel: Choice) -> Result<(Vec<Scenario
     let config = VmConfig {
         mode,
         accel,
-        timeout: usual
-            .timeout
-            .map(|limit| limit * images.variant.time_factor()),
+        timeout: usual.timeout.map(|limit| limit * images.time_factor),
         ..usual
     };
     let job = Job::new(["coax-demo", "all", "--json", "-"]);

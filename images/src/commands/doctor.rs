@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use coax_images::accel::{self, Choice};
 use coax_images::host_packages::{self, Group};
-use coax_images::kernel::{self, Variant};
+use coax_images::kernel::{Variant, Which};
 use coax_images::{cache, fetch, guest, qemu, tool, virtiofsd};
 use coax_program::outln;
 use coax_program::output::OutputError;
@@ -49,11 +49,11 @@ pub fn run() -> Result<ExitCode> {
     }
     built(
         "guest kernel",
-        kernel::built(Variant::Base).map(|kernel| kernel.version),
+        Which::default().built().map(|kernel| kernel.version),
         "about 9 minutes",
     )?;
     for variant in [Variant::Debug, Variant::Kasan] {
-        if let Ok(kernel) = kernel::built(variant) {
+        if let Ok(kernel) = Which::from(variant).built() {
             line(
                 &format!("  {variant}"),
                 &format!("built: {}", kernel.version),
@@ -65,7 +65,10 @@ pub fn run() -> Result<ExitCode> {
         qemu::built().map(|qemu| qemu.version),
         "about 6 minutes",
     )?;
-    let guest = guest::built(Variant::Base).map(|guest| guest.initramfs.display().to_string());
+    let guest = Which::default()
+        .built()
+        .and_then(|kernel| guest::built(&kernel));
+    let guest = guest.map(|guest| guest.initramfs.display().to_string());
     built("guest", guest, "about 3 minutes")?;
     let daemon = virtiofsd::built().map(|path| path.display().to_string());
     built("virtiofsd", daemon, "about 90 seconds, for run --root,")?;

@@ -42,7 +42,7 @@ fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Res
         errln!("coax: {problem}");
         return Ok(status::USAGE.into());
     }
-    let images = Images::build(machine.kernel, install)?;
+    let images = Images::build(machine.kernel.ready(install)?, install)?;
     let tree = root
         .map(|root| -> Result<_> {
             Ok(Tree {

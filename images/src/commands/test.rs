@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `coax test`.
 
+mod driver;
 mod fresh;
 mod hmm;
 mod requirements;
@@ -10,6 +11,7 @@ mod soak;
 mod stress;
 mod suites;
 mod trials;
+mod untouched;
 
 use std::process::ExitCode;
 
@@ -28,12 +30,13 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
     }
     let ktap = create(&options.ktap)?;
     let mut json = create(&options.json)?;
+    options.kernel.ready(install)?;
     let mut results = Results::default();
     for suite in chosen(options) {
         outln!("Suite {}", name(suite))?;
         let ran = match suite {
             Suite::Unit => suites::unit(&mut results),
-            Suite::Driver => suites::driver(&mut results, options, install),
+            Suite::Driver => driver::run(&mut results, options, install),
             Suite::Vm => suites::vm(&mut results, options, install),
             Suite::Hmm => hmm::run(&mut results, options, json.take(), install),
             Suite::Requirements => requirements::run(&mut results, options, json.take(), install),

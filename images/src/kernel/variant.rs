@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The kinds of guest kernel: what distinguishes their configuration, their compiler, and the
-//! time that VMs on them take.
+//! The kinds of guest kernel of ours: what distinguishes their configuration and their compiler.
 
 use std::path::Path;
 
@@ -51,26 +50,8 @@ impl Variant {
         }
     }
 
-    /// How many times as long as the base's VMs those of this kernel may take.
-    pub fn time_factor(self) -> u32 {
-        match self {
-            Variant::Base => 1,
-            Variant::Debug => 5,
-            Variant::Kasan => 4,
-        }
-    }
-
-    /// Words on the kernel's command line that switch checks on.
-    pub fn kernel_args(self) -> Option<&'static str> {
-        match self {
-            Variant::Base | Variant::Kasan => None,
-            // Compiled in, page poisoning is still off.
-            Variant::Debug => Some("page_poison=1"),
-        }
-    }
-
     /// Packages that building it takes.
-    pub(crate) fn packages(self) -> &'static [Group] {
+    pub(super) fn packages(self) -> &'static [Group] {
         if self.is_built_by_clang() {
             &[Group::Kernel, Group::Llvm]
         } else {
@@ -79,10 +60,11 @@ impl Variant {
     }
 
     /// Variables for make, besides those of Rust's tools.
-    pub(crate) fn make_variables(self) -> Option<String> {
+    pub(super) fn make_variables(self) -> Vec<String> {
         let suffix = host_packages::llvm_suffix();
-        self.is_built_by_clang()
-            .then(|| format!("LLVM={}", if suffix.is_empty() { "1" } else { suffix }))
+        let llvm = format!("LLVM={}", if suffix.is_empty() { "1" } else { suffix });
+        let llvm = self.is_built_by_clang().then_some(llvm);
+        llvm.into_iter().collect()
     }
 
     /// What a kernel of this kind depends on besides what the base does.

@@ -96,7 +96,7 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         .chain((accel == Accel::Tcg && paths.tree.is_some()).then_some(TCG_TREE_KERNEL_ARGS))
         .chain((config.mode == Mode::Numa).then_some(NUMA_KERNEL_ARGS))
         .chain((config.cpus == 1).then_some(ONE_CPU_KERNEL_ARGS))
-        .chain(images.variant.kernel_args())
+        .chain(images.kernel_args)
         .chain(config.kernel_args.iter().map(String::as_str))
         .chain(std::iter::once(LAST_KERNEL_ARGS))
         .collect();
@@ -265,7 +265,6 @@ fn shell_word(word: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Variant;
 
     #[test]
     fn shell_line_quotes_what_a_shell_would_take_apart() {
@@ -280,12 +279,15 @@ mod tests {
         let images = Images {
             kernel: "kernel".into(),
             kernel_version: String::new(),
-            variant: Variant::Base,
+            kernel_name: "base".into(),
+            time_factor: 1,
+            kernel_args: None,
             qemu: "qemu".into(),
             qemu_version: String::new(),
             firmware: Vec::new(),
             initramfs: "initramfs".into(),
             device: "device".into(),
+            hmm_tests: "tests".into(),
             engine_bench: "bench".into(),
             build_seconds: 0.0,
         };

@@ -23,7 +23,6 @@ use crate::accel::{self, Accel};
 use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Job, JobFile, TerminalSize};
-use crate::kernel::Variant;
 use crate::process::Group;
 use crate::temporary::TemporaryFolder;
 
@@ -48,7 +47,7 @@ pub struct Vm {
     pub(super) terminal: Option<TerminalSize>,
     pub(super) accel: Accel,
     pub(super) started: Instant,
-    pub(super) variant: Variant,
+    pub(super) time_factor: u32,
     /// When the VM is to have ended, for a reason of its own, and the time that it was given.
     pub(super) end: Option<(Instant, Duration)>,
     pub(super) config: VmConfig,
@@ -142,7 +141,7 @@ impl Vm {
             raw_mode,
             accel,
             started,
-            variant: images.variant,
+            time_factor: images.time_factor,
             end: None,
             config: config.clone(),
             steps: Vec::new(),

@@ -97,7 +97,7 @@ impl Vm {
     }
 
     fn first_word_time(&self) -> Duration {
-        FIRST_WORD_LIMIT * self.variant.time_factor()
+        FIRST_WORD_LIMIT * self.time_factor
     }
 
     /// Gives up what is not done in time, unless it was only a step that is due.

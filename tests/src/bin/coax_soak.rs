@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::kernel::Variant;
+use coax_images::kernel::Which;
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_images::sqlite;
@@ -44,9 +44,8 @@ struct Args {
     /// How the VMs are accelerated.
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
-    /// Which guest kernel is used.
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    kernel: Variant,
+    #[command(flatten)]
+    kernel: Which,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +60,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
     let settings = Settings {
-        images: Images::built(args.kernel)?,
+        images: Images::built(&args.kernel)?,
         sqlite: sqlite::built()?,
         time: Duration::from_secs(args.minutes * 60),
         accel: args.accel,
@@ -74,7 +73,7 @@ fn run(args: &Args) -> Result<ExitCode> {
             modes.push(host::soak(&settings, mode, &mut known)?);
         }
     }
-    let report = Report::new(args.kernel.name(), args.minutes, args.from, modes);
+    let report = Report::new(&settings.images.kernel_name, args.minutes, args.from, modes);
     out!("{report}{}", report.ktap())?;
     if let Some(file) = json {
         file.json(&report)?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::kernel::Variant;
+use coax_images::kernel::Which;
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_program::{out, signals, status};
@@ -62,9 +62,8 @@ struct Options {
     /// How the VMs are accelerated
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
-    /// Which guest kernel is used
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    kernel: Variant,
+    #[command(flatten)]
+    kernel: Which,
 }
 
 fn main() -> ExitCode {
@@ -85,7 +84,7 @@ fn run(trial: Trial, options: &Options) -> Result<ExitCode> {
     end_children_on_signals().context("Signal handlers")?;
     let points = options.points.unwrap_or(trial.points());
     let settings = Settings {
-        images: Images::built(options.kernel)?,
+        images: Images::built(&options.kernel)?,
         plan: Plan {
             trial,
             seed: options.seed.map_or_else(clock, Ok)?,
@@ -100,7 +99,7 @@ fn run(trial: Trial, options: &Options) -> Result<ExitCode> {
             modes.push(host::run(&settings, mode)?);
         }
     }
-    let report = Report::new(options.kernel.name(), modes);
+    let report = Report::new(&settings.images.kernel_name, modes);
     out!("{report}{}", report.ktap())?;
     if let Some(file) = json {
         file.json(&report)?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::kernel::Variant;
+use coax_images::kernel::Which;
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_program::{errln, outln, signals, status};
@@ -41,9 +41,8 @@ struct Args {
     /// How the VMs are accelerated.
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
-    /// Which guest kernel is tested on.
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    kernel: Variant,
+    #[command(flatten)]
+    kernel: Which,
 }
 
 fn main() -> ExitCode {
@@ -84,7 +83,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let ktap = ResultFile::create(args.ktap.as_deref())?;
     signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
-    let images = Images::built(args.kernel)?;
+    let images = Images::built(&args.kernel)?;
     let report = host::run(&images, &selection, args.accel)?;
     if let Some(file) = ktap {
         file.write(|file| host::write_ktap(file, report.results()))?;

@@ -57,7 +57,7 @@ fn run_vm(
     let mut argv = vec![GUEST_PROGRAM.to_owned(), "run".to_owned()];
     argv.extend(entries.iter().map(Entry::full_name));
     let mut output = Output::new(group, report);
-    let factor = images.variant.time_factor();
+    let factor = images.time_factor;
     let mut job = Job::new(argv).env(TIME_FACTOR_VARIABLE, factor.to_string());
     let mut config = config(group, entries, accel, factor);
     let witness = match group.vm {

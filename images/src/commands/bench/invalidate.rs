@@ -12,7 +12,6 @@ use crate::cli::Invalidate;
 use crate::commands::{announce_accel, create, exit_code};
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
-use coax_images::kernel::Variant;
 use coax_images::launch::{Vm, VmConfig};
 use coax_program::outln;
 
@@ -26,7 +25,7 @@ const DEVICE_MARK: &str = "invalidations answered: ";
 /// Measures, prints what was measured with a line for each goal, and writes what is asked for.
 pub fn run(options: &Invalidate, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
-    let images = Images::build(Variant::Base, install)?;
+    let images = Images::build(options.kernel.ready(install)?, install)?;
     let accel = announce_accel(options.accel.accel)?;
     let config = VmConfig {
         mode: Mode::from(options.mode),

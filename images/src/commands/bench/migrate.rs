@@ -19,7 +19,6 @@ use super::goals;
 use crate::cli::Migrate;
 use crate::commands::{announce_accel, create, exit_code};
 use coax_images::images::Images;
-use coax_images::kernel::Variant;
 use coax_program::outln;
 use own::Own;
 use report::Report;
@@ -28,7 +27,7 @@ use report::Report;
 pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let svg = create(&options.svg)?;
-    let images = Images::build(Variant::Base, install)?;
+    let images = Images::build(options.kernel.ready(install)?, install)?;
     let choice = options.accel.accel;
     let accel = announce_accel(choice)?;
     outln!(

@@ -19,7 +19,6 @@ use coax_images::cache;
 use coax_images::host_packages::{self, Group};
 use coax_images::images::Images;
 use coax_images::job::Job;
-use coax_images::kernel::Variant;
 use coax_images::launch::{Bytes, GuestFile, Tree, Vm, VmConfig};
 use coax_images::progress::Progress;
 use coax_images::tool;
@@ -49,7 +48,7 @@ const EXPECTED_LINES: u64 = 73;
 /// Measures everything, prints it with a line for each goal, and writes what is asked for.
 pub fn run(options: &Programs, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
-    let images = Images::build(Variant::Base, install)?;
+    let images = Images::build(options.kernel.ready(install)?, install)?;
     let daemon = virtiofsd::build(install)?;
     host_packages::ensure(&[Group::Programs], install)?;
     let choice = options.accel.accel;

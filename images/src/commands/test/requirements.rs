@@ -53,7 +53,7 @@ pub fn run(
     json: Option<ResultFile>,
     install: bool,
 ) -> Result<()> {
-    Images::build(options.kernel, install)?;
+    Images::build(&options.kernel.which, install)?;
     let cases = cases(&suites::vm_case_list()?);
     let wanted = wanted(&cases)?;
     let mut verdicts = BTreeMap::new();

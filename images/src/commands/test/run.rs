@@ -2,6 +2,7 @@
 //! Tests of `coax run` and `coax shell` as users call them: programs of this machine in a guest.
 
 mod ends;
+mod tree;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -173,10 +174,10 @@ pub fn others_wanted(options: &Test) -> bool {
 }
 
 /// A test of here.
-struct Named {
+struct Named<'a> {
     name: &'static str,
     shows: &'static str,
-    hold: Box<dyn Fn() -> Result<()>>,
+    hold: Box<dyn Fn() -> Result<()> + 'a>,
 }
 
 /// Prints the names.
@@ -202,7 +203,7 @@ pub fn run(results: &mut Results, options: &Test) -> Result<(), OutputError> {
     Ok(())
 }
 
-fn selected(options: &Test) -> impl Iterator<Item = Named> + '_ {
+fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
     let fits = |test: &Named| {
         let mut filter = options.filter.iter();
         options.filter.is_empty() || filter.any(|text| test.name.contains(text.as_str()))
@@ -217,7 +218,13 @@ fn selected(options: &Test) -> impl Iterator<Item = Named> + '_ {
         shows,
         hold: Box::new(hold),
     });
-    calls.chain(trials).filter(fits)
+    let which = &options.kernel.which;
+    let tree = Named {
+        name: "run.a_kernel_tree_is_booted_and_left_as_it_is",
+        shows: "`--kernel-tree`: the folder that this kernel was built in as a tree of the user's",
+        hold: Box::new(move || tree::is_booted(which)),
+    };
+    calls.chain(trials).chain([tree]).filter(fits)
 }
 
 /// Runs the call in a folder with one file, which must not change. Beside it are links for `/tmp` and `/run`,

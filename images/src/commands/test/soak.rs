@@ -25,14 +25,14 @@ pub fn run(
     json: Option<&Path>,
     install: bool,
 ) -> Result<()> {
-    Images::build(options.kernel, install)?;
+    Images::build(&options.kernel.which, install)?;
     virtiofsd::build(install)?;
     sqlite::build(install)?;
     let mut soak = Command::new(suites::test_program("coax-soak")?);
     soak.args(["--minutes", &options.minutes.to_string()])
         .args(["--from", &options.from.to_string()])
         .args(["--accel", &suites::accel_name(options)?])
-        .args(["--kernel", options.kernel.name()]);
+        .args(options.kernel.which.words());
     if let Some(mode) = options.mode {
         soak.args(["--mode", Mode::from(mode).name()]);
     }

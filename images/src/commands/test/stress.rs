@@ -26,14 +26,14 @@ pub fn run(
     json: Option<&Path>,
     install: bool,
 ) -> Result<()> {
-    Images::build(options.kernel, install)?;
+    Images::build(&options.kernel.which, install)?;
     virtiofsd::build(install)?;
     host_packages::ensure(&[Group::Stress], install)?;
     let mut program = Command::new(suites::test_program("coax-stress")?);
     program
         .args(["--from", &options.from.to_string()])
         .args(["--accel", &suites::accel_name(options)?])
-        .args(["--kernel", options.kernel.name()]);
+        .args(options.kernel.which.words());
     if let Some(mode) = options.mode {
         program.args(["--mode", Mode::from(mode).name()]);
     }

@@ -13,13 +13,13 @@ use nix::sys::signal::Signal;
 use super::results::{ktap_line, CargoOutput, Results, Verdict};
 use crate::cli::Test;
 use crate::commands::demo;
-use coax_images::cache::{self, Lock};
+use coax_images::cache;
 use coax_images::cargo;
 use coax_images::images::Images;
 use coax_images::job::Mode;
 use coax_images::process::Group;
 use coax_images::progress::Progress;
-use coax_images::{guest, kernel, qemu, tool, virtiofsd};
+use coax_images::{qemu, tool, virtiofsd};
 use coax_program::outln;
 use coax_program::output::OutputError;
 
@@ -82,48 +82,10 @@ pub fn unit(results: &mut Results) -> Result<()> {
     }
 }
 
-/// The driver's Makefile: what the kernel tree must have, the module, and the host tests.
-pub fn driver(results: &mut Results, options: &Test, install: bool) -> Result<()> {
-    let kernel = {
-        let _lock = Lock::take()?;
-        kernel::build(options.kernel, install)?
-    };
-    let log = log("driver")?;
-    for (name, target) in [
-        ("driver: kernel has what it needs", "check"),
-        ("driver: module builds", "modules"),
-    ] {
-        let mut make = guest::driver_make(&kernel)?;
-        make.arg(target);
-        step(results, name, make, &log);
-    }
-    let from = results.len();
-    let mut output = CargoOutput::default();
-    let mut make = guest::driver_make(&kernel)?;
-    make.arg("test");
-    let ran = tool::run_logged(
-        &mut make,
-        "Tests of the driver's pure parts",
-        &log,
-        |line| {
-            if let Some((name, verdict)) = output.line(line) {
-                results.add(format!("driver{name}"), verdict);
-            }
-        },
-    );
-    let name = "driver: pure parts";
-    match ran {
-        Ok(()) => results.add(name.into(), Verdict::Passed),
-        Err(error) => results.broken(name, &format!("{error:#}")),
-    }
-    summary(results, from, "tests of the driver's pure parts")?;
-    Ok(())
-}
-
 /// The VM tests, `coax run` as users call it and, unless some of them are asked for, the
 /// demonstration.
 pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
-    let images = Images::build(options.kernel, install)?;
+    let images = Images::build(&options.kernel.which, install)?;
     virtiofsd::build(install)?;
     if super::run::others_wanted(options) {
         run_vm_tests(results, options)?;
@@ -175,7 +137,7 @@ pub fn vm_lines(
     tests
         .args(filter)
         .args(["--accel", accel_name(options)?.as_str()])
-        .args(["--kernel", options.kernel.name()]);
+        .args(options.kernel.which.words());
     tests.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut group = Group::start(&mut tests, Signal::SIGTERM).context("Cannot start VM tests")?;
     let output = group
@@ -277,7 +239,7 @@ pub fn accel_name(options: &Test) -> Result<String> {
 }
 
 /// An empty log for a suite.
-fn log(suite: &str) -> Result<PathBuf> {
+pub fn log(suite: &str) -> Result<PathBuf> {
     let folder = cache::root()?.join("test");
     cache::make_folder(&folder)?;
     let log = folder.join(format!("{suite}.log"));
@@ -296,7 +258,7 @@ fn has_tool(results: &mut Results, name: &str, subcommand: &str) -> bool {
 }
 
 /// A step that passes or fails as a whole.
-fn step(results: &mut Results, name: &str, mut command: Command, log: &Path) {
+pub fn step(results: &mut Results, name: &str, mut command: Command, log: &Path) {
     let progress = Progress::start(name);
     match tool::run_logged(&mut command, name, log, |_| {}) {
         Ok(()) => {
@@ -310,7 +272,7 @@ fn step(results: &mut Results, name: &str, mut command: Command, log: &Path) {
     }
 }
 
-fn summary(results: &Results, from: usize, what: &str) -> Result<(), OutputError> {
+pub fn summary(results: &Results, from: usize, what: &str) -> Result<(), OutputError> {
     let (passed, failed) = results.counts_from(from);
     outln!("  {what}: {passed} passed, {failed} failed")
 }

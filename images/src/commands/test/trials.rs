@@ -25,13 +25,13 @@ pub fn run(
     json: Option<&Path>,
     install: bool,
 ) -> Result<()> {
-    Images::build(options.kernel, install)?;
+    Images::build(&options.kernel.which, install)?;
     let mut program = Command::new(suites::test_program("coax-trials")?);
     program
         .arg(trial)
         .args(["--from", &options.from.to_string()])
         .args(["--accel", &suites::accel_name(options)?])
-        .args(["--kernel", options.kernel.name()]);
+        .args(options.kernel.which.words());
     if let Some(points) = options.points {
         program.args(["--points", &points.to_string()]);
     }

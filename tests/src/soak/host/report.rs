@@ -48,7 +48,7 @@ struct Sums {
 /// What came of all.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    kernel: &'static str,
+    kernel: String,
     minutes: u64,
     /// The step of a pass that each mode began with.
     from: usize,
@@ -124,9 +124,9 @@ impl Soaked {
 
 impl Report {
     /// A report on storms of so many minutes each, which began with the step `from`.
-    pub fn new(kernel: &'static str, minutes: u64, from: usize, modes: Vec<Soaked>) -> Self {
+    pub fn new(kernel: &str, minutes: u64, from: usize, modes: Vec<Soaked>) -> Self {
         Report {
-            kernel,
+            kernel: kernel.to_owned(),
             minutes,
             from,
             modes,

@@ -60,7 +60,7 @@ pub fn soak(
         sqlite_build: settings.sqlite.build.clone(),
         known: known.clone(),
     };
-    let factor = settings.images.variant.time_factor();
+    let factor = settings.images.time_factor;
     let plan_in_guest = format!("{OWN_ROOT}{PLAN}");
     let mut job = Job::new(["coax-guest-tests", "soak", &plan_in_guest])
         .env(TIME_FACTOR_VARIABLE, factor.to_string());

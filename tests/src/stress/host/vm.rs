@@ -73,7 +73,7 @@ fn one_vm(
         filters: settings.filters.clone(),
         known: known.clone(),
     };
-    let factor = settings.images.variant.time_factor();
+    let factor = settings.images.time_factor;
     let plan_in_guest = format!("{OWN_ROOT}{PLAN}");
     let job = Job::new(["coax-guest-tests", "stress", &plan_in_guest])
         .env(TIME_FACTOR_VARIABLE, factor.to_string());

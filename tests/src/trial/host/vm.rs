@@ -68,7 +68,7 @@ pub fn run(settings: &Settings, mode: Mode) -> Result<Tried> {
 }
 
 fn one_vm(settings: &Settings, plan: Plan, mode: Mode, tried: &mut Tried) -> Result<()> {
-    let factor = settings.images.variant.time_factor();
+    let factor = settings.images.time_factor;
     let job =
         Job::new(["coax-guest-tests", "trial", PLAN]).env(TIME_FACTOR_VARIABLE, factor.to_string());
     let points = u32::try_from(plan.to - plan.from).context("So many points")?;

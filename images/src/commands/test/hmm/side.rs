@@ -2,16 +2,16 @@
 //! Runs `hmm-tests` on one of the two drivers, in as many VMs as that takes.
 
 use std::fmt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use super::harness::{Output, Ran};
 use crate::commands::test::results::Verdict;
 use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::Job;
-use coax_images::kernel::Variant;
 use coax_images::launch::{complaint, Bytes, LaunchError, Vm, VmConfig};
 use coax_images::progress::Progress;
 use coax_program::outln;
@@ -91,15 +91,13 @@ impl Driver {
         }
     }
 
-    /// Lists the tests, then runs those of `names`, or all if there are none; not `left_out`.
-    fn job(self, names: &[String], left_out: Option<&str>) -> Job {
+    /// Runs the tests of these full names.
+    fn job(self, names: &[String]) -> Job {
         let load = self.load();
-        let script = format!("{load}hmm-tests -l 2>&1; exec hmm-tests \"$@\" 2>&1");
-        let words = ["sh", "-c", &script, "hmm-tests"].map(str::to_owned);
-        let left_out = left_out.iter().flat_map(|name| ["-T", name]);
+        let script = format!("{load}exec hmm-tests \"$@\" 2>&1");
+        let words = ["sh", "-c", &script, "hmm-tests"];
         let selected = names.iter().flat_map(|name| ["-r", name]);
-        let chosen = left_out.chain(selected).map(str::to_owned);
-        Job::new(words.into_iter().chain(chosen))
+        Job::new(words.into_iter().chain(selected))
     }
 }
 
@@ -115,7 +113,7 @@ impl fmt::Display for Driver {
 /// What came of the tests on one driver.
 #[derive(Debug, Default)]
 pub struct Side {
-    /// All tests that there are.
+    /// All tests that were to run.
     pub listed: Vec<String>,
     /// Those that ran, once each.
     pub ran: Vec<Ran>,
@@ -125,22 +123,48 @@ pub struct Side {
     pub bad_ends: Vec<LaunchError>,
 }
 
-/// Runs all tests, but on a kernel with checks not the benchmark. A test that takes the VM with it has
-/// failed, and those after it run in another.
+/// The full names of all tests that contain one of `filter`, if there is any; on a kernel with checks not
+/// that of the benchmark.
+///
+/// # Errors
+///
+/// The program does not list its tests, or there is no such test.
+pub fn listed(images: &Images, filter: &[String]) -> Result<Vec<String>> {
+    // Listing needs no device, so it is done here.
+    let mut program = Command::new(&images.hmm_tests);
+    let output = program.arg("-l").stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("Cannot start {}", images.hmm_tests.display()))?;
+    let mut list = Output::default();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().for_each(|line| list.line(line));
+    let mut names = list.listed();
+    let left_out = (images.time_factor > 1).then_some(BENCHMARK);
+    names.retain(|name| name.rsplit('.').next() != left_out);
+    let wanted = |name: &String| filter.iter().any(|text| name.contains(text.as_str()));
+    names.retain(|name| filter.is_empty() || wanted(name));
+    ensure!(
+        !names.is_empty(),
+        "The kernel has no test of a name like {}",
+        filter.join(" or ")
+    );
+    Ok(names)
+}
+
+/// Runs these tests. One that takes the VM with it has failed, and those after it run in another.
 ///
 /// # Errors
 ///
 /// A VM could not be started, or no test ran in it.
-pub fn run(images: &Images, driver: Driver, kernel: Variant, accel: Choice) -> Result<Side> {
-    let left_out = (kernel != Variant::Base).then_some(BENCHMARK);
-    let mut side = Side::default();
-    let mut left = Vec::new();
+pub fn run(images: &Images, driver: Driver, names: &[String], accel: Choice) -> Result<Side> {
+    let mut side = Side {
+        listed: names.to_vec(),
+        ..Side::default()
+    };
+    let mut left = names.to_vec();
     loop {
-        let job = driver.job(&left, left_out);
+        let job = driver.job(&left);
         run_vm(images, driver, accel, &job, &mut side)?;
-        side.listed
-            .retain(|name| name.rsplit('.').next() != left_out);
-        left.clone_from(&side.listed);
         left.retain(|name| !side.ran.iter().any(|ran| ran.name == *name));
         if left.is_empty() {
             return Ok(side);
@@ -177,9 +201,6 @@ fn run_vm(
     });
     progress.finish();
 
-    if side.listed.is_empty() {
-        side.listed = output.listed();
-    }
     let ran = output.finish("the VM ended, or the tests stopped, during this one");
     ran.iter().skip(seen).try_for_each(show)?;
     let nothing_ran = ran.is_empty();
@@ -232,7 +253,7 @@ mod tests {
             ]
         );
         assert_eq!(config.driver(), None);
-        let script = Driver::TestHmm.job(&[], None).argv[2]
+        let script = Driver::TestHmm.job(&[]).argv[2]
             .to_string_lossy()
             .into_owned();
         assert!(script.contains("spm_addr_dev0=0x140000000 spm_addr_dev1=0x180000000"));
@@ -241,11 +262,8 @@ mod tests {
     #[test]
     fn tests_are_selected_by_their_full_names() {
         let names = ["a.b.c".into(), "a.b.d".into()];
-        let job = Driver::Coax.job(&names, None);
+        let job = Driver::Coax.job(&names);
         assert_eq!(job.argv[4..], ["-r", "a.b.c", "-r", "a.b.d"]);
-        // The first that applies to a test decides.
-        let job = Driver::Coax.job(&names[..1], Some("d"));
-        assert_eq!(job.argv[4..], ["-T", "d", "-r", "a.b.c"]);
         assert!(!job.argv[2].to_string_lossy().contains("insmod"));
     }
 

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which kernel the VMs run, and the command line of `coax config`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::Args;
+
+use coax_images::images::Images;
+use coax_images::kernel::{tree, DoesNotBuild, Which};
+
+/// The guest kernel.
+#[derive(Args, Clone, Debug)]
+pub struct Kernel {
+    #[command(flatten)]
+    pub which: Which,
+    /// Build the kernel of --kernel-tree first, by make in it. Exit status 125 if it does not build, if its
+    /// configuration lacks something, or if the driver does not build against it: what `git bisect run`
+    /// takes for a commit that cannot be tested
+    #[arg(long, requires = "kernel_tree", conflicts_with = "kernel")]
+    pub build: bool,
+}
+
+/// There is nothing to test: status 125.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Untestable(anyhow::Error);
+
+impl Kernel {
+    /// The kernel, once a tree has been built if that is asked for, with all that is built against it.
+    ///
+    /// # Errors
+    ///
+    /// [`Untestable`] for a tree that does not build; that of a step that has nothing to do with it.
+    pub fn ready(&self, install: bool) -> Result<&Which> {
+        if let (true, Some(folder)) = (self.build, &self.which.kernel_tree) {
+            let made = tree::make(folder, install);
+            let made = made.and_then(|()| Images::build(&self.which, install));
+            if let Err(error) = made {
+                let is_it = error.chain().any(|cause| cause.is::<DoesNotBuild>());
+                return Err(if is_it {
+                    Untestable(error).into()
+                } else {
+                    error
+                });
+            }
+        }
+        Ok(&self.which)
+    }
+}
+
+/// `coax config`
+#[derive(Args, Debug)]
+pub struct Configure {
+    /// Kernel tree that is configured, with the source or as make got it by O=. Added are options without
+    /// which no VM starts on its kernel; make in DIR settles what depends on them, and the configuration as
+    /// it was stays beside it, as .config.before-coax
+    #[arg(value_name = "DIR",
+          value_parser = OsStringValueParser::new().try_map(|word| tree::parse(&word)))]
+    pub tree: PathBuf,
+    /// Add those options too that only some tests and programs use
+    #[arg(long)]
+    pub all: bool,
+    /// Only print what would be added, with what it is for
+    #[arg(long)]
+    pub list: bool,
+}

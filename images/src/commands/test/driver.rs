@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The suite `driver`: its build against a kernel, and its tests that need none.
+
+use anyhow::Result;
+
+use super::results::{CargoOutput, Results, Verdict};
+use super::suites::{log, step, summary};
+use super::untouched::Untouched;
+use crate::cli::Test;
+use coax_images::cache::Lock;
+use coax_images::{guest, tool};
+
+/// The driver's Makefile: what the kernel tree must have, the module, and the host tests.
+pub fn run(results: &mut Results, options: &Test, install: bool) -> Result<()> {
+    let kernel = {
+        let _lock = Lock::take()?;
+        options.kernel.which.build(install)?
+    };
+    let log = log("driver")?;
+    let before = Untouched::now(&kernel)?;
+    let mut make = guest::driver_make(&kernel)?;
+    tool::run_logged(
+        make.arg("clean"),
+        "Cleaning the driver's folder",
+        &log,
+        |_| {},
+    )?;
+    for (name, target) in [
+        ("driver: kernel has what it needs", "check"),
+        ("driver: module builds", "modules"),
+    ] {
+        let mut make = guest::driver_make(&kernel)?;
+        make.arg(target);
+        step(results, name, make, &log);
+    }
+    let name = "driver: nothing in the kernel's tree has changed";
+    match before.check(&kernel) {
+        Ok(()) => results.add(name.into(), Verdict::Passed),
+        Err(error) => results.broken(name, &format!("{error:#}")),
+    }
+    let from = results.len();
+    let mut output = CargoOutput::default();
+    let mut make = guest::driver_make(&kernel)?;
+    make.arg("test");
+    let ran = tool::run_logged(
+        &mut make,
+        "Tests of the driver's pure parts",
+        &log,
+        |line| {
+            if let Some((name, verdict)) = output.line(line) {
+                results.add(format!("driver{name}"), verdict);
+            }
+        },
+    );
+    let name = "driver: pure parts";
+    match ran {
+        Ok(()) => results.add(name.into(), Verdict::Passed),
+        Err(error) => results.broken(name, &format!("{error:#}")),
+    }
+    summary(results, from, "tests of the driver's pure parts")?;
+    Ok(())
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A kernel of ours: what it is built from, and how.
+//!
+//! `make tinyconfig`, then the lines of `kernel/base.config` and of the kind's own fragment, each
+//! of which must survive the kernel's own configuration rules. Source and build tree stay: modules
+//! are built against them. All kinds are built from one source tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{bail, Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::config::{self, lost_lines, on_top_of, options, Config};
+use super::{read, Kernel, Variant};
+use crate::artifacts::Artifacts;
+use crate::cache::{self, Entry, Key};
+use crate::fetch::{self, Source};
+use crate::host_packages;
+use crate::progress::Progress;
+use crate::rust_for_kernel::Toolchain;
+use crate::tool;
+
+/// Version of the steps below: part of the key, raised when they change.
+const RECIPE: u32 = 1;
+/// Source, build tree and archive.
+const NEEDED_MIB: u64 = 3500;
+/// Folders of the source that no x86 build reads; without them it unpacks in half the time.
+const LEFT_OUT: &[&str] = &["drivers/gpu/drm/amd/include", "arch/*/boot/dts"];
+
+/// A finished build, as its stamp tells it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stamp {
+    image: PathBuf,
+    vmlinux: PathBuf,
+    build_dir: PathBuf,
+    version: String,
+    key: String,
+    seconds: f64,
+    #[serde(default)]
+    variant: Variant,
+}
+
+impl Stamp {
+    /// The kernel that `toolchain` built.
+    fn kernel(self, toolchain: &Toolchain) -> Kernel {
+        let Stamp { variant, .. } = self;
+        let config = Config::parse(&on_top_of(config::BASE, variant.fragment()));
+        let variables = toolchain.make_variables();
+        Kernel {
+            name: variant.name().into(),
+            image: self.image,
+            vmlinux: self.vmlinux,
+            // The kernel's build leaves this link.
+            source: self.build_dir.join("source"),
+            driver_dir: self.build_dir.with_file_name("driver"),
+            build_dir: self.build_dir,
+            version: self.version,
+            key: self.key,
+            seconds: self.seconds,
+            make_variables: [variables, variant.make_variables()].concat(),
+            packages: variant.packages(),
+            config,
+        }
+    }
+}
+
+/// The finished kernel of this checkout.
+///
+/// # Errors
+///
+/// It is not built.
+pub fn built(variant: Variant) -> Result<Kernel> {
+    let toolchain = Toolchain::find()?;
+    let key = key(variant, &toolchain)?;
+    let stamp: Option<Stamp> = Entry::new("kernel", &key)?.load()?;
+    let stamp = stamp.with_context(|| {
+        format!("The guest kernel is not built: run ./coax build kernel --kernel {variant}")
+    })?;
+    Ok(stamp.kernel(&toolchain))
+}
+
+/// Builds what is missing of the kernel; packages are installed if `install` says so.
+///
+/// # Errors
+///
+/// Says which step failed and where its log is.
+pub fn build(variant: Variant, install: bool) -> Result<Kernel> {
+    if let Ok(kernel) = built(variant) {
+        return Ok(kernel);
+    }
+    cache::check_paths()?;
+    host_packages::ensure(variant.packages(), install)?;
+    let started = Instant::now();
+    let toolchain = Toolchain::find_or_build()?;
+    let key = key(variant, &toolchain)?;
+    let entry = Entry::new("kernel", &key)?;
+    entry.create()?;
+    cache::check_space(&entry.path(""), NEEDED_MIB, "the guest kernel")?;
+
+    let tree = unpacked(&entry.path("unpack.log"))?;
+    let build_dir = entry.path("build");
+    cache::make_folder(&build_dir)?;
+    let make = Make {
+        tree: &tree,
+        build_dir: &build_dir,
+        toolchain: &toolchain,
+        variant,
+    };
+    let log = entry.path("build.log");
+    configure(&make, &log)?;
+    compile(&make, &log)?;
+
+    let stamp = Stamp {
+        image: build_dir.join("arch/x86/boot/bzImage"),
+        vmlinux: build_dir.join("vmlinux"),
+        version: read(&build_dir.join("include/config/kernel.release"))?
+            .trim()
+            .to_owned(),
+        build_dir,
+        key,
+        seconds: started.elapsed().as_secs_f64(),
+        variant,
+    };
+    entry.complete(&stamp)?;
+    Ok(stamp.kernel(&toolchain))
+}
+
+fn key(variant: Variant, toolchain: &Toolchain) -> Result<String> {
+    let artifacts = Artifacts::pinned()?;
+    let mut key = artifacts
+        .linux
+        .iter()
+        .fold(Key::new("kernel", RECIPE), |key, source| {
+            key.add("source", source.sha256.as_bytes())
+        })
+        .add("config", options(config::BASE).as_bytes())
+        .add("tools", toolchain.versions()?.as_bytes());
+    if variant != Variant::Base {
+        key = key
+            .add("variant", options(variant.fragment()).as_bytes())
+            .add("variant's tools", variant.versions()?.as_bytes());
+    }
+    Ok(key.finish())
+}
+
+/// A pinned source, or the newest of its series.
+fn source() -> Result<Source> {
+    let artifacts = Artifacts::pinned()?;
+    match fetch::first_of(&artifacts.linux) {
+        Ok(source) => Ok(source),
+        // A wrong file is refused, never replaced behind the user's back.
+        Err(error) if error.is::<crate::artifacts::Refusal>() => Err(error),
+        Err(pinned) => fetch::newest_of(&artifacts.linux_series)
+            .map_err(|series| anyhow::anyhow!("{pinned:#}\n{series:#}")),
+    }
+}
+
+/// Fetches and unpacks the source once for all kernels; its folder appears complete or not at all.
+fn unpacked(log: &Path) -> Result<PathBuf> {
+    let folder = cache::root()?.join("source");
+    // Archives differ by name if they differ at all.
+    let tree_of = |archive: &Path| Some(folder.join(archive.file_stem()?));
+    let pinned = Artifacts::pinned()?.linux;
+    let mut trees = pinned
+        .iter()
+        .filter_map(|archive| tree_of(Path::new(archive.file_name())));
+    if let Some(tree) = trees.find(|tree| tree.is_dir()) {
+        return Ok(tree);
+    }
+    let source = source()?;
+    let tree = tree_of(&source.path).context("The archive has no name")?;
+    if tree.is_dir() {
+        return Ok(tree);
+    }
+    let progress = Progress::start(&format!("Unpacking Linux {}", source.version));
+    let part = folder.join("part");
+    if part.exists() {
+        fs::remove_dir_all(&part).with_context(|| format!("Cannot remove {}", part.display()))?;
+    }
+    cache::make_folder(&part)?;
+    let package = part.join("package");
+    tool::run_logged(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&source.path)
+            .arg(&package),
+        "Unpacking the kernel's package",
+        log,
+        |_| {},
+    )?;
+    let archive = find_archive(&package.join("usr/src"))?;
+    let mut tar = Command::new("tar");
+    for folder in LEFT_OUT {
+        tar.arg(format!("--exclude=*/{folder}"));
+    }
+    tar.args([
+        "--no-same-owner",
+        "--strip-components=1",
+        "--extract",
+        "--file",
+    ])
+    .arg(&archive);
+    tool::run_logged(
+        tar.current_dir(&part),
+        "Unpacking the kernel's source",
+        log,
+        |_| {},
+    )?;
+    fs::remove_dir_all(&package)
+        .and_then(|()| fs::rename(&part, &tree))
+        .with_context(|| format!("Cannot write {}", tree.display()))?;
+    progress.finish();
+    Ok(tree)
+}
+
+fn find_archive(folder: &Path) -> Result<PathBuf> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("Cannot read {}", folder.display()))?;
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains(".tar"))
+        .with_context(|| format!("No source archive in {}", folder.display()))
+}
+
+/// The kernel's make, with everything it has to be told.
+struct Make<'a> {
+    tree: &'a Path,
+    build_dir: &'a Path,
+    toolchain: &'a Toolchain,
+    variant: Variant,
+}
+
+impl Make<'_> {
+    fn command(&self, targets: &[&str]) -> Command {
+        let mut make = tool::builder("make");
+        make.arg("-C")
+            .arg(self.tree)
+            .arg(format!("O={}", self.build_dir.display()));
+        make.arg(format!("-j{}", tool::jobs()))
+            .args(self.toolchain.make_variables())
+            .args(self.variant.make_variables());
+        make.args(targets);
+        make.envs([("KBUILD_BUILD_USER", "coax"), ("KBUILD_BUILD_HOST", "coax")]);
+        make.env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970");
+        make
+    }
+}
+
+fn configure(make: &Make, log: &Path) -> Result<()> {
+    let path = make.build_dir.join(".config");
+    let fragment = on_top_of(config::BASE, make.variant.fragment());
+    // A resumed build keeps its configuration, or make would begin anew.
+    if path.is_file() && lost_lines(&fragment, &read(&path)?).is_empty() {
+        return Ok(());
+    }
+    let title = "Configuring the kernel";
+    tool::run_logged(&mut make.command(&["rustavailable"]), title, log, |_| {})?;
+    tool::run_logged(&mut make.command(&["tinyconfig"]), title, log, |_| {})?;
+    let config = read(&path)? + "\n" + &fragment;
+    fs::write(&path, config).with_context(|| format!("Cannot write {}", path.display()))?;
+    tool::run_logged(&mut make.command(&["olddefconfig"]), title, log, |_| {})?;
+    let config = read(&path)?;
+    let lost = lost_lines(&fragment, &config);
+    if !lost.is_empty() {
+        fs::remove_file(&path).with_context(|| format!("Cannot remove {}", path.display()))?;
+        bail!(
+            "The kernel's configuration rules did not keep these lines in images/kernel of the \
+             {} kernel:\n  {}",
+            make.variant,
+            lost.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+fn compile(make: &Make, log: &Path) -> Result<()> {
+    let mut progress = Progress::start("Building the guest kernel");
+    let mut lines = 0;
+    let result = tool::run_logged(
+        &mut make.command(&["bzImage", "modules"]),
+        "Building the guest kernel",
+        log,
+        |line| {
+            // Steps are indented by two spaces, warnings are not.
+            lines += u64::from(line.starts_with("  "));
+            progress.update(lines, make.variant.expected_lines());
+        },
+    );
+    match result {
+        Ok(()) => progress.finish(),
+        Err(_) => progress.abandon(),
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_another_configuration() {
+        let kinds = [Variant::Base, Variant::Debug, Variant::Kasan];
+        let configs = kinds.map(|kind| on_top_of(config::BASE, kind.fragment()));
+        assert_eq!(configs[0], config::BASE);
+        assert!(configs[1].contains("\nCONFIG_PROVE_LOCKING=y\n"));
+        assert!(configs[2].contains("\nCONFIG_KASAN=y\n"));
+        let facts = configs.each_ref().map(|config| {
+            let config = Config::parse(config);
+            (config.time_factor(), config.kernel_args())
+        });
+        assert_eq!(facts, [(1, None), (5, Some("page_poison=1")), (4, None)]);
+        for config in configs {
+            let release = config.matches("\nCONFIG_LOCALVERSION=").count();
+            assert_eq!(release, 1);
+        }
+    }
+}
