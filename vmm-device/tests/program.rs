@@ -29,9 +29,10 @@ fn output(args: &[&str]) -> Output {
     Command::new(PROGRAM).args(args).output().unwrap()
 }
 
-/// Starts the program and waits for its socket.
+/// Starts the program and waits for its socket. Signals end it, whatever whoever runs the tests ignores.
 fn start(path: &Path) -> Child {
-    let mut child = Command::new(PROGRAM)
+    let mut child = Command::new("env")
+        .args(["--default-signal=HUP,INT,TERM", PROGRAM])
         .arg("--socket-path")
         .arg(path)
         .stderr(Stdio::null())
