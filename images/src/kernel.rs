@@ -7,7 +7,7 @@
 //!
 //! | named by | maker | source and configuration | compilers | key |
 //! |---|---|---|---|---|
-//! | `--kernel KIND` | [`own`] | Debian's source, `kernel/*.config` | this machine's | of all of these |
+//! | `--kernel KIND` | `own` | Debian's source, `kernel/*.config` | this machine's | of all of these |
 //! | `--kernel-tree DIR` | [`tree`] | as they are in DIR, which is only read | those that built DIR | of what DIR's build left |
 //!
 //! What a tree must have is in the fragments' comments ([`config`]); [`merge`] writes it into a tree when the
