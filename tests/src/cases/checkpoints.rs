@@ -9,7 +9,7 @@ use nix::sys::resource::{setrlimit, Resource, RLIM_INFINITY};
 use nix::sys::signal::{raise, Signal};
 
 use crate::case;
-use crate::case::{CaseResult, Mode, Subject};
+use crate::case::{CaseResult, Mode, Skip, Subject};
 use crate::guest::device::{range_of, Device};
 use crate::guest::memory::{Mapping, PAGE};
 use crate::guest::pattern::{self, same};
@@ -72,6 +72,10 @@ fn what_the_device_writes_is_seen_to_be_written() -> CaseResult {
     let device = Device::open()?;
     let memory = Mapping::small_pages(LEN)?;
     memory.fill(0..LEN, 1);
+    if !pagemap::written(&memory)?.contains(&true) {
+        let reason = "this kernel has no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)";
+        return Err(Skip(reason.into()).into());
+    }
     pagemap::watch_writes()?;
     device.fill(&memory, 0..WRITTEN * PAGE, 2)?;
     only_the_first_are_written("Pages in system memory", &memory)?;
