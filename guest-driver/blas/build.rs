@@ -36,6 +36,9 @@ fn main() {
         .expect("the C compiler, which also links Rust programs, can be started");
     assert!(status.success(), "the C compiler made no {CPU_BLAS}");
 
+    // Cargo 1.85 links the unit tests like the library; they find the stand-in where cargo says.
+    println!("cargo::rustc-link-search=native={}", folder.display());
+
     let run_path: Vec<String> = ["$ORIGIN", INSTALLED]
         .iter()
         .flat_map(|top| {

@@ -13,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use coax_program::conventions::Calls;
+use rustix::process::{kill_process, Pid, Signal};
 use vhost::vhost_user::Frontend;
 use vhost::VhostBackend;
 
@@ -81,12 +82,8 @@ fn exit_status(mut child: Child) -> Option<i32> {
     }
 }
 
-fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill")
-        .args(["-s", name, &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(status.success());
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 #[test]
@@ -133,7 +130,7 @@ fn failures_have_status_1_and_one_message() {
 fn signals_end_the_program_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    for name in ["TERM", "INT", "HUP"] {
+    for name in [Signal::TERM, Signal::INT, Signal::HUP] {
         let child = start(&path);
         assert!(path.exists());
         signal(&child, name);
@@ -142,7 +139,7 @@ fn signals_end_the_program_in_order() {
     }
     let child = start(&path);
     let connection = connect(&path);
-    signal(&child, "TERM");
+    signal(&child, Signal::TERM);
     assert_eq!(exit_status(child), Some(0));
     assert!(!path.exists());
     drop(connection);
@@ -197,7 +194,7 @@ fn program_that_was_killed_leaves_nothing_in_the_way() {
     let stderr = child.stderr.take().unwrap();
     BufReader::new(stderr).read_line(&mut line).unwrap();
     assert!(line.contains("listening"), "{line}");
-    signal(&child, "TERM");
+    signal(&child, Signal::TERM);
     assert_eq!(exit_status(child), Some(0));
     assert!(std::fs::read_dir(directory.path())
         .unwrap()
@@ -266,7 +263,7 @@ fn socket_that_another_put_in_place_is_not_removed() {
     let other = directory.path().join("other");
     let _listener = UnixListener::bind(&other).unwrap();
     std::fs::rename(&other, &path).unwrap();
-    signal(&child, "TERM");
+    signal(&child, Signal::TERM);
     assert_eq!(exit_status(child), Some(0));
     assert!(path.exists());
 }
@@ -351,7 +348,7 @@ fn core_dumps_are_without_the_memory_of_the_guest() {
     // core(5): shared memory of each kind, and what is the process's own.
     assert_eq!(filter & 0x14a, 0);
     assert_ne!(filter & 1, 0);
-    signal(&child, "TERM");
+    signal(&child, Signal::TERM);
     assert_eq!(exit_status(child), Some(0));
 }
 
@@ -410,12 +407,12 @@ fn signals_that_were_ignored_stay_ignored() {
         .spawn()
         .unwrap();
     wait_for_socket(&path, &mut child);
-    for name in ["HUP", "INT"] {
+    for name in [Signal::HUP, Signal::INT] {
         signal(&child, name);
     }
     let front_end = Frontend::from_stream(connect(&path), 1);
     assert_ne!(front_end.get_features().unwrap(), 0);
-    signal(&child, "TERM");
+    signal(&child, Signal::TERM);
     assert_eq!(exit_status(child), Some(0));
     assert!(!path.exists());
 }
