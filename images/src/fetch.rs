@@ -15,6 +15,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::artifacts::{Artifact, Series};
 use crate::cache;
+use crate::debian::apt::{self, Apt};
 use crate::progress::Progress;
 use crate::tool;
 
@@ -67,7 +68,11 @@ pub fn first_of(artifacts: &[Artifact]) -> Result<Source> {
 }
 
 /// The folder for downloads.
-fn downloads() -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// It cannot be made.
+pub fn downloads() -> Result<PathBuf> {
     let folder = cache::root()?.join("downloads");
     cache::make_folder(&folder)?;
     Ok(folder)
@@ -185,86 +190,31 @@ fn download_url(url: &str, part: &Path, artifact: &Artifact) -> Result<()> {
 
 /// The newest version of a series, out of a suite that this machine's apt need not know.
 ///
-/// apt gets a state of its own, so the system's lists stay as they are; Debian's signatures are
-/// checked by the machine's own archive keyring.
-///
 /// # Errors
 ///
 /// Says which step failed.
 pub fn newest_of(series: &Series) -> Result<Source> {
-    let state = cache::root()?.join("apt");
-    for folder in ["lists/partial", "archives/partial"] {
-        cache::make_folder(&state.join(folder))?;
-    }
-    let sources = state.join("sources.list");
-    let lines: Vec<String> = mirrors()?
-        .into_iter()
-        .filter(|site| !site.contains("security"))
-        .map(|site| {
-            format!(
-                "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {site} {} main",
-                series.suite
-            )
-        })
-        .collect();
-    cache::write_atomically(&sources, (lines.join("\n") + "\n").as_bytes())?;
-    let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        for option in [
-            format!("Dir::State::Lists={}", state.join("lists").display()),
-            format!("Dir::Cache={}", state.display()),
-            format!("Dir::Etc::SourceList={}", sources.display()),
-            "Dir::Etc::SourceParts=-".into(),
-            // An unstable suite's release file may be old; its signature is what counts.
-            "Acquire::Check-Valid-Until=false".into(),
-            "APT::Get::List-Cleanup=0".into(),
-        ] {
-            command.arg("-o").arg(option);
-        }
-        command.args(words);
-        command
-    };
     let progress = Progress::start(&format!(
         "Looking for {} in {}",
         series.package, series.suite
     ));
-    let fetched = tool::output_of(&mut apt(&["-q", "update"])).and_then(|_| {
-        let downloads = downloads()?;
-        let uris = tool::output_of(&mut apt(&[
-            "-q",
-            "--print-uris",
-            "download",
-            &series.package,
-        ]))?;
-        let name = uris
-            .split_whitespace()
-            .nth(1)
-            .context("apt printed no file name")?
-            .to_owned();
-        let mut download = apt(&["-q", "download", &series.package]);
-        tool::output_of(download.current_dir(&downloads))?;
-        Ok((downloads.join(decode_colon(&name)), name))
-    });
-    let (path, name) = match fetched {
-        Ok(fetched) => fetched,
+    let folder = downloads()?;
+    let fetched =
+        Apt::on(&[&series.suite]).and_then(|apt| apt.download(&[&series.package], &folder));
+    let path = match fetched.map(|files| files.into_iter().next()) {
+        Ok(Some(path)) => path,
+        Ok(None) => bail!("apt fetched nothing of {}", series.package),
         Err(error) => {
             progress.abandon();
             return Err(error.context(format!("Cannot fetch {} by apt", series.package)));
         }
     };
     progress.finish();
-    let version = name.split('_').nth(1).unwrap_or(&name);
-    let version = version
-        .split(['-', '+', '~'])
-        .next()
-        .unwrap_or(version)
-        .to_owned();
-    Ok(Source { version, path })
-}
-
-/// apt's list of addresses writes an epoch's colon as `%3a`, and so does the file's name.
-fn decode_colon(name: &str) -> &str {
-    name.trim_matches('\'')
+    let version = apt::version_of(&path).unwrap_or("of unknown version");
+    Ok(Source {
+        version: version.to_owned(),
+        path,
+    })
 }
 
 #[cfg(test)]

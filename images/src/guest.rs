@@ -16,6 +16,7 @@ use crate::cargo::{self, Built};
 use crate::hmm_tests;
 use crate::host_packages::{self, Group};
 use crate::initramfs::{self, Member};
+use crate::job::EARLY_MODULES;
 use crate::kernel::{self, building, Kernel};
 use crate::progress::Progress;
 use crate::test_hmm;
@@ -131,6 +132,13 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     let (device, engine_bench) = (host("vhost-device-coax")?, host("coax-engine-bench")?);
     let initramfs = entry.path("initramfs.cpio");
     let mut members = members(&programs, &modules, &vmlinux)?;
+    for (number, module) in kernel.early_modules.iter().enumerate() {
+        members.push(Member {
+            guest_path: format!("{EARLY_MODULES}/{number}.ko"),
+            host_path: module.clone(),
+            mode: 0o644,
+        });
+    }
     members.push(Member {
         guest_path: "/bin/hmm-tests".into(),
         host_path: hmm_tests.clone(),
@@ -218,12 +226,10 @@ fn build_driver(kernel: &Kernel, log: &Path) -> Result<PathBuf> {
 pub fn driver_make(kernel: &Kernel) -> Result<Command> {
     let output = &kernel.driver_dir;
     cache::make_folder(output)?;
-    let mut make = tool::builder("make");
+    let mut make = kernel.make()?;
     make.arg("-C").arg(cache::checkout().join("guest-driver"));
-    make.arg(format!("-j{}", tool::jobs()));
     make.arg(format!("KDIR={}", kernel.build_dir.display()));
     make.arg(format!("MO={}", output.display()));
-    make.args(&kernel.make_variables);
     Ok(make)
 }
 

@@ -28,8 +28,12 @@ pub enum Group {
     Soak,
     /// What the suite `stress` runs.
     Stress,
-    /// What the suite `fresh` makes root file systems by.
+    /// What the suite `fresh` clones by.
     Fresh,
+    /// Taking Debian's own kernel apart.
+    Debian,
+    /// Root file systems of other releases of Debian.
+    Root,
 }
 
 impl Group {
@@ -78,9 +82,17 @@ const COMMON: &[Package] = &[
     package(Group::Kernel, "kmod", "the kernel's module tools"),
     package(Group::Kernel, "xz-utils", "unpacking sources"),
     package(
-        Group::Fresh,
+        Group::Root,
         "mmdebstrap",
-        "root file systems of machines that have nothing yet",
+        "root file systems of other releases",
+    ),
+    package(Group::Root, "uidmap", "making them without being root"),
+    package(Group::Debian, "xz-utils", "unpacking sources"),
+    package(Group::Debian, "zstd", "taking the kernel out of its image"),
+    package(
+        Group::Debian,
+        "build-essential",
+        "C compiler and object tools",
     ),
     package(Group::Fresh, "git", "a clone of this checkout"),
     package(Group::Qemu, "build-essential", "C compiler and make"),
@@ -189,11 +201,16 @@ const LATER: &[Package] = &[
     package(Group::Soak, "libpython3.13-testsuite", "Python's own tests"),
 ];
 
+/// Whether this is the release of Debian with this number.
+pub fn is_debian(number: &str) -> bool {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let has = |line: &str| release.lines().any(|other| other == line);
+    has("ID=debian") && has(&format!("VERSION_ID=\"{number}\""))
+}
+
 /// Whether this is Debian 12, whose Rust needs other packages.
 pub fn is_debian_12() -> bool {
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let has = |line| release.lines().any(|other| other == line);
-    has("ID=debian") && has("VERSION_ID=\"12\"")
+    is_debian("12")
 }
 
 /// What the names of LLVM's programs end in.

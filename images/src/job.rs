@@ -8,6 +8,8 @@ use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
 
+/// Where modules of the kernel's own lie that are loaded before anything else, in the order of their numbers.
+pub const EARLY_MODULES: &str = "/lib/modules/early";
 /// Where the guest finds its job.
 pub const JOB_PATH: &str = "/coax/job.json";
 /// Tag of the virtio-fs device that carries the tree of the host.

@@ -3,31 +3,39 @@
 //!
 //! A command line names a kernel by [`Which`]; a [`Kernel`] is what comes of it: an image to boot, a folder
 //! to build modules against and a source to take tests from, with the compilers, the configuration and the
-//! key of all that is built for it. There are two makers, and nobody else asks where a kernel is from:
+//! key of all that is built for it. There are three makers, and nobody else asks where a kernel is from:
 //!
 //! | named by | maker | source and configuration | compilers | key |
 //! |---|---|---|---|---|
 //! | `--kernel KIND` | `own` | Debian's source, `kernel/*.config` | this machine's | of all of these |
+//! | `--kernel debian` | `debian` | as Debian built it; only Rust metadata is built again | Debian's | its version |
 //! | `--kernel-tree DIR` | [`tree`] | as they are in DIR, which is only read | those that built DIR | of what DIR's build left |
 //!
 //! What a tree must have is in the fragments' comments ([`config`]); [`merge`] writes it into a tree when the
 //! user asks for that, and only then.
 
 pub mod config;
+mod debian;
 pub mod merge;
+mod named;
 mod own;
 pub mod tree;
 mod variant;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use crate::cache;
+use crate::debian::root::Root;
 use crate::host_packages::Group;
+use crate::tool;
 use config::Config;
 
+pub use named::Named;
 pub use variant::Variant;
 
 /// A kernel to boot and to build modules against.
@@ -53,10 +61,31 @@ pub struct Kernel {
     pub seconds: f64,
     /// What a make against the build tree has to be told: the compilers.
     pub make_variables: Vec<String>,
+    /// The root file system that has these compilers, where this machine has not.
+    pub compilers: Option<Root>,
+    /// Modules of its own that a VM starts with, in the order in which they are loaded.
+    pub early_modules: Vec<PathBuf>,
     /// Packages that building against it takes.
     pub packages: &'static [Group],
     /// What it was made of.
     pub config: Config,
+}
+
+impl Kernel {
+    /// The make that builds modules against it.
+    ///
+    /// # Errors
+    ///
+    /// There is no place for the cache.
+    pub fn make(&self) -> Result<Command> {
+        let mut make = match &self.compilers {
+            None => tool::builder("make"),
+            Some(root) => root.program(&[cache::root()?, cache::checkout()], "make"),
+        };
+        make.arg(format!("-j{}", tool::jobs()))
+            .args(&self.make_variables);
+        Ok(make)
+    }
 }
 
 /// Which kernel is meant.
@@ -64,7 +93,7 @@ pub struct Kernel {
 pub struct Which {
     /// Guest kernel
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    pub kernel: Variant,
+    pub kernel: Named,
     /// Kernel tree of yours that is built, with the source or as make got it by O=, whose kernel is booted with
     /// the driver built against it. Nothing in it is changed
     #[arg(long, value_name = "DIR", conflicts_with = "kernel",
@@ -88,7 +117,10 @@ impl Which {
     /// It is not built, or is a tree that cannot be used; says what to do.
     pub fn built(&self) -> Result<Kernel> {
         match &self.kernel_tree {
-            None => own::built(self.kernel),
+            None => match self.kernel {
+                Named::Own(kind) => own::built(kind),
+                Named::Debian => debian::built(),
+            },
             Some(folder) => tree::open(folder),
         }
     }
@@ -111,14 +143,17 @@ impl Which {
     /// Says which step failed and where its log is, or those of [`Which::built`].
     pub fn build(&self, install: bool) -> Result<Kernel> {
         match &self.kernel_tree {
-            None => own::build(self.kernel, install),
+            None => match self.kernel {
+                Named::Own(kind) => own::build(kind, install),
+                Named::Debian => debian::build(install),
+            },
             Some(folder) => tree::open(folder),
         }
     }
 }
 
-impl From<Variant> for Which {
-    fn from(kernel: Variant) -> Self {
+impl From<Named> for Which {
+    fn from(kernel: Named) -> Self {
         Which {
             kernel,
             kernel_tree: None,

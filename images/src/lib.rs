@@ -22,6 +22,8 @@ pub mod cargo;
 #[cfg(feature = "host")]
 pub mod crate_program;
 #[cfg(feature = "host")]
+pub mod debian;
+#[cfg(feature = "host")]
 pub mod fetch;
 #[cfg(feature = "host")]
 pub mod guest;

@@ -161,7 +161,7 @@ fn patched_source(entry: &Entry, log: &Path) -> Result<PathBuf> {
     }
     let source = fetch::first_of(&Artifacts::pinned()?.qemu)?;
     let progress = Progress::start("Unpacking and patching QEMU");
-    tool::unpack_source(&source.path, &tree, "Unpacking QEMU", log, |part| {
+    tool::unpack_source(&source.path, &tree, &[], "Unpacking QEMU", log, |part| {
         for patch in series()? {
             tool::run_logged(
                 tool::builder("patch")

@@ -75,7 +75,14 @@ pub fn build(install: bool) -> Result<Sqlite> {
     let (source, build) = (entry.path("source"), entry.path("build"));
     if !source.is_dir() {
         let archive = fetch::first_of(&Artifacts::pinned()?.sqlite)?;
-        tool::unpack_source(&archive.path, &source, "Unpacking SQLite", &log, |_| Ok(()))?;
+        tool::unpack_source(
+            &archive.path,
+            &source,
+            &[],
+            "Unpacking SQLite",
+            &log,
+            |_| Ok(()),
+        )?;
     }
     compile(&source, &build, &log)?;
     let sqlite = Sqlite {

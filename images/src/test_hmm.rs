@@ -33,11 +33,10 @@ pub fn build(kernel: &Kernel, log: &Path) -> Result<PathBuf> {
         write_if_new(&folder.join(name), &contents)?;
     }
     write_if_new(&folder.join("Kbuild"), KBUILD.as_bytes())?;
-    let mut make = tool::builder("make");
+    let mut make = kernel.make()?;
     make.arg("-C").arg(&kernel.build_dir);
-    make.arg(format!("-j{}", tool::jobs()));
     make.arg(format!("M={}", folder.display()));
-    make.args(&kernel.make_variables).arg("modules");
+    make.arg("modules");
     tool::run_logged(&mut make, "Building test_hmm", log, |_| {})?;
     Ok(folder.join("test_hmm.ko"))
 }

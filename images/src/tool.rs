@@ -124,8 +124,8 @@ pub fn run_logged(
     Ok(())
 }
 
-/// Unpacks a source archive, without the folder that all of it is in, as `folder`, which appears complete
-/// or not at all once `finish` has done its part with what was unpacked.
+/// Unpacks a source archive, without the folder that all of it is in and what is `left_out` (patterns of tar's),
+/// as `folder`, which appears complete or not at all once `finish` has done its part with what was unpacked.
 ///
 /// # Errors
 ///
@@ -133,6 +133,7 @@ pub fn run_logged(
 pub fn unpack_source(
     archive: &Path,
     folder: &Path,
+    left_out: &[&str],
     title: &str,
     log: &Path,
     finish: impl FnOnce(&Path) -> Result<()>,
@@ -143,6 +144,9 @@ pub fn unpack_source(
     }
     crate::cache::make_folder(&part)?;
     let mut tar = Command::new("tar");
+    for pattern in left_out {
+        tar.arg(format!("--exclude={pattern}"));
+    }
     tar.args([
         "--no-same-owner",
         "--strip-components=1",
@@ -186,6 +190,29 @@ pub fn output_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout)
         .trim_end()
         .to_owned())
+}
+
+/// Runs `command` and has `path` be what it writes to standard output.
+///
+/// # Errors
+///
+/// Those of [`output_of`], or the file cannot be written.
+pub fn output_into(command: &mut Command, path: &Path) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let context = || format!("Cannot write {}", path.display());
+    let file = fs::File::create(path).with_context(context)?;
+    let output = command
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("Cannot start {program}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        fs::remove_file(path).with_context(context)?;
+        bail!("{program} ended with {}: {}", output.status, said.trim());
+    }
+    Ok(())
 }
 
 /// First line of what `program --version` says.

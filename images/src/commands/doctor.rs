@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::ValueEnum as _;
 
 use coax_images::accel::{self, Choice};
 use coax_images::host_packages::{self, Group};
-use coax_images::kernel::{Variant, Which};
+use coax_images::kernel::{Named, Which};
 use coax_images::{cache, fetch, guest, qemu, tool, virtiofsd};
 use coax_program::outln;
 use coax_program::output::OutputError;
@@ -52,12 +53,12 @@ pub fn run() -> Result<ExitCode> {
         Which::default().built().map(|kernel| kernel.version),
         "about 9 minutes",
     )?;
-    for variant in [Variant::Debug, Variant::Kasan] {
-        if let Ok(kernel) = Which::from(variant).built() {
-            line(
-                &format!("  {variant}"),
-                &format!("built: {}", kernel.version),
-            )?;
+    for kernel in Named::value_variants()
+        .iter()
+        .filter(|kernel| **kernel != Named::default())
+    {
+        if let Ok(built) = Which::from(*kernel).built() {
+            line(&format!("  {kernel}"), &format!("built: {}", built.version))?;
         }
     }
     built(

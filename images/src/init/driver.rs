@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Loads and unloads the driver.
+//! Loads modules: the kernel's own that a VM starts with, and the driver, which is unloaded too.
 
 use std::ffi::CString;
 use std::fs::File;
+use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
-use coax_images::job::Driver;
+use coax_images::job::{Driver, EARLY_MODULES};
 use coax_program::errln;
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
@@ -13,6 +14,24 @@ use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags}
 use crate::devices;
 
 const MODULE: &str = "/lib/modules/coax.ko";
+
+/// Loads modules of the kernel's own, where it has built in what a VM starts with only in part.
+///
+/// # Errors
+///
+/// The kernel refuses one.
+pub fn load_early() -> Result<()> {
+    for number in 0.. {
+        let path = format!("{EARLY_MODULES}/{number}.ko");
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => break,
+            other => other.with_context(|| format!("Cannot open {path}"))?,
+        };
+        finit_module(&file, c"", ModuleInitFlags::empty())
+            .with_context(|| format!("The kernel refuses {path}"))?;
+    }
+    Ok(())
+}
 
 /// Loads the driver and waits for its devices.
 ///

@@ -46,6 +46,7 @@ fn live() -> Result<()> {
     // The kernel's first root file system lets anybody write in it.
     fs::set_permissions("/", fs::Permissions::from_mode(0o755)).context("Cannot close the root")?;
     mounts::mount_all()?;
+    driver::load_early()?;
     let port = Port::open(&devices::job_port()?)?;
     let (exit, done) = match serve(&port) {
         Ok(ended) => ended,

@@ -60,6 +60,8 @@ impl Stamp {
             version: self.version,
             key: self.key,
             seconds: self.seconds,
+            compilers: None,
+            early_modules: Vec::new(),
             make_variables: [variables, variant.make_variables()].concat(),
             packages: variant.packages(),
             config,
@@ -216,7 +218,7 @@ fn unpacked(log: &Path) -> Result<PathBuf> {
     Ok(tree)
 }
 
-fn find_archive(folder: &Path) -> Result<PathBuf> {
+pub(super) fn find_archive(folder: &Path) -> Result<PathBuf> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("Cannot read {}", folder.display()))?;
     entries

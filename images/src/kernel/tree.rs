@@ -110,6 +110,8 @@ fn built(folder: &Path) -> Result<Kernel> {
         key,
         seconds: 0.0,
         make_variables: tools.make_variables(),
+        compilers: None,
+        early_modules: Vec::new(),
         packages: &[],
         config,
     })

@@ -2,8 +2,6 @@
 //! The suite `fresh`: the README's first commands on machines that have nothing yet. Kernel and QEMU are built
 //! from nothing in each, so it takes hours, and runs only when it is named.
 
-mod root;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -14,23 +12,15 @@ use anyhow::{ensure, Context, Result};
 use super::results::{Results, Verdict};
 use crate::cli::Test;
 use coax_images::cache;
+use coax_images::debian::root::Root;
+use coax_images::debian::{Release, BOOKWORM, TRIXIE};
 use coax_images::host_packages::{self, Group};
 use coax_images::progress::Progress;
 use coax_images::tool;
 use coax_program::outln;
-use root::{Release, Root};
 
 /// The releases that are promised.
-const RELEASES: [Release; 2] = [
-    Release {
-        number: "12",
-        codename: "bookworm",
-    },
-    Release {
-        number: "13",
-        codename: "trixie",
-    },
-];
+const RELEASES: [Release; 2] = [BOOKWORM, TRIXIE];
 /// Root file system, kernel, QEMU and cargo's folders of one release.
 const NEEDED_MIB: u64 = 12 << 10;
 /// Where the checkout lies in a root.
@@ -47,33 +37,39 @@ const COMMANDS: &[(&str, &str)] = &[("demo", "./coax demo"), ("test", "./coax te
 pub fn run(results: &mut Results, options: &Test, install: bool) -> Result<()> {
     let wanted = |release: &&Release| {
         let mut filter = options.filter.iter();
-        options.filter.is_empty() || filter.any(|text| release.name().contains(text.as_str()))
+        options.filter.is_empty() || filter.any(|text| name_of(release).contains(text.as_str()))
     };
     let releases: Vec<&Release> = RELEASES.iter().filter(wanted).collect();
     if !nix::unistd::geteuid().is_root() {
         for release in releases {
             let reason = "only root can make a root file system and enter it".to_owned();
-            results.add(release.name(), Verdict::Skipped(reason));
+            results.add(name_of(release), Verdict::Skipped(reason));
         }
         return Ok(());
     }
-    host_packages::ensure(&[Group::Fresh], install)?;
+    host_packages::ensure(&[Group::Fresh, Group::Root], install)?;
     for release in releases {
         on(results, release)?;
     }
     Ok(())
 }
 
+/// Name in reports.
+fn name_of(release: &Release) -> String {
+    format!("fresh: Debian {}", release.number)
+}
+
 fn on(results: &mut Results, release: &Release) -> Result<()> {
     let folder = cache::root()?.join("test").join("fresh");
     cache::make_folder(&folder)?;
-    cache::check_space(&folder, NEEDED_MIB, &release.name())?;
+    cache::check_space(&folder, NEEDED_MIB, &name_of(release))?;
     let log = folder.join(format!("{}.log", release.codename));
     fs::write(&log, "").with_context(|| format!("Cannot write {}", log.display()))?;
     let root = folder.join(release.codename);
 
     let made = step(results, release, "root", || {
-        let root = Root::make(release, root.clone(), &log)?;
+        let root = Root::make(release, &[], root.clone(), &log)?;
+        root.reach_as_here()?;
         clone(&root, &log)?;
         Ok(root)
     })?;
@@ -98,7 +94,7 @@ fn step<T>(
     name: &str,
     body: impl FnOnce() -> Result<T>,
 ) -> Result<Option<T>> {
-    let name = format!("{}: {name}", release.name());
+    let name = format!("{}: {name}", name_of(release));
     let progress = Progress::start(&name);
     let began = Instant::now();
     let outcome = body();

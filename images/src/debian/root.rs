@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The root file system of a machine that has nothing yet: what Debian calls minimal, and of this machine only
-//! how packages and certificates are got.
+//! A root file system of a release of Debian: what Debian calls minimal and the packages asked for, and of this
+//! machine only how packages and certificates are got.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -10,10 +10,9 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-use coax_images::tool;
+use super::sources::{self, Release};
+use crate::tool;
 
-/// Debian's keys, where an apt source names none.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Files by which this machine reaches others, taken along if they are there.
 const TAKEN: &[&str] = &[
     "/etc/hosts",
@@ -45,94 +44,27 @@ const PLACES: &[&str] = &[
     "TMPDIR",
     "XDG_",
 ];
-/// Mounts what a machine has, and enters the root; `$1` is the root, `$2` the folder, `$3` what is run.
+/// Mounts what a machine has and folders of this one, and enters the root; the words are the root, the folders,
+/// `--`, and what is run.
 const ENTER: &str = r#"
 set -eu
-mount -t proc proc "$1/proc"
-mount -t sysfs sysfs "$1/sys"
-mount --rbind /dev "$1/dev"
-mount -t tmpfs -o mode=1777 tmpfs "$1/dev/shm"
-exec chroot "$1" /bin/sh -c 'cd "$1" && eval "exec $2"' sh "$2" "$3"
+root=$1
+shift
+mount -t proc proc "$root/proc"
+mount -t sysfs sysfs "$root/sys" 2>/dev/null || mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+while [ "$1" != -- ]; do
+	mkdir -p "$root$1"
+	mount --rbind "$1" "$root$1"
+	shift
+done
+shift
+exec chroot "$root" "$@"
 "#;
-
-/// A release of Debian.
-#[derive(Debug)]
-pub struct Release {
-    /// As `VERSION_ID` has it.
-    pub number: &'static str,
-    /// As sources have it.
-    pub codename: &'static str,
-}
-
-impl Release {
-    /// Name in reports.
-    pub fn name(&self) -> String {
-        format!("fresh: Debian {}", self.number)
-    }
-}
-
-/// An apt source of this machine.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Source {
-    site: String,
-    /// `-updates`, `-security`, or nothing.
-    suffix: String,
-    component: String,
-    keyring: String,
-}
-
-impl Source {
-    /// Out of a line `SITE|CODENAME|COMPONENT|SIGNED_BY` of apt's own.
-    fn parse(line: &str, own_codename: &str) -> Option<Self> {
-        let mut fields = line.split('|');
-        let mut next = || fields.next().filter(|field| !field.starts_with("$("));
-        let (site, codename) = (next()?, next()?);
-        let suffix = codename.strip_prefix(own_codename)?;
-        if !["", "-updates", "-security"].contains(&suffix) {
-            return None;
-        }
-        Some(Source {
-            site: site.to_owned(),
-            suffix: suffix.to_owned(),
-            component: next()?.to_owned(),
-            keyring: next()
-                .filter(|path| path.starts_with('/'))
-                .unwrap_or(KEYRING)
-                .to_owned(),
-        })
-    }
-
-    /// The same of another release, as a line of `sources.list`.
-    fn line(&self, release: &Release) -> String {
-        format!(
-            "deb [signed-by={}] {} {}{} {}\n",
-            self.keyring, self.site, release.codename, self.suffix, self.component
-        )
-    }
-}
-
-/// Debian's sources in this machine's apt configuration, for another release.
-fn sources(release: &Release) -> Result<String> {
-    let own = tool::output_of(
-        Command::new("sh").args(["-c", ". /etc/os-release && echo \"${VERSION_CODENAME:-}\""]),
-    )?;
-    let mut apt = Command::new("apt-get");
-    apt.args(["indextargets", "--format"]);
-    apt.arg("$(SITE)|$(CODENAME)|$(COMPONENT)|$(SIGNED_BY)");
-    apt.args(["Created-By: Packages", "Origin: Debian"]);
-    let text = tool::output_of(&mut apt).context("Cannot ask apt for its sources")?;
-    let mut sources: Vec<Source> = text
-        .lines()
-        .filter_map(|line| Source::parse(line, &own))
-        .collect();
-    sources.sort();
-    sources.dedup();
-    ensure!(
-        sources.iter().any(|source| source.suffix.is_empty()),
-        "No source of Debian in this machine's apt configuration, whose lists may have to be brought up to date"
-    );
-    Ok(sources.iter().map(|source| source.line(release)).collect())
-}
+/// How others than root become root in namespaces of their own (`user_namespaces(7)`); takes the package
+/// `uidmap`.
+const BECOME_ROOT: &[&str] = &["--user", "--map-root-user", "--map-auto"];
 
 /// This machine's way to fetch packages, as an apt configuration.
 fn apt_options() -> Result<String> {
@@ -158,36 +90,58 @@ fn certificates(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A root file system.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Root(PathBuf);
 
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 impl Root {
-    /// Makes one in `folder`, in which nothing of another is left.
+    /// The one in `folder`, which was made before.
+    pub fn there(folder: PathBuf) -> Self {
+        Root(folder)
+    }
+
+    /// Makes one in `folder`, in which nothing of another is left, with these packages.
     ///
     /// # Errors
     ///
     /// Those of mmdebstrap, with the log's place.
-    pub fn make(release: &Release, folder: PathBuf, log: &Path) -> Result<Self> {
+    pub fn make(release: &Release, packages: &[&str], folder: PathBuf, log: &Path) -> Result<Self> {
         let root = Root(folder);
         if root.0.exists() {
             root.clear()?;
         }
-        let (sources, options) = (sources(release)?, apt_options()?);
+        let (sources, options) = (sources::of(release)?, apt_options()?);
         let list = root.0.with_extension("list");
         let config = root.0.with_extension("apt.conf");
         for (file, text) in [(&list, &sources), (&config, &options)] {
             fs::write(file, text).with_context(|| format!("Cannot write {}", file.display()))?;
         }
         let mut bootstrap = tool::builder("mmdebstrap");
-        bootstrap.args(["--variant=minbase", "--mode=root", "--format=directory"]);
+        let mode = if is_root() { "root" } else { "unshare" };
+        bootstrap.args(["--variant=minbase", "--format=directory"]);
+        bootstrap.arg(format!("--mode={mode}"));
         bootstrap.arg(format!("--aptopt={}", config.display()));
+        if !packages.is_empty() {
+            bootstrap.arg(format!("--include={}", packages.join(",")));
+        }
         bootstrap.arg(release.codename).arg(&root.0).arg(&list);
         tool::run_logged(&mut bootstrap, "Making a root file system", log, |_| {})?;
-        for file in TAKEN {
-            root.take(file)?;
-        }
-        root.trust_as_here()?;
         Ok(root)
+    }
+
+    /// Has programs there reach others as this machine does.
+    ///
+    /// # Errors
+    ///
+    /// Names the file that could not be taken along.
+    pub fn reach_as_here(&self) -> Result<()> {
+        for file in TAKEN {
+            self.take(file)?;
+        }
+        self.trust_as_here()
     }
 
     /// Takes a file of this machine along, if it is there.
@@ -232,11 +186,22 @@ impl Root {
 
     /// A command of a shell, in a folder of the root, as root, in namespaces that end with it.
     pub fn command(&self, folder: &str, command: &str) -> Command {
+        let mut shell = self.program(&[], "/bin/sh");
+        shell.args(["-c", r#"cd "$1" && eval "exec $2""#, "sh", folder, command]);
+        shell
+    }
+
+    /// A program of the root, as root there, in namespaces that end with it. It sees these folders of this
+    /// machine where they are here, and what is mounted in them.
+    pub fn program(&self, shown: &[PathBuf], program: &str) -> Command {
         let mut enter = tool::builder("unshare");
+        if !is_root() {
+            enter.args(BECOME_ROOT);
+        }
         enter.args(["--mount", "--pid", "--fork", "--kill-child"]);
         enter.args(["sh", "-c", ENTER, "sh"]);
-        enter.arg(&self.0).args([folder, command]);
-        enter.env("HOME", "/root");
+        enter.arg(&self.0).args(shown).args(["--", program]);
+        enter.env("HOME", "/root").env("PWD", "/");
         enter.env(
             "PATH",
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -264,11 +229,15 @@ impl Root {
 
     fn clear(&self) -> Result<()> {
         // Nothing is mounted in it outside of the namespaces of commands; should something be, it stays.
-        let mut remove = Command::new("rm");
-        let status = remove
-            .args(["--recursive", "--force", "--one-file-system"])
-            .arg(&self.0)
-            .status();
+        let mut remove = if is_root() {
+            Command::new("rm")
+        } else {
+            let mut unshare = Command::new("unshare");
+            unshare.args(BECOME_ROOT).arg("rm");
+            unshare
+        };
+        remove.args(["--recursive", "--force", "--one-file-system"]);
+        let status = remove.arg(&self.0).status();
         let status = status.context("Cannot start rm")?;
         ensure!(
             status.success(),
@@ -284,11 +253,6 @@ impl Root {
 mod tests {
     use super::*;
 
-    const TRIXIE: Release = Release {
-        number: "13",
-        codename: "trixie",
-    };
-
     #[test]
     fn certificates_are_told_apart() {
         let one = "# A\n-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----";
@@ -296,25 +260,5 @@ mod tests {
         let text = format!("{one}{other}\n");
         assert_eq!(certificates(&text).collect::<Vec<_>>(), [one, other]);
         assert_eq!(certificates("").count(), 0);
-    }
-
-    #[test]
-    fn sources_of_this_release_become_those_of_another() {
-        let line = "http://mirror.example/debian-security|bookworm-security|main|/keys/a.gpg";
-        let source = Source::parse(line, "bookworm").expect("one of Debian's");
-        assert_eq!(
-            source.line(&TRIXIE),
-            "deb [signed-by=/keys/a.gpg] http://mirror.example/debian-security trixie-security main\n"
-        );
-        let line = "http://mirror.example/debian|bookworm|main|$(SIGNED_BY)";
-        let source = Source::parse(line, "bookworm").expect("one of Debian's");
-        assert!(source.line(&TRIXIE).contains(KEYRING));
-        for line in [
-            "http://mirror.example/debian|bookworm-backports|main|",
-            "http://mirror.example/debian|sid|main|",
-            "",
-        ] {
-            assert_eq!(Source::parse(line, "bookworm"), None, "{line}");
-        }
     }
 }

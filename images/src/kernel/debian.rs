@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Debian's own binary kernel, as its machines in clouds run it, and what it takes to build modules for it.
+//!
+//! Debian's headers are enough for modules in C. Those in Rust take the metadata of the kernel's crates too,
+//! which no package has: [`workshop`] has the very compilers of the kernel, and [`rebuilt`] builds that part of its
+//! source again and compares it with what the kernel exports. The kernel itself is booted as it is.
+
+mod packages;
+mod rebuilt;
+mod workshop;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{bail, Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::config::Config;
+use super::{config, read, Kernel};
+use crate::cache::{self, Entry, Key};
+use crate::debian::root::Root;
+use crate::host_packages::{self, Group};
+use packages::Packages;
+use workshop::Workshop;
+
+/// Version of the steps below: part of the key, raised when they change.
+const RECIPE: u32 = 1;
+/// As options and reports name it.
+pub const NAME: &str = "debian";
+/// Packages, source, what is rebuilt of it, and a root file system with the compilers.
+const NEEDED_MIB: u64 = 5000;
+/// What its machines have that this one lacks comes as modules: those that a VM starts with.
+const EARLY_MODULES: &[&str] = &["kernel/fs/overlayfs/overlay.ko"];
+
+/// A kernel that is ready, as its stamp tells it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stamp {
+    version: String,
+    /// Root file system with the compilers; without one, they are this machine's.
+    compilers: Option<PathBuf>,
+    make_variables: Vec<String>,
+    early_modules: Vec<PathBuf>,
+    seconds: f64,
+}
+
+/// The kernel that was made ready last.
+///
+/// # Errors
+///
+/// There is none.
+pub fn built() -> Result<Kernel> {
+    let entry = entry()?;
+    let stamp: Option<Stamp> = entry.load()?;
+    let stamp =
+        stamp.context("Debian's kernel is not here: run ./coax build kernel --kernel debian")?;
+    kernel(&entry, stamp)
+}
+
+/// Fetches the kernel, and makes ready what its modules take.
+///
+/// # Errors
+///
+/// Says which step failed and where its log is.
+pub fn build(install: bool) -> Result<Kernel> {
+    if let Ok(kernel) = built() {
+        return Ok(kernel);
+    }
+    cache::check_paths()?;
+    host_packages::ensure(&[Group::Debian], install)?;
+    let started = Instant::now();
+    let entry = entry()?;
+    entry.create()?;
+    cache::check_space(&entry.path(""), NEEDED_MIB, "Debian's kernel")?;
+    let log = entry.path("build.log");
+
+    let packages = Packages::fetch(&entry.path("packages"), &log)?;
+    let stock = packages.unpack(&entry, &log)?;
+    let workshop = Workshop::find_or_make(&stock.config, install, &log)?;
+    let variables = workshop.variables(&stock)?;
+    rebuilt::prepare(&stock, &workshop, &variables, &log)?;
+    let stamp = Stamp {
+        version: stock.version,
+        compilers: workshop.root().map(|root| root.folder().to_path_buf()),
+        make_variables: variables,
+        early_modules: stock.early_modules,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    entry.complete(&stamp)?;
+    packages.remove()?;
+    kernel(&entry, stamp)
+}
+
+fn entry() -> Result<Entry> {
+    let key = Key::new("kernel", RECIPE).add("kind", NAME.as_bytes());
+    Entry::new(
+        "kernel",
+        &key.add("from", packages::SUITE.as_bytes()).finish(),
+    )
+}
+
+/// Refuses a kernel without what every VM needs; modules of its own are loaded for some of it.
+fn refuse_lacks(version: &str, configured: &Config) -> Result<()> {
+    let lacks = config::lacks(configured);
+    match lacks.iter().find(|lack| lack.needed) {
+        None => Ok(()),
+        Some(lack) => bail!("Debian's kernel {version} lacks {lack}"),
+    }
+}
+
+fn kernel(entry: &Entry, stamp: Stamp) -> Result<Kernel> {
+    let build_dir = entry.path("build");
+    let config = Config::parse(&read(&build_dir.join("include/config/auto.conf"))?);
+    refuse_lacks(&stamp.version, &config)?;
+    let key = Key::new("kernel", RECIPE).add("version", stamp.version.as_bytes());
+    Ok(Kernel {
+        name: NAME.into(),
+        image: entry.path("vmlinuz"),
+        vmlinux: entry.path("vmlinux"),
+        source: entry.path("source"),
+        driver_dir: entry.path("driver"),
+        build_dir,
+        key: key.finish(),
+        version: stamp.version,
+        seconds: stamp.seconds,
+        make_variables: stamp.make_variables,
+        compilers: stamp.compilers.map(Root::there),
+        early_modules: stamp.early_modules,
+        packages: &[],
+        config,
+    })
+}
