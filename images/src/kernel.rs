@@ -14,6 +14,7 @@
 //! user asks for that, and only then.
 
 pub mod config;
+mod kind;
 pub mod merge;
 mod own;
 pub mod tree;
@@ -28,6 +29,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use crate::host_packages::Group;
 use config::Config;
 
+pub use kind::{Kind, Version};
 pub use variant::Variant;
 
 /// A kernel to boot and to build modules against.
@@ -64,7 +66,7 @@ pub struct Kernel {
 pub struct Which {
     /// Guest kernel
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    pub kernel: Variant,
+    pub kernel: Kind,
     /// Kernel tree of yours that is built, with the source or as make got it by O=, whose kernel is booted with
     /// the driver built against it. Nothing in it is changed
     #[arg(long, value_name = "DIR", conflicts_with = "kernel",
@@ -117,8 +119,8 @@ impl Which {
     }
 }
 
-impl From<Variant> for Which {
-    fn from(kernel: Variant) -> Self {
+impl From<Kind> for Which {
+    fn from(kernel: Kind) -> Self {
         Which {
             kernel,
             kernel_tree: None,

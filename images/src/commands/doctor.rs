@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use coax_images::accel::{self, Choice};
 use coax_images::host_packages::{self, Group};
-use coax_images::kernel::{Variant, Which};
+use coax_images::kernel::{Kind, Which};
 use coax_images::{cache, fetch, guest, qemu, tool, virtiofsd};
 use coax_program::outln;
 use coax_program::output::OutputError;
@@ -52,12 +52,12 @@ pub fn run() -> Result<ExitCode> {
         Which::default().built().map(|kernel| kernel.version),
         "about 9 minutes",
     )?;
-    for variant in [Variant::Debug, Variant::Kasan] {
-        if let Ok(kernel) = Which::from(variant).built() {
-            line(
-                &format!("  {variant}"),
-                &format!("built: {}", kernel.version),
-            )?;
+    for kind in Kind::ALL
+        .into_iter()
+        .filter(|kind| *kind != Kind::default())
+    {
+        if let Ok(kernel) = Which::from(kind).built() {
+            line(&format!("  {kind}"), &format!("built: {}", kernel.version))?;
         }
     }
     built(
