@@ -76,11 +76,6 @@ impl Kind {
         let version = on_top_of(config::BASE, self.version.fragment());
         on_top_of(&version, self.variant.fragment())
     }
-
-    /// Lines that make prints for a whole build, for the estimate.
-    pub(super) fn expected_lines(self) -> u64 {
-        self.variant.expected_lines()
-    }
 }
 
 impl clap::ValueEnum for Kind {

@@ -310,7 +310,7 @@ fn compile(make: &Make, log: &Path) -> Result<()> {
         |line| {
             // Steps are indented by two spaces, warnings are not.
             lines += u64::from(line.starts_with("  "));
-            progress.update(lines, make.kind.expected_lines());
+            progress.update(lines, make.kind.variant.expected_lines());
         },
     );
     match result {
