@@ -62,6 +62,26 @@ module! {
     },
 }
 
+/// What the module was told when it was loaded.
+mod parameters {
+    use super::{kapi::misc::parameter, module_parameters};
+
+    /// `mode`.
+    pub(crate) fn mode() -> u32 {
+        parameter(module_parameters::mode.value())
+    }
+
+    /// `policy`.
+    pub(crate) fn policy() -> u32 {
+        parameter(module_parameters::policy.value())
+    }
+
+    /// `hmm`.
+    pub(crate) fn hmm() -> bool {
+        parameter::<u32>(module_parameters::hmm.value()) != 0
+    }
+}
+
 /// The module while it is loaded.
 #[pin_data]
 struct Coax {

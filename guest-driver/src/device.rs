@@ -19,7 +19,7 @@ use crate::{
     lifetime::{Guard, Lifetime},
     link::{Features, Link},
     memory::{About, DeviceMemory},
-    modes, new_worker, show, wire,
+    modes, new_worker, parameters, show, wire,
 };
 use core::ops::Deref;
 use kernel::{
@@ -164,7 +164,7 @@ impl Device {
 
     /// The most eager `POLICY_*` that a context may have.
     pub(crate) fn most_eager_policy(&self) -> u32 {
-        *crate::module_parameters::policy.value()
+        parameters::policy()
     }
 
     /// First command identifier for a new context.
@@ -248,7 +248,7 @@ impl Device {
         service.debugfs = Some((dir, [stats, contexts]));
         let chardev = chardev::Registration::new(&name, FOR_ALL, this.clone());
         service.chardev = Some(chardev?);
-        if *crate::module_parameters::hmm.value() != 0 {
+        if parameters::hmm() {
             let name = CString::try_from_fmt(fmt!("hmm_dmirror{}", number))?;
             let dmirror = chardev::Registration::new(&name, FOR_ROOT, this.clone());
             service.dmirror = Some(dmirror?);

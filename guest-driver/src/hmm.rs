@@ -18,7 +18,7 @@ mod snapshot;
 use crate::{
     context::Context,
     device::Device,
-    kapi::{chardev::OpenFile, mm, uaccess},
+    kapi::{chardev::OpenFile, hmm::HAS_UNLOCKED_FAULTS, mm, uaccess},
     uapi, wire,
 };
 use abi::Command;
@@ -50,6 +50,8 @@ impl Dmirror {
     fn run(&self, number: u32, command: &mut Command) -> Result {
         match number {
             abi::READ => self.read(command),
+            // The device's faults are all resolved without the mmap lock.
+            abi::READ_UNLOCKED if HAS_UNLOCKED_FAULTS => self.read(command),
             abi::WRITE => self.write(command),
             abi::MIGRATE_TO_DEV => self.migrate_to_device(command),
             abi::MIGRATE_TO_SYS => self.migrate_to_system(command),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Reads `artifacts.toml`: what is fetched, and what it must be.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -16,15 +17,23 @@ const TEXT: &str = include_str!("../artifacts.toml");
 pub struct Artifacts {
     /// Sources of QEMU, best first.
     pub qemu: Vec<Artifact>,
-    /// Sources of the guest kernel, best first.
-    pub linux: Vec<Artifact>,
-    /// Where the guest kernel comes from when no pinned one is to be had.
-    pub linux_series: Series,
+    /// The guest kernels, by version of Linux.
+    pub linux: BTreeMap<String, Linux>,
     /// Sources of SQLite, best first.
     pub sqlite: Vec<Artifact>,
     /// Programs that cargo builds.
     #[serde(rename = "crate")]
     pub crates: Vec<Crate>,
+}
+
+/// A version of Linux.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Linux {
+    /// Its source, best release first.
+    pub sources: Vec<Artifact>,
+    /// Where it comes from when no pinned one is to be had.
+    pub series: Series,
 }
 
 /// A file on a Debian mirror.
@@ -141,6 +150,7 @@ mod tests {
             sqlite,
             ..
         } = &artifacts;
+        let linux = linux.values().flat_map(|linux| &linux.sources);
         for artifact in qemu.iter().chain(linux).chain(sqlite) {
             assert!(artifact.pool.starts_with("pool/"), "{}", artifact.pool);
             assert_eq!(artifact.sha256.len(), 64, "{}", artifact.pool);

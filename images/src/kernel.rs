@@ -16,6 +16,7 @@
 
 pub mod config;
 mod debian;
+mod kind;
 pub mod merge;
 mod named;
 mod own;
@@ -35,6 +36,7 @@ use crate::host_packages::Group;
 use crate::tool;
 use config::Config;
 
+pub use kind::{Kind, Version};
 pub use named::Named;
 pub use variant::Variant;
 

@@ -5,7 +5,7 @@
 
 use crate::{
     kapi::virtio::{ShmRegion, VirtioDevice},
-    uapi, wire,
+    parameters, uapi, wire,
 };
 use kernel::{device::Device, prelude::*};
 
@@ -90,10 +90,10 @@ pub(super) fn memory(vdev: &VirtioDevice) -> Result<ShmRegion> {
 
 /// The mode of device `number`, a `MODE_*` if the module was told one that is known.
 pub(super) fn mode(number: u32) -> u32 {
-    match *crate::module_parameters::hmm.value() {
-        0 => *crate::module_parameters::mode.value(),
-        _ if number < HMM_PRIVATE_DEVICES => uapi::MODE_PRIVATE,
-        _ => uapi::MODE_COHERENT,
+    match parameters::hmm() {
+        false => parameters::mode(),
+        true if number < HMM_PRIVATE_DEVICES => uapi::MODE_PRIVATE,
+        true => uapi::MODE_COHERENT,
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) fn mode(number: u32) -> u32 {
 ///
 /// `EINVAL`: not.
 pub(super) fn check_policy(dev: &Device) -> Result {
-    let policy = *crate::module_parameters::policy.value();
+    let policy = parameters::policy();
     if policy > uapi::POLICY_NEVER {
         dev_err!(
             dev,

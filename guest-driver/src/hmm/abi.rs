@@ -44,6 +44,9 @@ pub(crate) const RELEASE: u32 = iowr(7);
 /// `HMM_DMIRROR_FLAGS`: sets `npages` as the flags.
 pub(crate) const FLAGS: u32 = iowr(8);
 
+/// `HMM_DMIRROR_READ_UNLOCKED`, since 7.3: as `READ`, of memory too whose faults a program resolves.
+pub(crate) const READ_UNLOCKED: u32 = iowr(9);
+
 /// `HMM_DMIRROR_FLAG_FAIL_ALLOC`: the next allocation of a migration fails.
 pub(crate) const FLAG_FAIL_ALLOC: u64 = 1;
 

@@ -3,7 +3,8 @@
 //! Looking at a process's page table for a device.
 //!
 //! `hmm_range_fault` could fault pages in as well, but holds the mmap lock meanwhile and cannot wait for a
-//! program that resolves faults; [`crate::kapi::mm::fault_in`] does that.
+//! program that resolves faults. `hmm_range_fault_unlocked_timeout`, which 7.2 does not have, can, but nothing
+//! except a fatal signal ends its wait. [`crate::kapi::mm::fault_in`] is for all that in every version.
 //!
 //! C header: [`include/linux/hmm.h`](srctree/include/linux/hmm.h)
 
@@ -17,6 +18,10 @@ use crate::{
     sys,
 };
 use kernel::{error::to_result, ffi::c_ulong, prelude::*};
+
+/// Whether HMM faults pages in by calls that give up the mmap lock (`hmm_range_fault_unlocked_timeout()`, since
+/// 7.3), for which `test_hmm` then has a call.
+pub(crate) const HAS_UNLOCKED_FAULTS: bool = sys::coax_version_COAX_HAS_UNLOCKED_FAULTS != 0;
 
 /// `HMM_PFN_VALID`.
 const VALID: c_ulong = 1 << (c_ulong::BITS - 1);

@@ -3,11 +3,17 @@
 //! Small calls that need no file of their own.
 
 use crate::sys;
+use core::borrow::Borrow;
 use kernel::{bindings, current, error::Error, prelude::*, task::Kuid, types::NotThreadSafe};
 
 /// `EOPNOTSUPP`, which `kernel::error::code` lacks.
 pub(crate) fn not_supported() -> Error {
     Error::from_errno(-(bindings::EOPNOTSUPP as i32))
+}
+
+/// The value of a module's parameter, which `ModuleParamAccess::value()` gives as a reference in 7.2.
+pub(crate) fn parameter<T: Copy>(value: impl Borrow<T>) -> T {
+    *value.borrow()
 }
 
 /// Whether the caller has `CAP_SYS_ADMIN`.

@@ -16,6 +16,13 @@
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/workqueue.h>
+#include <linux/version.h>
+
+/* In what versions of Linux differ, where Rust has to know. */
+enum coax_version {
+	/* hmm_range_fault_unlocked_timeout() is there, and test_hmm has a call for it. */
+	COAX_HAS_UNLOCKED_FAULTS = LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0),
+};
 
 /* Locks, completions, workqueues (sync.c). */
 unsigned long coax_spin_lock_irqsave(spinlock_t *lock);

@@ -8,6 +8,11 @@ use std::fmt;
 pub(super) const BASE: &str = include_str!("../../kernel/base.config");
 /// What a tree of the user's needs besides the base's needed lines.
 const TREE: &str = include_str!("../../kernel/tree.config");
+/// Options with another name from some version on, which means the same: a line with the old one speaks of both.
+const RENAMED: &[(&str, &str)] = &[
+    // In 7.2 the old one selects the new one, which has no prompt (`fs/proc/Kconfig`, 7.3).
+    ("CONFIG_PROC_SYSCTL", "CONFIG_SYSCTL"),
+];
 /// First words of a reason, which say what a tree of the user's is asked for.
 const NEEDED: &str = "Needed:";
 const OURS: &str = "Ours:";
@@ -57,11 +62,13 @@ impl Config {
 
     /// Whether a line of a fragment holds here: a module does not do for what has to be built in.
     fn has(&self, option: &str, value: &str) -> bool {
-        match (value, self.get(option.trim_start_matches("CONFIG_"))) {
-            ("n", actual) => actual != Some("y"),
-            ("m", actual) => matches!(actual, Some("y" | "m")),
-            (value, actual) => actual == Some(value),
-        }
+        let actual = self.get(option.trim_start_matches("CONFIG_"));
+        let has = match value {
+            "n" => actual != Some("y"),
+            "m" => matches!(actual, Some("y" | "m")),
+            value => actual == Some(value),
+        };
+        has || new_name(option).is_some_and(|option| self.has(option, value))
     }
 }
 
@@ -135,6 +142,19 @@ fn asked(fragment: &'static str) -> Vec<Lack> {
     asked
 }
 
+/// What an option is called in later versions, if that is something else.
+fn new_name(option: &str) -> Option<&'static str> {
+    let mut names = RENAMED.iter();
+    let (_, new) = names.find(|(old, _)| *old == option)?;
+    Some(new)
+}
+
+/// A line of a fragment with the name that its option has in later versions, if that is another.
+pub(super) fn in_later_versions(line: &str) -> Option<String> {
+    let option = option_of(line)?;
+    Some(line.replacen(option, new_name(option)?, 1))
+}
+
 /// The value that a line sets.
 fn value_of(line: &str) -> &str {
     line.split_once('=').map_or("n", |(_, value)| value.trim())
@@ -174,6 +194,7 @@ pub(super) fn lost_lines<'a>(fragment: &'a str, config: &str) -> Vec<&'a str> {
         .map(str::trim)
         .filter(|line| line.starts_with("CONFIG_") || line.starts_with("# CONFIG_"))
         .filter(|line| !kept.contains(line) && !is_absent(line, &kept))
+        .filter(|line| in_later_versions(line).is_none_or(|line| !kept.contains(&line.as_str())))
         .collect()
 }
 
@@ -201,6 +222,22 @@ mod tests {
         let fragment = "# Reason.\nCONFIG_A=y\nCONFIG_B=m\nCONFIG_C=\"x\"\n";
         let config = "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=\"x\"\n";
         assert_eq!(lost_lines(fragment, config), ["CONFIG_B=m"]);
+    }
+
+    #[test]
+    fn an_option_has_either_of_its_names() {
+        let fragment = "CONFIG_PROC_SYSCTL=y\n";
+        for config in [fragment, "CONFIG_SYSCTL=y\n"] {
+            assert!(lost_lines(fragment, config).is_empty());
+            assert!(Config::parse(config).has("CONFIG_PROC_SYSCTL", "y"));
+        }
+        for config in ["CONFIG_SYSCTL=n\n", "# CONFIG_SYSCTL is not set\n", ""] {
+            assert_eq!(lost_lines(fragment, config), ["CONFIG_PROC_SYSCTL=y"]);
+            assert!(!Config::parse(config).has("CONFIG_PROC_SYSCTL", "y"));
+        }
+        let line = in_later_versions("CONFIG_PROC_SYSCTL=y");
+        assert_eq!(line.as_deref(), Some("CONFIG_SYSCTL=y"));
+        assert_eq!(in_later_versions("CONFIG_SYSCTL=y"), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::config::{lacks, on_top_of, Lack};
+use super::config::{in_later_versions, lacks, on_top_of, Lack};
 use super::read;
 use super::tree::{self, Tools};
 use crate::cache;
@@ -55,8 +55,12 @@ pub fn merge(folder: &Path, all: bool, install: bool) -> Result<Merged> {
     let (path, copy) = (folder.join(".config"), folder.join(COPY));
     let before = read(&path)?;
     fs::copy(&path, &copy).with_context(|| format!("Cannot write {}", copy.display()))?;
-    let lines = lacking.iter().map(|lack| lack.line);
-    let fragment = lines.fold(String::new(), |text, line| text + line + "\n");
+    // Make drops the names that this version does not have.
+    let lines = lacking.iter().flat_map(|lack| {
+        let later = in_later_versions(lack.line);
+        [Some(lack.line.to_owned()), later].into_iter().flatten()
+    });
+    let fragment = lines.fold(String::new(), |text, line| text + &line + "\n");
     cache::write_atomically(&path, on_top_of(&before, &fragment).as_bytes())?;
     let log = tree::log()?;
     tools.make(

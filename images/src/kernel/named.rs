@@ -4,22 +4,33 @@
 use clap::builder::PossibleValue;
 use clap::ValueEnum;
 
-use super::{debian, Variant};
+use super::{debian, Kind};
 
 /// A kernel that has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// One that is built here.
-    Own(Variant),
+    Own(Kind),
     /// Debian's own binary.
     Debian,
 }
+
+/// Every one, in the order of help texts.
+const ALL: [Named; Kind::ALL.len() + 1] = {
+    let mut all = [Named::Debian; Kind::ALL.len() + 1];
+    let mut index = 0;
+    while index < Kind::ALL.len() {
+        all[index] = Named::Own(Kind::ALL[index]);
+        index += 1;
+    }
+    all
+};
 
 impl Named {
     /// Name as options and reports write it.
     pub fn name(self) -> &'static str {
         match self {
-            Named::Own(variant) => variant.name(),
+            Named::Own(kind) => kind.name(),
             Named::Debian => debian::NAME,
         }
     }
@@ -27,23 +38,18 @@ impl Named {
 
 impl Default for Named {
     fn default() -> Self {
-        Named::Own(Variant::default())
+        Named::Own(Kind::default())
     }
 }
 
 impl ValueEnum for Named {
     fn value_variants<'a>() -> &'a [Self] {
-        &[
-            Named::Own(Variant::Base),
-            Named::Own(Variant::Debug),
-            Named::Own(Variant::Kasan),
-            Named::Debian,
-        ]
+        &ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         match self {
-            Named::Own(variant) => variant.to_possible_value(),
+            Named::Own(kind) => kind.to_possible_value(),
             Named::Debian => Some(PossibleValue::new(debian::NAME).help(
                 "Debian's own for cloud machines, ready in minutes; only what modules in Rust take is built",
             )),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A kernel of ours: what it is built from, and how.
 //!
-//! `make tinyconfig`, then the lines of `kernel/base.config` and of the kind's own fragment, each
-//! of which must survive the kernel's own configuration rules. Source and build tree stay: modules
-//! are built against them. All kinds are built from one source tree.
+//! `make tinyconfig`, then the lines of `kernel/base.config` and of the fragments of its version and variant,
+//! each of which must survive the kernel's own configuration rules. Source and build tree stay: modules
+//! are built against them. All kernels of a version are built from one source tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,10 @@ use std::time::Instant;
 use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::config::{self, lost_lines, on_top_of, options, Config};
+use super::config::{self, lost_lines, options, Config};
+use super::kind::{Kind, Version};
 use super::{read, Kernel, Variant};
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, Linux};
 use crate::cache::{self, Entry, Key};
 use crate::fetch::{self, Source};
 use crate::host_packages;
@@ -41,16 +42,24 @@ struct Stamp {
     seconds: f64,
     #[serde(default)]
     variant: Variant,
+    #[serde(default)]
+    series: Version,
 }
 
 impl Stamp {
     /// The kernel that `toolchain` built.
     fn kernel(self, toolchain: &Toolchain) -> Kernel {
-        let Stamp { variant, .. } = self;
-        let config = Config::parse(&on_top_of(config::BASE, variant.fragment()));
+        let Stamp {
+            variant, series, ..
+        } = self;
+        let kind = Kind {
+            version: series,
+            variant,
+        };
+        let config = Config::parse(&kind.fragment());
         let variables = toolchain.make_variables();
         Kernel {
-            name: variant.name().into(),
+            name: kind.name().into(),
             image: self.image,
             vmlinux: self.vmlinux,
             // The kernel's build leaves this link.
@@ -74,12 +83,12 @@ impl Stamp {
 /// # Errors
 ///
 /// It is not built.
-pub fn built(variant: Variant) -> Result<Kernel> {
+pub fn built(kind: Kind) -> Result<Kernel> {
     let toolchain = Toolchain::find()?;
-    let key = key(variant, &toolchain)?;
+    let key = key(kind, &toolchain)?;
     let stamp: Option<Stamp> = Entry::new("kernel", &key)?.load()?;
     let stamp = stamp.with_context(|| {
-        format!("The guest kernel is not built: run ./coax build kernel --kernel {variant}")
+        format!("The guest kernel is not built: run ./coax build kernel --kernel {kind}")
     })?;
     Ok(stamp.kernel(&toolchain))
 }
@@ -89,27 +98,27 @@ pub fn built(variant: Variant) -> Result<Kernel> {
 /// # Errors
 ///
 /// Says which step failed and where its log is.
-pub fn build(variant: Variant, install: bool) -> Result<Kernel> {
-    if let Ok(kernel) = built(variant) {
+pub fn build(kind: Kind, install: bool) -> Result<Kernel> {
+    if let Ok(kernel) = built(kind) {
         return Ok(kernel);
     }
     cache::check_paths()?;
-    host_packages::ensure(variant.packages(), install)?;
+    host_packages::ensure(kind.variant.packages(), install)?;
     let started = Instant::now();
     let toolchain = Toolchain::find_or_build()?;
-    let key = key(variant, &toolchain)?;
+    let key = key(kind, &toolchain)?;
     let entry = Entry::new("kernel", &key)?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "the guest kernel")?;
 
-    let tree = unpacked(&entry.path("unpack.log"))?;
+    let tree = unpacked(kind.version, &entry.path("unpack.log"))?;
     let build_dir = entry.path("build");
     cache::make_folder(&build_dir)?;
     let make = Make {
         tree: &tree,
         build_dir: &build_dir,
         toolchain: &toolchain,
-        variant,
+        kind,
     };
     let log = entry.path("build.log");
     configure(&make, &log)?;
@@ -124,23 +133,27 @@ pub fn build(variant: Variant, install: bool) -> Result<Kernel> {
         build_dir,
         key,
         seconds: started.elapsed().as_secs_f64(),
-        variant,
+        variant: kind.variant,
+        series: kind.version,
     };
     entry.complete(&stamp)?;
     Ok(stamp.kernel(&toolchain))
 }
 
-fn key(variant: Variant, toolchain: &Toolchain) -> Result<String> {
-    let artifacts = Artifacts::pinned()?;
-    let mut key = artifacts
-        .linux
+fn key(kind: Kind, toolchain: &Toolchain) -> Result<String> {
+    let Kind { version, variant } = kind;
+    let mut key = linux(version)?
+        .sources
         .iter()
         .fold(Key::new("kernel", RECIPE), |key, source| {
             key.add("source", source.sha256.as_bytes())
         })
         .add("config", options(config::BASE).as_bytes())
         .add("tools", toolchain.versions()?.as_bytes());
-    if variant != Variant::Base {
+    if version != Version::default() {
+        key = key.add("version", options(version.fragment()).as_bytes());
+    }
+    if variant != Variant::default() {
         key = key
             .add("variant", options(variant.fragment()).as_bytes())
             .add("variant's tools", variant.versions()?.as_bytes());
@@ -148,31 +161,41 @@ fn key(variant: Variant, toolchain: &Toolchain) -> Result<String> {
     Ok(key.finish())
 }
 
+/// What is pinned of a version.
+fn linux(version: Version) -> Result<Linux> {
+    let mut pinned = Artifacts::pinned()?.linux;
+    let name = version.name();
+    pinned
+        .remove(name)
+        .with_context(|| format!("artifacts.toml pins no Linux {name}"))
+}
+
 /// A pinned source, or the newest of its series.
-fn source() -> Result<Source> {
-    let artifacts = Artifacts::pinned()?;
-    match fetch::first_of(&artifacts.linux) {
+fn source(linux: &Linux) -> Result<Source> {
+    match fetch::first_of(&linux.sources) {
         Ok(source) => Ok(source),
         // A wrong file is refused, never replaced behind the user's back.
         Err(error) if error.is::<crate::artifacts::Refusal>() => Err(error),
-        Err(pinned) => fetch::newest_of(&artifacts.linux_series)
+        Err(pinned) => fetch::newest_of(&linux.series)
             .map_err(|series| anyhow::anyhow!("{pinned:#}\n{series:#}")),
     }
 }
 
-/// Fetches and unpacks the source once for all kernels; its folder appears complete or not at all.
-fn unpacked(log: &Path) -> Result<PathBuf> {
+/// Fetches and unpacks the source once for all kernels of its version; its folder appears complete or not at
+/// all.
+fn unpacked(version: Version, log: &Path) -> Result<PathBuf> {
     let folder = cache::root()?.join("source");
     // Archives differ by name if they differ at all.
     let tree_of = |archive: &Path| Some(folder.join(archive.file_stem()?));
-    let pinned = Artifacts::pinned()?.linux;
-    let mut trees = pinned
+    let linux = linux(version)?;
+    let mut trees = linux
+        .sources
         .iter()
         .filter_map(|archive| tree_of(Path::new(archive.file_name())));
     if let Some(tree) = trees.find(|tree| tree.is_dir()) {
         return Ok(tree);
     }
-    let source = source()?;
+    let source = source(&linux)?;
     let tree = tree_of(&source.path).context("The archive has no name")?;
     if tree.is_dir() {
         return Ok(tree);
@@ -233,7 +256,7 @@ struct Make<'a> {
     tree: &'a Path,
     build_dir: &'a Path,
     toolchain: &'a Toolchain,
-    variant: Variant,
+    kind: Kind,
 }
 
 impl Make<'_> {
@@ -244,7 +267,7 @@ impl Make<'_> {
             .arg(format!("O={}", self.build_dir.display()));
         make.arg(format!("-j{}", tool::jobs()))
             .args(self.toolchain.make_variables())
-            .args(self.variant.make_variables());
+            .args(self.kind.variant.make_variables());
         make.args(targets);
         make.envs([("KBUILD_BUILD_USER", "coax"), ("KBUILD_BUILD_HOST", "coax")]);
         make.env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970");
@@ -254,7 +277,7 @@ impl Make<'_> {
 
 fn configure(make: &Make, log: &Path) -> Result<()> {
     let path = make.build_dir.join(".config");
-    let fragment = on_top_of(config::BASE, make.variant.fragment());
+    let fragment = make.kind.fragment();
     // A resumed build keeps its configuration, or make would begin anew.
     if path.is_file() && lost_lines(&fragment, &read(&path)?).is_empty() {
         return Ok(());
@@ -272,7 +295,7 @@ fn configure(make: &Make, log: &Path) -> Result<()> {
         bail!(
             "The kernel's configuration rules did not keep these lines in images/kernel of the \
              {} kernel:\n  {}",
-            make.variant,
+            make.kind,
             lost.join("\n  ")
         );
     }
@@ -289,7 +312,7 @@ fn compile(make: &Make, log: &Path) -> Result<()> {
         |line| {
             // Steps are indented by two spaces, warnings are not.
             lines += u64::from(line.starts_with("  "));
-            progress.update(lines, make.variant.expected_lines());
+            progress.update(lines, make.kind.variant.expected_lines());
         },
     );
     match result {
@@ -297,27 +320,4 @@ fn compile(make: &Make, log: &Path) -> Result<()> {
         Err(_) => progress.abandon(),
     }
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_has_another_configuration() {
-        let kinds = [Variant::Base, Variant::Debug, Variant::Kasan];
-        let configs = kinds.map(|kind| on_top_of(config::BASE, kind.fragment()));
-        assert_eq!(configs[0], config::BASE);
-        assert!(configs[1].contains("\nCONFIG_PROVE_LOCKING=y\n"));
-        assert!(configs[2].contains("\nCONFIG_KASAN=y\n"));
-        let facts = configs.each_ref().map(|config| {
-            let config = Config::parse(config);
-            (config.time_factor(), config.kernel_args())
-        });
-        assert_eq!(facts, [(1, None), (5, Some("page_poison=1")), (4, None)]);
-        for config in configs {
-            let release = config.matches("\nCONFIG_LOCALVERSION=").count();
-            assert_eq!(release, 1);
-        }
-    }
 }

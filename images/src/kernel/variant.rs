@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The kinds of guest kernel of ours: what distinguishes their configuration and their compiler.
+//! What guest kernels of ours are built for: what distinguishes their configuration and their compiler.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::host_packages::{self, Group};
 use crate::tool;
 
-/// A kind of guest kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// What a guest kernel is built for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
     /// The one that is fast
@@ -23,8 +23,8 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Name as options and reports write it.
-    pub fn name(self) -> &'static str {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Variant::Base => "base",
             Variant::Debug => "debug",
@@ -32,7 +32,7 @@ impl Variant {
         }
     }
 
-    /// The options on top of the base's.
+    /// The options on top of the base's and the version's.
     pub(super) fn fragment(self) -> &'static str {
         match self {
             Variant::Base => "",
@@ -67,7 +67,7 @@ impl Variant {
         llvm.into_iter().collect()
     }
 
-    /// What a kernel of this kind depends on besides what the base does.
+    /// What a kernel that is built for this depends on besides what the base does.
     ///
     /// # Errors
     ///
@@ -83,11 +83,5 @@ impl Variant {
     /// With Rust, KASAN takes a kernel that clang built (`init/Kconfig`).
     fn is_built_by_clang(self) -> bool {
         self == Variant::Kasan
-    }
-}
-
-impl std::fmt::Display for Variant {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
     }
 }

@@ -41,7 +41,7 @@ const fn call(number: u32) -> u32 {
 }
 
 /// Calls that take a range (`lib/test_hmm_uapi.h`).
-const CALLS: [(&str, u32); 7] = [
+const CALLS: [(&str, u32); 8] = [
     ("read", call(0)),
     ("write", call(1)),
     ("migrate_to_device", call(2)),
@@ -49,6 +49,8 @@ const CALLS: [(&str, u32); 7] = [
     ("snapshot", call(4)),
     ("exclusive", call(5)),
     (CHECK, call(6)),
+    // Since 7.3; before it is a number like any other that is none.
+    ("read_unlocked", call(9)),
 ];
 /// This one looks at each page of the range, however many there are.
 const CHECK: &str = "check_exclusive";
@@ -57,7 +59,7 @@ const OTHER_CALLS: [(&str, u32); 2] = [("release", call(7)), ("flags", call(8))]
 
 /// Requests that are none.
 const UNKNOWN: [(&str, u32); 9] = [
-    ("number_9", call(9)),
+    ("number_10", call(10)),
     ("number_255", call(255)),
     ("zero", 0),
     ("another_letter", request(3, b'I' as u32, 0, 40)),
