@@ -29,8 +29,16 @@ const RECIPE: u32 = 1;
 pub const NAME: &str = "debian";
 /// Packages, source, what is rebuilt of it, and a root file system with the compilers.
 const NEEDED_MIB: u64 = 5000;
-/// What its machines have that this one lacks comes as modules: those that a VM starts with.
-const EARLY_MODULES: &[&str] = &["kernel/fs/overlayfs/overlay.ko"];
+/// What ours have built in and Debian has as modules, each behind those that it depends on: with these a VM starts.
+const EARLY_MODULES: &[&str] = &[
+    "kernel/fs/overlayfs/overlay.ko",
+    "kernel/drivers/block/loop.ko",
+    "kernel/drivers/block/virtio_blk.ko",
+    "kernel/drivers/char/hw_random/virtio-rng.ko",
+    "kernel/lib/lz4/lz4hc_compress.ko",
+    "kernel/drivers/block/zram/zram.ko",
+    "kernel/mm/hwpoison-inject.ko",
+];
 
 /// A kernel that is ready, as its stamp tells it.
 #[derive(Debug, Serialize, Deserialize)]
