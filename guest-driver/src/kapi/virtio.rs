@@ -72,7 +72,8 @@ impl VirtioDevice {
         unsafe { Device::from_raw(sys::coax_virtio_parent(self.raw())) }
     }
 
-    /// The memory node that firmware puts the transport's device in, if it does.
+    /// The memory node that firmware puts the transport's device in, if it does: as an initiator (ACPI's System
+    /// Resource Affinity Table), or with its bus.
     pub(crate) fn node(&self) -> Option<u32> {
         // SAFETY: A virtio device has a parent.
         let node = unsafe { sys::coax_virtio_node(self.raw()) };

@@ -49,7 +49,6 @@ bool coax_virtio_is_gone(struct virtio_device *vdev);
 void *coax_virtio_get_drvdata(struct virtio_device *vdev);
 void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data);
 struct device *coax_virtio_parent(struct virtio_device *vdev);
-int coax_virtio_node(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
 
@@ -103,6 +102,7 @@ void coax_unmap_bar(void *mapped);
 void *coax_phys_to_virt(u64 addr);
 
 /* Memory nodes (node.c). */
+int coax_virtio_node(struct virtio_device *vdev);
 unsigned int coax_online_nodes(void);
 bool coax_node_is_vacant(int nid);
 u64 coax_node_free_movable_pages(int nid);

@@ -101,11 +101,6 @@ struct device *coax_virtio_parent(struct virtio_device *vdev)
 	return vdev->dev.parent;
 }
 
-int coax_virtio_node(struct virtio_device *vdev)
-{
-	return dev_to_node(vdev->dev.parent);
-}
-
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token)
 {

@@ -138,6 +138,11 @@ pub fn qemu(
     args.0
 }
 
+/// The memory node of a device: system memory has the first.
+fn node_of(place: Place) -> usize {
+    place.number + 1
+}
+
 /// Virtual CPUs that there may be. TCG translates atomic operations to such as are only for a machine
 /// with more than one possible CPU, and the device works on the same memory from another process.
 fn possible_cpus(config: &VmConfig, accel: Accel) -> u32 {
@@ -168,7 +173,10 @@ impl Words {
         );
         if config.mode == Mode::Numa {
             self.node(place);
-            port.push_str(&format!(",bus=host{}", place.number));
+            if form == Form::OneFunction {
+                self.host_bridge(place);
+                port.push_str(&format!(",bus=host{}", place.number));
+            }
         }
         self.add(&["-device", &port]);
         for function in place.functions(config, form) {
@@ -176,19 +184,26 @@ impl Words {
         }
     }
 
-    /// The memory node of a device, as firmware describes that of a GH200: empty, known by the device
-    /// in it (a generic initiator), and the one that the device's host bridge is in.
+    /// The memory node of a device, as firmware describes that of a GH200: empty, and known by the device
+    /// in it (a generic initiator).
     fn node(&mut self, place: Place) {
-        let number = place.number;
-        let node = number + 1;
+        let node = node_of(place);
         self.add(&["-numa", &format!("node,nodeid={node}")]);
+        let initiator = format!(
+            "acpi-generic-initiator,id=gi{},pci-dev={},node={node}",
+            place.number,
+            place.id()
+        );
+        self.add(&["-object", &initiator]);
+    }
+
+    /// A host bridge for a device alone, which is in its node. Not for a device without MSI-X for all
+    /// queues: on q35 an INTx line from behind such a bridge is another one than firmware tells.
+    fn host_bridge(&mut self, place: Place) {
+        let (number, node) = (place.number, node_of(place));
         let bus = node * BUSES_PER_BRIDGE;
         let bridge = format!("pxb-pcie,id=host{number},bus=pcie.0,bus_nr={bus},numa_node={node}");
         self.add(&["-device", &bridge]);
-        let device = place.id();
-        let initiator =
-            format!("acpi-generic-initiator,id=gi{number},pci-dev={device},node={node}");
-        self.add(&["-object", &initiator]);
     }
 
     fn pair(&mut self, option: &str, path: &Path) {
@@ -364,6 +379,22 @@ mod tests {
             "acpi-generic-initiator,id=gi1,pci-dev=accelerator1,node=2 ",
             "vhost-user-coax-pci,id=accelerator1,",
         ] {
+            assert!(line.contains(text), "no {text} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_interrupts_by_intx_is_on_the_first_host_bridge() {
+        let config = VmConfig {
+            mode: Mode::Numa,
+            ..VmConfig::default()
+        };
+        let mut words = Words::default();
+        let place = Place::first(0);
+        words.accelerator(&config, Form::TwoFunctions, place, Path::new("/run/0"));
+        let line = shell_line(Path::new("qemu"), &words.0);
+        assert!(!line.contains("pxb-pcie"), "{line}");
+        for text in ["-numa node,nodeid=1 ", "pci-dev=accelerator0,node=1 "] {
             assert!(line.contains(text), "no {text} in {line}");
         }
     }

@@ -21,6 +21,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The device, as our patches have it.
 const WHOLE_DEVICE: &str = "vhost-user-coax-pci";
+/// What else it takes: a host bridge in a memory node.
+const WHOLE_DEVICE_PARTS: &[&str] = &["pxb-pcie"];
 /// What stands for it: the device and its memory.
 const DEVICE_PARTS: &[&str] = &["vhost-user-test-device-pci", "ivshmem-plain"];
 /// What else a VM is made of: lists that a QEMU is asked for, and names in them.
@@ -30,7 +32,6 @@ const NEEDED: &[(&str, &[&str])] = &[
         "device",
         &[
             "pcie-root-port",
-            "pxb-pcie",
             "virtio-serial-pci",
             "virtserialport",
             "vhost-user-fs-pci",
@@ -81,6 +82,7 @@ pub fn open(program: &Path) -> Result<Qemu> {
         if *list == "device" {
             if has(&said, WHOLE_DEVICE) {
                 form = Form::OneFunction;
+                names.extend(WHOLE_DEVICE_PARTS);
             } else {
                 names.extend(DEVICE_PARTS);
             }
@@ -164,7 +166,6 @@ mod tests {
     const MACHINES: &str = "Supported machines are:\nq35      Standard PC (alias of pc-q35-11.1)";
     const OBJECTS: &str = "List of user creatable objects:\n  acpi-generic-initiator\n  memory-backend-memfd\n  monitor-qmp";
     const DEVICES: &str = r#"name "pcie-root-port", bus PCI, desc "PCI Express Root Port"
-name "pxb-pcie", bus PCI
 name "virtio-serial-pci", bus PCI, alias "virtio-serial"
 name "virtserialport", bus virtio-serial-bus
 name "vhost-user-fs-pci", bus PCI
@@ -204,7 +205,7 @@ name "ivshmem-plain", bus PCI, desc "Inter-VM shared memory""#;
     fn a_patched_qemu_has_it_in_one_and_needs_no_parts() {
         let devices = DEVICES
             .replace("vhost-user-test-device-pci", WHOLE_DEVICE)
-            .replace("ivshmem-plain", "x");
+            .replace("ivshmem-plain", "pxb-pcie");
         let qemu = opened(VERSION, &devices, "").expect("it has all");
         assert_eq!(qemu.form, Form::OneFunction);
     }
@@ -214,7 +215,7 @@ name "ivshmem-plain", bus PCI, desc "Inter-VM shared memory""#;
         let old = VERSION.replace("11.1.3", "7.2.22");
         let few = DEVICES
             .replace("ivshmem-plain", "ivshmem-doorbell")
-            .replace("\"pxb-pcie\"", "\"pxb\"");
+            .replace("vhost-user-fs-pci", "virtio-9p-pci");
         let shallow = "test \"$1\" = --version || exec sh -c 'exit 3'";
         for (version, devices, more, words) in [
             (old.as_str(), DEVICES, "", ["7.2.22", "11.1 or later"]),
@@ -222,7 +223,7 @@ name "ivshmem-plain", bus PCI, desc "Inter-VM shared memory""#;
                 VERSION,
                 &few,
                 "",
-                ["device ivshmem-plain", "device pxb-pcie"],
+                ["device ivshmem-plain", "device vhost-user-fs-pci"],
             ),
             ("BusyBox", DEVICES, "", ["no QEMU", "BusyBox"]),
             (
