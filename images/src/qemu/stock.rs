@@ -67,8 +67,8 @@ pub fn in_path() -> Result<Qemu> {
 pub fn open(program: &Path) -> Result<Qemu> {
     let shown = program.display();
     let said = ask(program, &["--version"])?;
-    let version =
-        version(&said).with_context(|| format!("{shown} is no QEMU: it says {said:?}"))?;
+    let said = said.lines().next().unwrap_or_default();
+    let version = version(said).with_context(|| format!("{shown} is no QEMU: it says {said:?}"))?;
     let (major, minor) = FIRST_VERSION;
     ensure!(
         numbers(version) >= Some(FIRST_VERSION),
@@ -134,7 +134,7 @@ fn ask(program: &Path, args: &[&str]) -> Result<String> {
 
 /// `QEMU emulator version 11.1.3 (Debian …)` → `11.1.3`.
 fn version(said: &str) -> Option<&str> {
-    let (_, rest) = said.lines().next()?.split_once("QEMU emulator version ")?;
+    let (_, rest) = said.split_once("QEMU emulator version ")?;
     let version = rest.split(' ').next()?;
     numbers(version).and(Some(version))
 }
