@@ -87,7 +87,8 @@ mod parameters {
 struct Coax {
     #[pin]
     _driver: kapi::virtio::Registration<device::Device>,
-    // Dropped last.
+    // Dropped after the driver has left all devices.
+    _watch: kapi::pci::Watch,
     _class: kapi::chardev::Class,
 }
 
@@ -95,6 +96,7 @@ impl kernel::InPlaceModule for Coax {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _class: kapi::chardev::Class::new()?,
+            _watch: kapi::pci::Watch::new()?,
             _driver <- kapi::virtio::Registration::new(module),
         })
     }

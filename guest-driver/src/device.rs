@@ -13,6 +13,7 @@ use crate::{
     hmm::Dmirror,
     kapi::{
         chardev,
+        pci::MemoryFunction,
         virtio::{Driver, Resetter, ShmRegion, VirtioDevice, ACCESS_PLATFORM},
         work::{Work, Worker},
     },
@@ -108,6 +109,9 @@ pub(crate) struct Device {
     pub(crate) max_contexts: u32,
     page_requests: u32,
     region: ShmRegion,
+    // What has the memory, where that is not the device itself: as long as the memory is used.
+    #[pin]
+    memory_function: Mutex<Option<MemoryFunction>>,
     next_command_base: Atomic<u64>,
     #[pin]
     service: Mutex<Service>,
@@ -259,7 +263,7 @@ impl Device {
 
 impl Driver for Device {
     const NAME: &'static CStr = c_str!("coax");
-    const ID: u32 = wire::VIRTIO_ID_COAX;
+    const IDS: &'static [u32] = &[wire::VIRTIO_ID_COAX, wire::VIRTIO_ID_BORROWED];
     const FEATURES: &'static [u32] = &[wire::F_ATOMIC, wire::F_TRANSLATION_AHEAD];
 
     fn validate(vdev: &VirtioDevice) -> Result {
@@ -275,9 +279,9 @@ impl Driver for Device {
 
     fn probe(vdev: &VirtioDevice, resetter: Arc<Resetter>) -> Result<Arc<Self>> {
         let dev = vdev.parent();
-        let config: wire::Config = vdev.read_config();
-        config::check(dev, &config)?;
-        let region = config::memory(vdev)?;
+        // First, since a device of another kind is known by having none.
+        let (region, memory_function) = config::memory(vdev)?;
+        let config = config::read(vdev)?;
         let number = Number::take()?;
         config::check_policy(dev)?;
         let mut names = KVec::new();
@@ -305,6 +309,7 @@ impl Driver for Device {
                 max_contexts,
                 page_requests: config.page_request_capacity.get(),
                 region,
+                memory_function <- new_mutex!(memory_function, "coax_memory_function"),
                 next_command_base: Atomic::new(1),
                 service <- new_mutex!(
                     Service {
@@ -366,6 +371,7 @@ impl Driver for Device {
         if let Some(memory) = memory {
             memory.leave_service();
         }
+        drop(self.memory_function.lock().take());
     }
 
     fn drain(&self) {

@@ -19,6 +19,7 @@ pub(crate) mod node_memory;
 pub(crate) mod notifier;
 pub(crate) mod page;
 pub(crate) mod pagemap;
+pub(crate) mod pci;
 pub(crate) mod region;
 pub(crate) mod thread;
 pub(crate) mod trace;

@@ -3,9 +3,10 @@
 #include <linux/mod_devicetable.h>
 #include <linux/module.h>
 
-/* VIRTIO_ID_COAX of abi/src/wire.rs. */
+/* VIRTIO_ID_COAX and VIRTIO_ID_BORROWED of abi/src/wire.rs. */
 static const struct virtio_device_id coax_ids[] = {
 	{ 63, VIRTIO_DEV_ANY_ID },
+	{ 38, VIRTIO_DEV_ANY_ID },
 	{ 0 },
 };
 MODULE_DEVICE_TABLE(virtio, coax_ids);

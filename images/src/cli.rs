@@ -34,6 +34,7 @@ Examples:
   ./coax test vm --filter fork        some of the VM tests
   ./coax test vm --kernel debug       all of them, on a kernel that checks itself
   ./coax demo --kernel-tree ~/linux   see them move on a kernel that you built
+  ./coax run --qemu stock             a VM of your distribution's QEMU, from 11.1 on
   ./coax config ~/linux               add what its configuration lacks for that
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 125 nothing to test (`--build`); of `run` and `shell`, that of the command,
@@ -328,6 +329,9 @@ mod tests {
             "coax run --build",
             "coax demo --build --kernel debug",
             "coax bench migrate --build",
+            "coax run --qemu theirs",
+            "coax demo --qemu /nowhere/at-all",
+            "coax test vm --qemu src",
             "coax config",
             "coax config /nowhere/at-all",
         ] {

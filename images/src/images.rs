@@ -1,13 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The finished images that a VM is started from.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use anyhow::Result;
 
 use crate::cache::Lock;
-use crate::kernel::{Kernel, Which};
-use crate::{guest, qemu};
+use crate::guest;
+use crate::kernel::{self, Kernel};
+use crate::qemu::{self, Form, Qemu};
+
+/// Which kernel and which QEMU are meant.
+#[derive(clap::Args, Clone, Debug, Default)]
+// Groups have the names of their structures, and this is not the only one of its name.
+#[group(skip)]
+pub struct Which {
+    /// The kernel.
+    #[command(flatten)]
+    pub kernel: kernel::Which,
+    /// QEMU.
+    #[command(flatten)]
+    pub qemu: qemu::Which,
+}
+
+impl Which {
+    /// The words that name these on a command line.
+    pub fn words(&self) -> impl Iterator<Item = &OsStr> {
+        self.kernel.words().into_iter().chain(self.qemu.words())
+    }
+
+    /// Refuses what cannot be used, before anything is built or waited for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`kernel::Which::check`] and [`qemu::Which::check`].
+    pub fn check(&self) -> Result<()> {
+        self.kernel.check()?;
+        self.qemu.check()
+    }
+}
 
 /// Paths of everything a VM needs.
 #[derive(Clone, Debug)]
@@ -22,12 +54,14 @@ pub struct Images {
     pub time_factor: u32,
     /// Words for the kernel's command line that it was built for.
     pub kernel_args: Option<&'static str>,
-    /// QEMU with the device.
+    /// QEMU.
     pub qemu: PathBuf,
     /// Version of QEMU.
     pub qemu_version: String,
-    /// Folders with the firmware that QEMU loads.
+    /// Folders with the firmware that QEMU loads, if it does not know them.
     pub firmware: Vec<PathBuf>,
+    /// How QEMU shows the device.
+    pub form: Form,
     /// Root file system, without a job.
     pub initramfs: PathBuf,
     /// The back end.
@@ -41,15 +75,15 @@ pub struct Images {
 }
 
 impl Images {
-    /// The images of this checkout with this kernel, which must have been built.
+    /// The images of this checkout with this kernel and this QEMU, which must have been built.
     ///
     /// # Errors
     ///
     /// Says which image is missing and how to build it.
     pub fn built(which: &Which) -> Result<Self> {
-        let kernel = which.built()?;
+        let kernel = which.kernel.built()?;
         let guest = guest::built(&kernel)?;
-        Self::join(kernel, qemu::built()?, guest)
+        Self::join(kernel, which.qemu.built()?, guest)
     }
 
     /// Builds what is missing; packages of the host are installed if `install` says so.
@@ -63,13 +97,13 @@ impl Images {
         }
         which.check()?;
         let _lock = Lock::take()?;
-        let kernel = which.build(install)?;
-        let qemu = qemu::build(install)?;
+        let kernel = which.kernel.build(install)?;
+        let qemu = which.qemu.build(install)?;
         let guest = guest::build(&kernel, install)?;
         Self::join(kernel, qemu, guest)
     }
 
-    fn join(kernel: Kernel, qemu: qemu::Qemu, guest: guest::Guest) -> Result<Self> {
+    fn join(kernel: Kernel, qemu: Qemu, guest: guest::Guest) -> Result<Self> {
         Ok(Images {
             build_seconds: kernel.seconds + qemu.seconds + guest.seconds,
             kernel: kernel.image,
@@ -80,6 +114,7 @@ impl Images {
             qemu: qemu.program,
             qemu_version: qemu.version,
             firmware: qemu.firmware,
+            form: qemu.form,
             initramfs: guest.initramfs,
             device: guest.device,
             hmm_tests: guest.hmm_tests,

@@ -2,7 +2,7 @@
 //! Starts a VM with the accelerator, runs one job in it and says how that ended.
 //!
 //! ```no_run
-//! use coax_images::{images::Images, job::{Job, Mode}, kernel::Which, launch::{Vm, VmConfig}};
+//! use coax_images::{images::{Images, Which}, job::{Job, Mode}, launch::{Vm, VmConfig}};
 //!
 //! let images = Images::built(&Which::default())?;
 //! let config = VmConfig { mode: Mode::Coherent, ..VmConfig::default() };
@@ -22,6 +22,7 @@ mod back_end;
 mod channel;
 mod config;
 mod console;
+mod device;
 mod ends;
 mod evidence;
 mod flow;

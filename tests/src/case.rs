@@ -82,6 +82,10 @@ pub enum Vm {
     Tree,
     /// The driver is loaded, and the case takes it away; it leaves it loaded when it passes.
     Lifecycle,
+    /// The device is two PCI functions, as an unpatched QEMU has it.
+    TwoFunctions,
+    /// There are two such devices.
+    FourFunctions,
     /// The case loses the back end; nothing else runs in this VM.
     Doomed,
     /// The same, when the back end has stopped before.
@@ -94,13 +98,15 @@ pub enum Vm {
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 10] = [
+    pub const ALL: [Vm; 12] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,
         Vm::OneCpu,
         Vm::Tree,
         Vm::Lifecycle,
+        Vm::TwoFunctions,
+        Vm::FourFunctions,
         Vm::Doomed,
         Vm::DoomedStalled,
         Vm::DoomedMoving,
@@ -116,6 +122,8 @@ impl Vm {
             Vm::OneCpu => "one-cpu",
             Vm::Tree => "tree",
             Vm::Lifecycle => "lifecycle",
+            Vm::TwoFunctions => "two-functions",
+            Vm::FourFunctions => "four-functions",
             Vm::Doomed => "doomed",
             Vm::DoomedStalled => "doomed-stalled",
             Vm::DoomedMoving => "doomed-moving",
@@ -134,8 +142,28 @@ impl Vm {
     /// Devices, each with memory of its own.
     pub const fn devices(self) -> u32 {
         match self {
-            Vm::TwoDevices => 2,
+            Vm::TwoDevices | Vm::FourFunctions => 2,
             _ => 1,
+        }
+    }
+
+    /// Whether devices are shown as an unpatched QEMU does, whatever QEMU it is.
+    pub const fn has_two_functions_a_device(self) -> bool {
+        matches!(self, Vm::TwoFunctions | Vm::FourFunctions)
+    }
+
+    /// Whether its cases lose the back end.
+    pub const fn loses_back_end(self) -> bool {
+        match self {
+            Vm::Doomed | Vm::DoomedStalled | Vm::DoomedMoving | Vm::DoomedUnseen => true,
+            Vm::Standard
+            | Vm::SmallDevice
+            | Vm::TwoDevices
+            | Vm::OneCpu
+            | Vm::Tree
+            | Vm::Lifecycle
+            | Vm::TwoFunctions
+            | Vm::FourFunctions => false,
         }
     }
 

@@ -47,12 +47,13 @@ pub mod stall;
 pub mod storm;
 pub mod stress;
 pub mod two_devices;
+pub mod two_functions;
 pub mod userfaults;
 
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 47] = [
+const SUBJECTS: [Subject; 48] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -99,6 +100,7 @@ const SUBJECTS: [Subject; 47] = [
     no_migration::SUBJECT,
     numa_removal::SUBJECT,
     openers::SUBJECT,
+    two_functions::SUBJECT,
     loss::SUBJECT,
 ];
 

@@ -89,6 +89,13 @@ impl Device {
         self.machine.close(context)
     }
 
+    /// Closes all contexts.
+    pub fn close_all(&self) {
+        for context in self.machine.contexts() {
+            self.close(context);
+        }
+    }
+
     /// Takes the commands that no engine has taken yet.
     fn take_all(&self) {
         for engine in 0..usize::from(self.config.engines) {

@@ -263,6 +263,11 @@ impl<O: Outside> Machine<O> {
         set
     }
 
+    /// The contexts that are open.
+    pub fn contexts(&self) -> Vec<ContextId> {
+        lock(&self.commands).contexts()
+    }
+
     /// Closes a context; false if it is not open.
     pub fn close(&self, context: ContextId) -> bool {
         let mut effects = Effects::new();

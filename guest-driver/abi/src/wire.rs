@@ -29,6 +29,10 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Virtio device type: the last one that `virtio_pci_modern` takes (PCI device ID 0x1040 + 63).
 pub const VIRTIO_ID_COAX: u32 = 63;
+/// The type it has where the front end has no name for its own and takes none without: one that has a name,
+/// "parameter server", and no driver in Linux. A device of this type is one of ours if its magic number is,
+/// and if the PCI function [`MEMORY_FUNCTION`] is in the same slot.
+pub const VIRTIO_ID_BORROWED: u32 = 38;
 /// `magic` of [`Config`]: "COAX" read as a little-endian integer.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"COAX");
 /// `abi_version` of [`Config`]: counts changes that an older side would misunderstand, so a driver refuses
@@ -40,6 +44,11 @@ pub const F_ATOMIC: u32 = 0;
 pub const F_TRANSLATION_AHEAD: u32 = 1;
 /// Identifier of the shared-memory region (VirtIO 1.3 §2.10) that is the device memory.
 pub const SHM_DEVICE_MEMORY: u8 = 0;
+/// Vendor and device number of the PCI function that has the device memory, in the same slot as the device,
+/// where the device announces no such region: QEMU's `ivshmem-plain`.
+pub const MEMORY_FUNCTION: (u16, u16) = (0x1af4, 0x1110);
+/// The BAR of [`MEMORY_FUNCTION`] that is the device memory.
+pub const MEMORY_FUNCTION_BAR: u8 = 2;
 
 /// Queue indices.
 pub const QUEUE_CONTROL: u16 = 0;
@@ -132,7 +141,8 @@ pub const STATUS_BAD_DATA: u32 = 10;
 
 // --- Control queue -----------------------------------------------------------------------
 
-/// Tell the device where its memory lies: `arg0` = gpa, `arg1` = bytes.
+/// Tell the device where its memory lies: `arg0` = gpa, `arg1` = bytes. A driver's first message: the device
+/// closes the contexts that an earlier driver has left open.
 pub const CONTROL_SET_DEVICE_MEMORY: u32 = 1;
 /// Set the outstanding page request allocation: `arg0` = requests, 1 … capacity.
 pub const CONTROL_SET_PAGE_REQUEST_ALLOCATION: u32 = 2;

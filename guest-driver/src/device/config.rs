@@ -4,7 +4,10 @@
 //! line that says what is wrong.
 
 use crate::{
-    kapi::virtio::{ShmRegion, VirtioDevice},
+    kapi::{
+        pci::MemoryFunction,
+        virtio::{ShmRegion, VirtioDevice},
+    },
     parameters, uapi, wire,
 };
 use kernel::{device::Device, prelude::*};
@@ -16,12 +19,26 @@ const HMM_PRIVATE_DEVICES: u32 = 2;
 /// Device memory comes in multiples of what `memremap_pages` maps at a time.
 const MEMORY_UNIT: u64 = 2 << 20;
 
-/// Whether the driver can work with a device of this configuration.
+/// Whether the device may be one of somebody else's, who has its type by right.
+fn may_be_anothers(vdev: &VirtioDevice) -> bool {
+    vdev.device_type() == wire::VIRTIO_ID_BORROWED
+}
+
+/// The configuration, if the driver can work with it.
 ///
 /// # Errors
 ///
-/// `EINVAL`: not.
-pub(super) fn check(dev: &Device, config: &wire::Config) -> Result {
+/// `EINVAL`: not. `ENODEV`: the device is none of ours.
+pub(super) fn read(vdev: &VirtioDevice) -> Result<wire::Config> {
+    let config: wire::Config = vdev.read_config();
+    if may_be_anothers(vdev) && config.magic.get() != wire::MAGIC {
+        return Err(ENODEV);
+    }
+    check(vdev.parent(), &config)?;
+    Ok(config)
+}
+
+fn check(dev: &Device, config: &wire::Config) -> Result {
     let queues = config.command_queues.get();
     let contexts = config.max_contexts.get();
     let requests = config.page_request_capacity.get();
@@ -64,16 +81,27 @@ pub(super) fn check(dev: &Device, config: &wire::Config) -> Result {
     Ok(())
 }
 
-/// The device memory.
+/// The device memory, and the function that has it if it is not the device itself.
 ///
 /// # Errors
 ///
-/// `ENODEV`: there is none. `EINVAL`: it cannot have struct pages.
-pub(super) fn memory(vdev: &VirtioDevice) -> Result<ShmRegion> {
+/// `ENODEV`: there is none. `EINVAL`: it cannot have struct pages. Those of [`MemoryFunction::beside`].
+pub(super) fn memory(vdev: &VirtioDevice) -> Result<(ShmRegion, Option<MemoryFunction>)> {
     let dev = vdev.parent();
-    let Some(region) = vdev.shm_region(wire::SHM_DEVICE_MEMORY) else {
-        dev_err!(dev, "coax: the device announces no device memory\n");
-        return Err(ENODEV);
+    let (region, function) = match vdev.shm_region(wire::SHM_DEVICE_MEMORY) {
+        Some(region) => (region, None),
+        None => match beside(vdev)? {
+            Some((function, region)) => (region, Some(function)),
+            None => {
+                if !may_be_anothers(vdev) {
+                    dev_err!(
+                        dev,
+                        "coax: the device announces no device memory, and no other function of its slot has it\n"
+                    );
+                }
+                return Err(ENODEV);
+            }
+        },
     };
     if region.len() == 0 || (region.start() | region.len()) % MEMORY_UNIT != 0 {
         let (len, at) = (region.len(), region.start());
@@ -85,7 +113,19 @@ pub(super) fn memory(vdev: &VirtioDevice) -> Result<ShmRegion> {
         );
         return Err(EINVAL);
     }
-    Ok(region)
+    Ok((region, function))
+}
+
+fn beside(vdev: &VirtioDevice) -> Result<Option<(MemoryFunction, ShmRegion)>> {
+    let found = MemoryFunction::beside(vdev, wire::MEMORY_FUNCTION, wire::MEMORY_FUNCTION_BAR);
+    found.inspect_err(|error| {
+        let dev = vdev.parent();
+        dev_err!(
+            dev,
+            "coax: the function with the device memory cannot be enabled: {:?}\n",
+            error
+        );
+    })
 }
 
 /// The mode of device `number`, a `MODE_*` if the module was told one that is known.

@@ -19,7 +19,7 @@ use kernel::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-/// A shared memory region of a device (VirtIO 1.3 §2.10): physical memory that the device has.
+/// Physical memory that a device has: its shared memory region (VirtIO 1.3 §2.10), or what stands for one.
 #[derive(Clone, Copy)]
 pub(crate) struct ShmRegion {
     start: u64,
@@ -27,6 +27,10 @@ pub(crate) struct ShmRegion {
 }
 
 impl ShmRegion {
+    pub(super) fn at(start: u64, len: u64) -> Self {
+        Self { start, len }
+    }
+
     /// Physical address.
     pub(crate) fn start(self) -> u64 {
         self.start
@@ -58,7 +62,7 @@ impl VirtioDevice {
         unsafe { &*raw.cast() }
     }
 
-    fn raw(&self) -> *mut sys::virtio_device {
+    pub(super) fn raw(&self) -> *mut sys::virtio_device {
         self.0.get()
     }
 
@@ -68,14 +72,21 @@ impl VirtioDevice {
         unsafe { Device::from_raw(sys::coax_virtio_parent(self.raw())) }
     }
 
-    /// The memory node that firmware puts the transport's device in, if it does.
+    /// The memory node that firmware puts the transport's device in, if it does: as an initiator (ACPI's System
+    /// Resource Affinity Table), or with its bus.
     pub(crate) fn node(&self) -> Option<u32> {
         // SAFETY: A virtio device has a parent.
         let node = unsafe { sys::coax_virtio_node(self.raw()) };
         u32::try_from(node).ok()
     }
 
-    /// Reads the configuration space, made of 32-bit fields, from its start.
+    /// Device type (VirtIO 1.3 §5): one of [`Driver::IDS`].
+    pub(crate) fn device_type(&self) -> u32 {
+        // SAFETY: `self` is a device.
+        unsafe { sys::coax_virtio_type(self.raw()) }
+    }
+
+    /// Reads the configuration space, made of 32-bit fields, from its start; zeros where there is none.
     pub(crate) fn read_config<T: FromBytes + IntoBytes>(&self) -> T {
         let mut value = T::new_zeroed();
         let bytes = value.as_mut_bytes();
@@ -96,7 +107,7 @@ impl VirtioDevice {
         let (mut start, mut len) = (0, 0);
         // SAFETY: `start` and `len` are valid for writes.
         unsafe { sys::coax_virtio_get_shm(self.raw(), id, &mut start, &mut len) }
-            .then_some(ShmRegion { start, len })
+            .then_some(ShmRegion::at(start, len))
     }
 
     /// Sets up one virtqueue for each name; all report to [`Driver::interrupt`].
@@ -209,8 +220,8 @@ impl Resetter {
 pub(crate) trait Driver: Send + Sync + Sized + 'static {
     /// Name of the driver on the bus.
     const NAME: &'static CStr;
-    /// Device type.
-    const ID: u32;
+    /// Device types.
+    const IDS: &'static [u32];
     /// Feature bits of the device type that the driver knows.
     const FEATURES: &'static [u32];
 
@@ -257,7 +268,7 @@ pub(crate) struct Registration<T: Driver> {
     #[pin]
     driver: Opaque<sys::virtio_driver>,
     // Terminated by an all-zero entry.
-    ids: KBox<[sys::virtio_device_id; 2]>,
+    ids: KVec<sys::virtio_device_id>,
     _driver: PhantomData<T>,
 }
 
@@ -277,13 +288,7 @@ impl<T: Driver> Registration<T> {
     /// `ENOMEM`; what the driver core says.
     pub(crate) fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            ids: KBox::new(
-                [
-                    sys::virtio_device_id { device: T::ID, vendor: ANY_VENDOR },
-                    sys::virtio_device_id { device: 0, vendor: 0 },
-                ],
-                GFP_KERNEL,
-            )?,
+            ids: Self::table()?,
             driver <- Opaque::try_ffi_init(|slot: *mut sys::virtio_driver| {
                 let driver = sys::virtio_driver {
                     driver: bindings::device_driver {
@@ -309,6 +314,17 @@ impl<T: Driver> Registration<T> {
             }),
             _driver: PhantomData,
         })
+    }
+
+    fn table() -> Result<KVec<sys::virtio_device_id>> {
+        let mut ids = KVec::with_capacity(T::IDS.len() + 1, GFP_KERNEL)?;
+        for &device in T::IDS {
+            let vendor = ANY_VENDOR;
+            ids.push(sys::virtio_device_id { device, vendor }, GFP_KERNEL)?;
+        }
+        let (device, vendor) = (0, 0);
+        ids.push(sys::virtio_device_id { device, vendor }, GFP_KERNEL)?;
+        Ok(ids)
     }
 
     /// The driver's object of a device that `probe` took.

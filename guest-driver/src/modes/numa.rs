@@ -62,7 +62,7 @@ fn node_for(vdev: &VirtioDevice, region: ShmRegion) -> Result<Pin<KBox<NodeMemor
     let Some(node) = vdev.node() else {
         dev_err!(
             dev,
-            "coax: mode=2: firmware puts the device in no memory node (_PXM, SRAT)\n"
+            "coax: mode=2: firmware puts the device in no memory node (SRAT, _PXM)\n"
         );
         return Err(ENODEV);
     };

@@ -2,16 +2,77 @@
 /* Memory nodes. */
 #include "shim.h"
 
+#include <linux/acpi.h>
 #include <linux/cpuset.h>
 #include <linux/gfp.h>
 #include <linux/mempolicy.h>
 #include <linux/nodemask.h>
+#include <linux/pci.h>
 #include <linux/sched.h>
+#include <linux/unaligned.h>
 #include <linux/vmstat.h>
 
 unsigned int coax_online_nodes(void)
 {
 	return num_online_nodes();
+}
+
+#ifdef CONFIG_ACPI_NUMA
+/* ACPI 6.5 §5.2.16.6: a device handle of this type has segment, bus, and device with function. */
+#define PCI_DEVICE_HANDLE 1
+
+static bool is_initiator(const struct acpi_srat_generic_affinity *affinity, struct pci_dev *function)
+{
+	const u8 *handle = affinity->device_handle;
+
+	return (affinity->flags & ACPI_SRAT_GENERIC_AFFINITY_ENABLED) &&
+	       affinity->device_handle_type == PCI_DEVICE_HANDLE &&
+	       get_unaligned_le16(handle) == pci_domain_nr(function->bus) &&
+	       handle[2] == function->bus->number && handle[3] == function->devfn;
+}
+
+/* The node that firmware says a function is an initiator of, whose memory may then be that node's. */
+static int initiator_node(struct pci_dev *function)
+{
+	const struct acpi_subtable_header *entry;
+	struct acpi_table_header *table;
+	int node = NUMA_NO_NODE;
+	u32 at;
+
+	if (ACPI_FAILURE(acpi_get_table(ACPI_SIG_SRAT, 0, &table)))
+		return NUMA_NO_NODE;
+	for (at = sizeof(struct acpi_table_srat); at + sizeof(*entry) <= table->length; at += entry->length) {
+		const struct acpi_srat_generic_affinity *affinity;
+
+		entry = (void *)table + at;
+		affinity = (void *)entry;
+		if (entry->length < sizeof(*entry) || entry->length > table->length - at)
+			break;
+		if (entry->type == ACPI_SRAT_TYPE_GENERIC_AFFINITY && entry->length >= sizeof(*affinity) &&
+		    is_initiator(affinity, function)) {
+			node = pxm_to_node(affinity->proximity_domain);
+			break;
+		}
+	}
+	acpi_put_table(table);
+	return node;
+}
+#else
+static int initiator_node(struct pci_dev *function)
+{
+	return NUMA_NO_NODE;
+}
+#endif
+
+int coax_virtio_node(struct virtio_device *vdev)
+{
+	struct device *dev = vdev->dev.parent;
+	int node = NUMA_NO_NODE;
+
+	if (dev_is_pci(dev))
+		node = initiator_node(to_pci_dev(dev));
+	/* That of the host bridge, which is also that of CPUs and other devices. */
+	return node != NUMA_NO_NODE ? node : dev_to_node(dev);
 }
 
 bool coax_node_is_vacant(int nid)

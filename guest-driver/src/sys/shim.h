@@ -47,17 +47,25 @@ int coax_virtio_find_vqs(struct virtio_device *vdev, unsigned int count, struct 
 void coax_virtio_del_vqs(struct virtio_device *vdev);
 void coax_virtio_device_ready(struct virtio_device *vdev);
 void coax_virtio_synchronize_cbs(struct virtio_device *vdev);
-void coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len);
+bool coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len);
 bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len);
+u32 coax_virtio_type(struct virtio_device *vdev);
 bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit);
 bool coax_virtio_needs_reset(struct virtio_device *vdev);
 bool coax_virtio_is_gone(struct virtio_device *vdev);
 void *coax_virtio_get_drvdata(struct virtio_device *vdev);
 void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data);
 struct device *coax_virtio_parent(struct virtio_device *vdev);
-int coax_virtio_node(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
+
+/* PCI functions in one slot (pci.c). */
+struct coax_pci_memory;
+int coax_pci_watch(void);
+void coax_pci_unwatch(void);
+struct coax_pci_memory *coax_pci_memory_beside(struct virtio_device *vdev, u16 vendor, u16 device, int bar,
+					       u64 *addr, u64 *len);
+void coax_pci_memory_put(struct coax_pci_memory *memory);
 
 /* Character devices (chardev.c). */
 struct coax_chardev;
@@ -101,6 +109,7 @@ void coax_unmap_bar(void *mapped);
 void *coax_phys_to_virt(u64 addr);
 
 /* Memory nodes (node.c). */
+int coax_virtio_node(struct virtio_device *vdev);
 unsigned int coax_online_nodes(void);
 bool coax_node_is_vacant(int nid);
 u64 coax_node_free_movable_pages(int nid);

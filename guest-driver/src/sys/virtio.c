@@ -39,11 +39,15 @@ void coax_virtio_synchronize_cbs(struct virtio_device *vdev)
 	virtio_synchronize_cbs(vdev);
 }
 
-void coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len)
+bool coax_virtio_read_config(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len)
 {
+	/* A device without a configuration space. */
+	if (!vdev->config->get)
+		return false;
 	/* All fields are 32 bits wide, and each is to be read by one access (VirtIO 1.3 §4.1.3.1). */
 	for (; len >= 4; offset += 4, buf += 4, len -= 4)
 		vdev->config->get(vdev, offset, buf, 4);
+	return true;
 }
 
 bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len)
@@ -55,6 +59,11 @@ bool coax_virtio_get_shm(struct virtio_device *vdev, u8 id, u64 *addr, u64 *len)
 	*addr = region.addr;
 	*len = region.len;
 	return true;
+}
+
+u32 coax_virtio_type(struct virtio_device *vdev)
+{
+	return vdev->id.device;
 }
 
 bool coax_virtio_has_feature(struct virtio_device *vdev, u32 bit)
@@ -90,11 +99,6 @@ void coax_virtio_set_drvdata(struct virtio_device *vdev, void *data)
 struct device *coax_virtio_parent(struct virtio_device *vdev)
 {
 	return vdev->dev.parent;
-}
-
-int coax_virtio_node(struct virtio_device *vdev)
-{
-	return dev_to_node(vdev->dev.parent);
 }
 
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,

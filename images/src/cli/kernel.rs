@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which kernel the VMs run, and the command line of `coax config`.
+//! Which kernel and which QEMU run the VMs, and the command line of `coax config`.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use anyhow::Result;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::Args;
 
-use coax_images::images::Images;
-use coax_images::kernel::{tree, DoesNotBuild, Which};
+use coax_images::images::{Images, Which};
+use coax_images::kernel::{tree, DoesNotBuild};
 
-/// The guest kernel.
+/// The guest kernel, and QEMU.
 #[derive(Args, Clone, Debug)]
 pub struct Kernel {
     #[command(flatten)]
@@ -28,13 +28,13 @@ pub struct Kernel {
 pub struct Untestable(anyhow::Error);
 
 impl Kernel {
-    /// The kernel, once a tree has been built if that is asked for, with all that is built against it.
+    /// Both, once a tree has been built if that is asked for, with all that is built against it.
     ///
     /// # Errors
     ///
     /// [`Untestable`] for a tree that does not build; that of a step that has nothing to do with it.
     pub fn ready(&self, install: bool) -> Result<&Which> {
-        if let (true, Some(folder)) = (self.build, &self.which.kernel_tree) {
+        if let (true, Some(folder)) = (self.build, &self.which.kernel.kernel_tree) {
             let made = tree::make(folder, install);
             let made = made.and_then(|()| Images::build(&self.which, install));
             if let Err(error) = made {

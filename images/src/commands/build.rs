@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::cli::{Build, Part};
 use coax_images::cache::Lock;
 use coax_images::images::Images;
-use coax_images::{guest, qemu, virtiofsd};
+use coax_images::{guest, virtiofsd};
 use coax_program::outln;
 
 /// Builds the part asked for, and prints where it is.
@@ -17,15 +17,15 @@ pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
     match options.part {
         Part::Kernel => {
             let _lock = Lock::take()?;
-            outln!("{}", which.build(install)?.image.display())?;
+            outln!("{}", which.kernel.build(install)?.image.display())?;
         }
         Part::Qemu => {
             let _lock = Lock::take()?;
-            outln!("{}", qemu::build(install)?.program.display())?;
+            outln!("{}", which.qemu.build(install)?.program.display())?;
         }
         Part::Guest => {
             let _lock = Lock::take()?;
-            let kernel = which.build(install)?;
+            let kernel = which.kernel.build(install)?;
             outln!("{}", guest::build(&kernel, install)?.initramfs.display())?;
         }
         Part::Virtiofsd => outln!("{}", virtiofsd::build(install)?.display())?,

@@ -63,9 +63,10 @@ pub fn run() -> Result<ExitCode> {
     }
     built(
         "QEMU",
-        qemu::built().map(|qemu| qemu.version),
+        qemu::Which::default().built().map(|qemu| qemu.version),
         "about 6 minutes",
     )?;
+    line("stock QEMU", &stock())?;
     let guest = Which::default()
         .built()
         .and_then(|kernel| guest::built(&kernel));
@@ -74,6 +75,17 @@ pub fn run() -> Result<ExitCode> {
     let daemon = virtiofsd::built().map(|path| path.display().to_string());
     built("virtiofsd", daemon, "about 90 seconds, for run --root,")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `--qemu stock` would be.
+fn stock() -> String {
+    let which = qemu::Which {
+        qemu: qemu::Choice::Stock,
+    };
+    match which.built() {
+        Ok(found) => format!("{}, version {}", found.program.display(), found.version),
+        Err(error) => format!("{error:#}"),
+    }
 }
 
 /// `time` is what a build takes on two processors.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::back_end::BackEnd;
+use super::device::Place;
 use super::monitor::Monitor;
-use super::qemu_args;
 use super::record::PEER_END_LIMIT;
 use super::vm::{Vm, MONITOR_SOCKET};
 
@@ -108,7 +108,7 @@ impl Vm {
     }
 
     fn unplug(&mut self) -> io::Result<()> {
-        let device = qemu_args::device_id(0);
+        let device = Place::first(0).id();
         self.monitor()?.run(&format!("device_del {device}"))
     }
 
@@ -116,23 +116,37 @@ impl Vm {
     fn plug(&mut self) -> io::Result<()> {
         let mut monitor = self.monitor()?;
         let begin = Instant::now();
-        let left = qemu_args::connection_id(0, self.plugged);
+        let mut place = Place {
+            number: 0,
+            plugged: self.plugged,
+        };
+        let left = [
+            format!("chardev-remove {}", place.connection_id()),
+            format!("object_del {}", place.memory_id()),
+        ];
         // The guest sees the device go before QEMU has let go of it.
-        while let Err(error) = monitor.run(&format!("chardev-remove {left}")) {
-            if begin.elapsed() > PEER_END_LIMIT {
-                return Err(error);
+        for command in left {
+            while let Err(error) = monitor.run(&command) {
+                if begin.elapsed() > PEER_END_LIMIT {
+                    return Err(error);
+                }
+                thread::sleep(ASK_INTERVAL);
             }
-            thread::sleep(ASK_INTERVAL);
         }
         let device = self.devices.first_mut();
         let device = device.ok_or_else(|| io::Error::other("the VM has no device"))?;
         device.start_again(&self.folder)?;
-        // QEMU remembers the name of a connection of its command line beyond its end.
+        // QEMU remembers the name of a connection of its command line, and that of memory which was part of a
+        // device, beyond their end.
         self.plugged += 1;
-        let connection = qemu_args::connection_id(0, self.plugged);
-        let options = qemu_args::socket_chardev(&connection, device.socket());
-        monitor.run(&format!("chardev-add {options}"))?;
-        let device = qemu_args::device_properties(&self.config, 0, &connection);
-        monitor.run(&format!("device_add {device}"))
+        place.plugged = self.plugged;
+        monitor.run(&format!(
+            "chardev-add {}",
+            place.connection(device.socket())
+        ))?;
+        monitor.run(&format!("object_add {}", place.memory(&self.config)))?;
+        let functions = place.functions(&self.config, self.form);
+        let mut functions = functions.iter();
+        functions.try_for_each(|function| monitor.run(&format!("device_add {function}")))
     }
 }

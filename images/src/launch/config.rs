@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::accel::Choice;
 use crate::job::{Driver, Mode};
+use crate::qemu::Form;
 
 /// A size in bytes, read from and written with the binary suffixes `K`, `M` and `G`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +104,8 @@ pub struct VmConfig {
     pub memory: Bytes,
     /// Devices, each with a back end of its own.
     pub devices: u32,
+    /// How they are shown to the guest; `None` for the way of the QEMU.
+    pub form: Option<Form>,
     /// Memory of each device.
     pub device_memory: Bytes,
     /// Engines of a device, each with a command queue.
@@ -135,6 +138,7 @@ impl Default for VmConfig {
             cpus: 2,
             memory: Bytes::gib(2),
             devices: 1,
+            form: None,
             device_memory: Bytes::mib(512),
             engines: 2,
             contexts: 256,

@@ -5,9 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::config::{Tree, VmConfig};
+use super::device::Place;
 use crate::accel::Accel;
 use crate::images::Images;
 use crate::job::{Mode, PORT_NAME, TREE_TAG};
+use crate::qemu::Form;
 
 /// What the kernel is always told.
 ///
@@ -51,7 +53,13 @@ pub struct Sockets<'a> {
 }
 
 /// QEMU's arguments.
-pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -> Vec<OsString> {
+pub fn qemu(
+    images: &Images,
+    config: &VmConfig,
+    form: Form,
+    accel: Accel,
+    paths: &Sockets,
+) -> Vec<OsString> {
     let mut args = Words::default();
     args.add(&[
         "-nodefaults",
@@ -125,9 +133,14 @@ pub fn qemu(images: &Images, config: &VmConfig, accel: Accel, paths: &Sockets) -
         args.add(&["-device", &device]);
     }
     for (number, socket) in paths.devices.iter().enumerate() {
-        args.accelerator(config, number, socket);
+        args.accelerator(config, form, Place::first(number), socket);
     }
     args.0
+}
+
+/// The memory node of a device: system memory has the first.
+fn node_of(place: Place) -> usize {
+    place.number + 1
 }
 
 /// Virtual CPUs that there may be. TCG translates atomic operations to such as are only for a machine
@@ -149,68 +162,53 @@ impl Words {
     }
 
     /// A device. The guest finds the ports, and so the devices behind them, in this order.
-    fn accelerator(&mut self, config: &VmConfig, number: usize, socket: &Path) {
-        let memory = format!(
-            "memory-backend-memfd,id=devmem{number},size={},share=on",
-            config.device_memory
-        );
-        self.add(&["-object", &memory]);
-        self.add(&[
-            "-chardev",
-            &socket_chardev(&connection_id(number, 0), socket),
-        ]);
+    fn accelerator(&mut self, config: &VmConfig, form: Form, place: Place, socket: &Path) {
+        self.add(&["-object", &place.memory(config)]);
+        self.add(&["-chardev", &place.connection(socket)]);
         // A PCI Express function needs a port to have ATS and its relatives.
-        let mut port = format!("pcie-root-port,id=rp{number},chassis={}", number + 1);
+        let mut port = format!(
+            "pcie-root-port,id={},chassis={}",
+            place.port_id(),
+            place.number + 1
+        );
         if config.mode == Mode::Numa {
-            self.node(number);
-            port.push_str(&format!(",bus=host{number}"));
+            self.node(place);
+            if form == Form::OneFunction {
+                self.host_bridge(place);
+                port.push_str(&format!(",bus=host{}", place.number));
+            }
         }
         self.add(&["-device", &port]);
-        let connection = connection_id(number, 0);
-        self.add(&["-device", &device_properties(config, number, &connection)]);
+        for function in place.functions(config, form) {
+            self.add(&["-device", &function]);
+        }
     }
 
-    /// The memory node of a device, as firmware describes that of a GH200: empty, known by the device
-    /// in it (a generic initiator), and the one that the device's host bridge is in.
-    fn node(&mut self, number: usize) {
-        let node = number + 1;
+    /// The memory node of a device, as firmware describes that of a GH200: empty, and known by the device
+    /// in it (a generic initiator).
+    fn node(&mut self, place: Place) {
+        let node = node_of(place);
         self.add(&["-numa", &format!("node,nodeid={node}")]);
+        let initiator = format!(
+            "acpi-generic-initiator,id=gi{},pci-dev={},node={node}",
+            place.number,
+            place.id()
+        );
+        self.add(&["-object", &initiator]);
+    }
+
+    /// A host bridge for a device alone, which is in its node. Not for a device without MSI-X for all
+    /// queues: on q35 an INTx line from behind such a bridge is another one than firmware tells.
+    fn host_bridge(&mut self, place: Place) {
+        let (number, node) = (place.number, node_of(place));
         let bus = node * BUSES_PER_BRIDGE;
         let bridge = format!("pxb-pcie,id=host{number},bus=pcie.0,bus_nr={bus},numa_node={node}");
         self.add(&["-device", &bridge]);
-        let device = device_id(number);
-        let initiator =
-            format!("acpi-generic-initiator,id=gi{number},pci-dev={device},node={node}");
-        self.add(&["-object", &initiator]);
     }
 
     fn pair(&mut self, option: &str, path: &Path) {
         self.0.extend([option.into(), path.into()]);
     }
-}
-
-/// What QEMU knows a device by.
-pub fn device_id(number: usize) -> String {
-    format!("accelerator{number}")
-}
-
-/// What QEMU knows a device's connection to its back end by, when the device was plugged in so many
-/// times.
-pub fn connection_id(number: usize, plugged: u32) -> String {
-    match plugged {
-        0 => format!("coax{number}"),
-        plugged => format!("coax{number}-{plugged}"),
-    }
-}
-
-/// A device with its properties, as an option or a command of the monitor names it.
-pub fn device_properties(config: &VmConfig, number: usize, connection: &str) -> String {
-    format!(
-        "vhost-user-coax-pci,id={},chardev={connection},memdev=devmem{number},bus=rp{number},\
-         command-queues={}",
-        device_id(number),
-        config.engines
-    )
 }
 
 /// A back end's arguments; its listening socket is its standard input.
@@ -285,6 +283,7 @@ mod tests {
             qemu: "qemu".into(),
             qemu_version: String::new(),
             firmware: Vec::new(),
+            form: Form::OneFunction,
             initramfs: "initramfs".into(),
             device: "device".into(),
             hmm_tests: "tests".into(),
@@ -299,7 +298,10 @@ mod tests {
             monitor: path,
             initramfs: path,
         };
-        shell_line(Path::new("qemu"), &qemu(&images, config, accel, &sockets))
+        shell_line(
+            Path::new("qemu"),
+            &qemu(&images, config, images.form, accel, &sockets),
+        )
     }
 
     #[test]
@@ -327,7 +329,9 @@ mod tests {
         let mut words = Words::default();
         for number in 0..2 {
             let socket = format!("/run/{number}");
-            words.accelerator(&VmConfig::default(), number, Path::new(&socket));
+            let place = Place::first(number);
+            let config = VmConfig::default();
+            words.accelerator(&config, Form::OneFunction, place, Path::new(&socket));
         }
         let line = shell_line(Path::new("qemu"), &words.0);
         for text in [
@@ -361,7 +365,12 @@ mod tests {
             ..VmConfig::default()
         };
         let mut words = Words::default();
-        words.accelerator(&config, 1, Path::new("/run/1"));
+        words.accelerator(
+            &config,
+            Form::OneFunction,
+            Place::first(1),
+            Path::new("/run/1"),
+        );
         let line = shell_line(Path::new("qemu"), &words.0);
         for text in [
             "-numa node,nodeid=2 ",
@@ -370,6 +379,22 @@ mod tests {
             "acpi-generic-initiator,id=gi1,pci-dev=accelerator1,node=2 ",
             "vhost-user-coax-pci,id=accelerator1,",
         ] {
+            assert!(line.contains(text), "no {text} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_interrupts_by_intx_is_on_the_first_host_bridge() {
+        let config = VmConfig {
+            mode: Mode::Numa,
+            ..VmConfig::default()
+        };
+        let mut words = Words::default();
+        let place = Place::first(0);
+        words.accelerator(&config, Form::TwoFunctions, place, Path::new("/run/0"));
+        let line = shell_line(Path::new("qemu"), &words.0);
+        assert!(!line.contains("pxb-pcie"), "{line}");
+        for text in ["-numa node,nodeid=1 ", "pci-dev=accelerator0,node=1 "] {
             assert!(line.contains(text), "no {text} in {line}");
         }
     }

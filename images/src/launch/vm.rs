@@ -24,6 +24,7 @@ use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Job, JobFile, TerminalSize};
 use crate::process::Group;
+use crate::qemu::Form;
 use crate::temporary::TemporaryFolder;
 
 /// Socket of the guest's port, in the VM's folder.
@@ -51,6 +52,8 @@ pub struct Vm {
     /// When the VM is to have ended, for a reason of its own, and the time that it was given.
     pub(super) end: Option<(Instant, Duration)>,
     pub(super) config: VmConfig,
+    /// How the devices are shown to the guest.
+    pub(super) form: Form,
     /// What is still to be done to the processes, and when.
     pub(super) steps: Vec<(Instant, Step)>,
     /// Times that the first device was plugged in.
@@ -101,7 +104,8 @@ impl Vm {
             monitor: MONITOR_SOCKET.as_ref(),
             initramfs: &TemporaryFolder::path_of_unnamed(&initramfs),
         };
-        let args = qemu_args::qemu(images, config, accel, &sockets);
+        let form = config.form.unwrap_or(images.form);
+        let args = qemu_args::qemu(images, config, form, accel, &sockets);
         let command_line = qemu_args::shell_line(&images.qemu, &args);
         let mut qemu = start(
             &images.qemu,
@@ -144,6 +148,7 @@ impl Vm {
             time_factor: images.time_factor,
             end: None,
             config: config.clone(),
+            form,
             steps: Vec::new(),
             plugged: 0,
             initramfs: Some(initramfs),

@@ -12,8 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use coax_images::accel::Choice;
-use coax_images::images::Images;
-use coax_images::kernel::Which;
+use coax_images::images::{Images, Which};
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_images::sqlite;
@@ -45,7 +44,7 @@ struct Args {
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
     #[command(flatten)]
-    kernel: Which,
+    which: Which,
 }
 
 fn main() -> ExitCode {
@@ -60,7 +59,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
     let settings = Settings {
-        images: Images::built(&args.kernel)?,
+        images: Images::built(&args.which)?,
         sqlite: sqlite::built()?,
         time: Duration::from_secs(args.minutes * 60),
         accel: args.accel,

@@ -11,8 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use coax_images::accel::Choice;
-use coax_images::images::Images;
-use coax_images::kernel::Which;
+use coax_images::images::{Images, Which};
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_program::{out, signals, status};
@@ -46,7 +45,7 @@ struct Args {
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
     #[command(flatten)]
-    kernel: Which,
+    which: Which,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +60,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
     let settings = Settings {
-        images: Images::built(&args.kernel)?,
+        images: Images::built(&args.which)?,
         seconds: args.seconds,
         from: args.from,
         filters: args.filters.clone(),

@@ -11,8 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use coax_images::accel::Choice;
-use coax_images::images::Images;
-use coax_images::kernel::Which;
+use coax_images::images::{Images, Which};
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_program::{out, signals, status};
@@ -63,7 +62,7 @@ struct Options {
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
     #[command(flatten)]
-    kernel: Which,
+    which: Which,
 }
 
 fn main() -> ExitCode {
@@ -84,7 +83,7 @@ fn run(trial: Trial, options: &Options) -> Result<ExitCode> {
     end_children_on_signals().context("Signal handlers")?;
     let points = options.points.unwrap_or(trial.points());
     let settings = Settings {
-        images: Images::built(&options.kernel)?,
+        images: Images::built(&options.which)?,
         plan: Plan {
             trial,
             seed: options.seed.map_or_else(clock, Ok)?,

@@ -11,8 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use coax_images::accel::Choice;
-use coax_images::images::Images;
-use coax_images::kernel::Which;
+use coax_images::images::{Images, Which};
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_program::{errln, outln, signals, status};
@@ -42,7 +41,7 @@ struct Args {
     #[arg(long, value_enum, default_value_t)]
     accel: Choice,
     #[command(flatten)]
-    kernel: Which,
+    which: Which,
 }
 
 fn main() -> ExitCode {
@@ -83,7 +82,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let ktap = ResultFile::create(args.ktap.as_deref())?;
     signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
-    let images = Images::built(&args.kernel)?;
+    let images = Images::built(&args.which)?;
     let report = host::run(&images, &selection, args.accel)?;
     if let Some(file) = ktap {
         file.write(|file| host::write_ktap(file, report.results()))?;

@@ -109,8 +109,12 @@ const LEN: usize = 512 * PAGE;
 const STOPPED: Duration = Duration::from_secs(10);
 
 /// Demands that the device works.
-fn works() -> CaseResult {
-    let device = Device::open()?;
+pub(super) fn works() -> CaseResult {
+    device_works(&Device::open()?)
+}
+
+/// Demands that this one works.
+pub(super) fn device_works(device: &Device) -> CaseResult {
     let memory = Mapping::anonymous(LEN)?;
     let content = pattern::bytes(131, LEN);
     memory.write(0, &content);
@@ -122,7 +126,7 @@ fn works() -> CaseResult {
     same("memory", &memory.to_vec(), &content)
 }
 
-fn an_idle_driver_unloads_and_loads_again() -> CaseResult {
+pub(super) fn an_idle_driver_unloads_and_loads_again() -> CaseResult {
     let mode = module::mode()?;
     for round in 0..5 {
         module::unload().with_context(|| format!("Unloading, round {round}"))?;
@@ -284,7 +288,7 @@ fn pages_come_back(
     works()
 }
 
-fn removing_the_pci_function_brings_pages_back() -> CaseResult {
+pub(super) fn removing_the_pci_function_brings_pages_back() -> CaseResult {
     let name = module::bound_device()?;
     pages_come_back(|| module::remove_function(&name), module::find_functions)
 }
@@ -297,7 +301,7 @@ fn a_reset_of_the_pci_function_brings_pages_back() -> CaseResult {
     )
 }
 
-fn an_unplugged_device_gives_its_pages_back() -> CaseResult {
+pub(super) fn an_unplugged_device_gives_its_pages_back() -> CaseResult {
     // Below an expander bridge the slot is pciehp's, whose `pciehp_unconfigure_device()` takes `reset_lock`
     // with `pci_rescan_remove_lock` held, and `pciehp_ist()` them the other way round, whatever is unplugged.
     if module::mode()? == Mode::Numa && fs::exists("/proc/lockdep")? {

@@ -84,6 +84,19 @@ pub fn bound_device() -> Result<String> {
     anyhow::bail!("{DRIVER_DIR} has no device");
 }
 
+/// PCI functions of the devices that the driver is bound to, in the order of their addresses.
+pub fn functions() -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(DRIVER_DIR).context(DRIVER_DIR)?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names = names.collect::<std::io::Result<Vec<_>>>()?;
+    let devices = names.iter().filter(|name| name.starts_with("virtio"));
+    let mut functions = devices
+        .map(|name| function_of(name))
+        .collect::<Result<Vec<_>>>()?;
+    functions.sort();
+    Ok(functions)
+}
+
 /// Takes the device from the driver.
 pub fn unbind(device: &str) -> Result<()> {
     std::fs::write(PathBuf::from(DRIVER_DIR).join("unbind"), device).context("unbind")?;

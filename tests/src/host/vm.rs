@@ -9,6 +9,7 @@ use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{self, Job};
 use coax_images::launch::{Action, Bytes, LaunchError, Tree, Vm as Machine, VmConfig};
+use coax_images::qemu::Form;
 use coax_images::virtiofsd;
 use coax_program::output::OutputError;
 
@@ -38,10 +39,26 @@ const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
 ///
 /// When a VM cannot be started, or results cannot be shown.
 pub fn run_group(images: &Images, group: &Group, accel: Choice, report: &mut Report) -> Result<()> {
+    if group.vm.loses_back_end() && images.form == Form::TwoFunctions {
+        return skip(group, report);
+    }
     let mut left = group.entries.as_slice();
     while !left.is_empty() {
         let done = run_vm(images, group, left, accel, report)?;
         left = &left[done.min(left.len())..];
+    }
+    Ok(())
+}
+
+/// Skips the cases of a VM that would end with its back end.
+fn skip(group: &Group, report: &mut Report) -> Result<()> {
+    for entry in &group.entries {
+        let reason = "a QEMU without our patches ends when the back end does";
+        report.add(Named {
+            name: group.result_name(&entry.full_name()),
+            outcome: Outcome::Skipped(reason.into()),
+            diagnostics: Vec::new(),
+        })?;
     }
     Ok(())
 }
@@ -189,6 +206,10 @@ fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> 
         },
         cpus: group.vm.cpus(),
         devices: group.vm.devices(),
+        form: group
+            .vm
+            .has_two_functions_a_device()
+            .then_some(Form::TwoFunctions),
         device_memory: Bytes::mib(group.vm.device_memory_mib(group.mode)),
         kernel_args: (group.mode == Mode::Numa)
             .then(|| NUMA_KERNEL_ARGS.to_owned())

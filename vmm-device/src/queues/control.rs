@@ -61,6 +61,9 @@ fn execute(device: &Device, control: Control) -> Result<u32, u32> {
             if gpa.checked_add(len).is_none() {
                 return Err(STATUS_BAD_ARGUMENT);
             }
+            // A driver begins with this. One before it may have left without a word, and not every front
+            // end tells of the reset in between.
+            device.close_all();
             *lock(&device.machine.outside.device_memory) = DeviceMemory { gpa, len };
         }
         Control::SetPageRequestAllocation(requests) => {

@@ -273,9 +273,9 @@ fn tree_search_finds_keys_and_their_absence() {
 #[test]
 fn bytes_are_counted_by_the_memory_they_lie_in() {
     let mut guest = Guest::new();
-    guest.open(0);
     let status = guest.control(CONTROL_SET_DEVICE_MEMORY, 0, DEVICE_MEMORY, 16 << 20);
     assert_eq!(status, STATUS_OK);
+    guest.open(0);
     // Destination in device memory, source in system memory.
     let translate = |va: u64| {
         let gpa = if va < VA + 0x10_0000 {

@@ -289,6 +289,26 @@ fn answers_that_are_owed_do_not_survive_a_reset() {
 }
 
 #[test]
+fn a_driver_that_comes_without_a_reset_finds_no_context_open() {
+    let mut guest = Guest::new();
+    for context in 0..2 {
+        guest.open(context);
+    }
+    // One that waits, of the driver that leaves without a word.
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    guest.request();
+    guest.stop_queues();
+    guest.start_queues();
+    let reply = guest.control(CONTROL_SET_DEVICE_MEMORY, 0, DEVICE_MEMORY, 16 << 20);
+    assert_eq!(reply, STATUS_OK);
+    for context in 0..2 {
+        guest.open(context);
+        guest.submit(0, context, OP_NOP, &[]);
+        assert_eq!(guest.reply(0).status, STATUS_OK);
+    }
+}
+
+#[test]
 fn commands_of_before_do_not_go_on_in_queues_that_were_made_anew() {
     let mut guest = Guest::new();
     guest.open(0);

@@ -14,7 +14,7 @@ use coax_images::{guest, tool};
 pub fn run(results: &mut Results, options: &Test, install: bool) -> Result<()> {
     let kernel = {
         let _lock = Lock::take()?;
-        options.kernel.which.build(install)?
+        options.kernel.which.kernel.build(install)?
     };
     let log = log("driver")?;
     let before = Untouched::now(&kernel)?;

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{ensure, Context, Result};
+use coax_images::images::Which;
 use coax_program::outln;
 use coax_program::output::OutputError;
 
@@ -208,17 +209,17 @@ fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
         let mut filter = options.filter.iter();
         options.filter.is_empty() || filter.any(|text| test.name.contains(text.as_str()))
     };
-    let calls = CHECKS.iter().map(|check| Named {
+    let which = &options.kernel.which;
+    let calls = CHECKS.iter().map(move |check| Named {
         name: check.name,
         shows: check.shows,
-        hold: Box::new(move || hold(check)),
+        hold: Box::new(move || hold(which, check)),
     });
-    let trials = ends::TRIALS.iter().map(|(name, shows, hold)| Named {
+    let trials = ends::TRIALS.iter().map(move |(name, shows, hold)| Named {
         name,
         shows,
-        hold: Box::new(hold),
+        hold: Box::new(move || hold(which)),
     });
-    let which = &options.kernel.which;
     let tree = Named {
         name: "run.a_kernel_tree_is_booted_and_left_as_it_is",
         shows: "`--kernel-tree`: the folder that this kernel was built in as a tree of the user's",
@@ -229,7 +230,7 @@ fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
 
 /// Runs the call in a folder with one file, which must not change. Beside it are links for `/tmp` and `/run`,
 /// as a tree can have them that is the root of another machine.
-fn hold(check: &Check) -> Result<()> {
+fn hold(which: &Which, check: &Check) -> Result<()> {
     let tree = tempfile::tempdir().context("A temporary folder")?;
     let folder = tree.path().join(word("odd\u{fffd}"));
     for folder in [folder.clone(), tree.path().join("tree/run")] {
@@ -241,7 +242,7 @@ fn hold(check: &Check) -> Result<()> {
     let file = folder.join("file");
     std::fs::write(&file, "as it was\n").context("Writing a file")?;
     let program = std::env::current_exe().context("Where this program is")?;
-    let (status, output, error) = call(&program, check, &folder)?;
+    let (status, output, error) = call(&program, which, check, &folder)?;
     ensure!(
         status == Some(check.status),
         "{}: status {status:?}, expected {}\n{error}",
@@ -276,10 +277,18 @@ fn word(text: &str) -> OsString {
 }
 
 /// Status, output and errors of the call.
-fn call(program: &Path, check: &Check, folder: &Path) -> Result<(Option<i32>, String, String)> {
+fn call(
+    program: &Path,
+    which: &Which,
+    check: &Check,
+    folder: &Path,
+) -> Result<(Option<i32>, String, String)> {
     let context = || format!("Running coax {}", check.args.join(" "));
+    let (sub_command, rest) = check.args.split_first().context("A sub-command")?;
     let mut child = Command::new(program)
-        .args(check.args.iter().map(|arg| word(arg)))
+        .arg(sub_command)
+        .args(which.words())
+        .args(rest.iter().map(|arg| word(arg)))
         .current_dir(folder)
         .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())

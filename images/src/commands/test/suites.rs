@@ -59,7 +59,7 @@ pub fn unit(results: &mut Results) -> Result<()> {
     let mut done = 0;
     let mut tests = cargo::command(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     // The device's tests with QEMU run where there is one.
-    if let Ok(qemu) = qemu::built() {
+    if let Ok(qemu) = qemu::Which::default().built() {
         tests.env("COAX_QEMU", qemu.program);
     }
     let ran = tool::run_logged(&mut tests, "Unit tests", &log, |line| {

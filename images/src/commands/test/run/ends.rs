@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{pipe2, Uid};
 use rustix::termios::{tcsetwinsize, Winsize};
 
+use coax_images::images::Which;
 use coax_images::process::Group;
 use coax_images::tool;
 
@@ -27,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 const MEMORY_KIB: u64 = 64 << 10;
 
 /// Name, what it shows, and the test.
-type Trial = (&'static str, &'static str, fn() -> Result<()>);
+type Trial = (&'static str, &'static str, fn(&Which) -> Result<()>);
 
 pub const TRIALS: &[Trial] = &[
     (
@@ -90,12 +91,12 @@ struct Call {
 
 impl Call {
     /// `coax` itself.
-    fn new(args: &[&str]) -> Result<Self> {
-        Self::by(&[], LIMIT_SECONDS, args)
+    fn new(which: &Which, args: &[&str]) -> Result<Self> {
+        Self::by(which, &[], LIMIT_SECONDS, args)
     }
 
     /// `coax`, started by another program with these arguments before it, and so many seconds for its VM.
-    fn by(starter: &[&str], limit: &str, args: &[&str]) -> Result<Self> {
+    fn by(which: &Which, starter: &[&str], limit: &str, args: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir().context("A temporary folder")?;
         let coax = std::env::current_exe().context("Where this program is")?;
         let mut command = match starter.split_first() {
@@ -109,6 +110,7 @@ impl Call {
         let errors = File::create(folder.path().join("errors")).context("A file for errors")?;
         let (sub_command, rest) = args.split_first().context("A sub-command")?;
         command.arg(sub_command).args(["--timeout", limit]);
+        command.args(which.words());
         command.args(rest).stdin(Stdio::null()).stderr(errors);
         Ok(Call { folder, command })
     }
@@ -156,11 +158,11 @@ fn without_blocking(end: impl AsFd) -> Result<()> {
         .context("Setting O_NONBLOCK")
 }
 
-fn output_to_a_pipe_that_does_not_block() -> Result<()> {
+fn output_to_a_pipe_that_does_not_block(which: &Which) -> Result<()> {
     let (reader, writer) = pipe()?;
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).context("Making the pipe small")?;
     without_blocking(&writer)?;
-    let mut call = Call::new(&["run", "--", "seq", "1", "200000"])?;
+    let mut call = Call::new(which, &["run", "--", "seq", "1", "200000"])?;
     call.command.stdout(writer);
     let mut group = call.start()?;
     let mut text = String::new();
@@ -176,10 +178,10 @@ fn output_to_a_pipe_that_does_not_block() -> Result<()> {
     Ok(())
 }
 
-fn input_from_a_pipe_that_does_not_block() -> Result<()> {
+fn input_from_a_pipe_that_does_not_block(which: &Which) -> Result<()> {
     let (reader, writer) = pipe()?;
     without_blocking(&reader)?;
-    let mut call = Call::new(&["run", "--", "sh", "-c", "echo ready; wc -c"])?;
+    let mut call = Call::new(which, &["run", "--", "sh", "-c", "echo ready; wc -c"])?;
     call.command.stdin(reader).stdout(Stdio::piped());
     let mut group = call.start()?;
     let mut output = output_of(&mut group)?;
@@ -201,9 +203,9 @@ fn expect_line(output: &mut impl BufRead, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-fn a_limit_holds() -> Result<()> {
+fn a_limit_holds(which: &Which) -> Result<()> {
     let (_reader, writer) = pipe()?;
-    let mut call = Call::by(&[], "40", &["run", "--", "cat", "/dev/zero"])?;
+    let mut call = Call::by(which, &[], "40", &["run", "--", "cat", "/dev/zero"])?;
     call.command.stdout(writer);
     let mut group = call.start()?;
     let status = format!("/proc/{}/status", group.child().id());
@@ -230,8 +232,8 @@ fn peak_kib(status: &Path) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn ends_with_its_reader() -> Result<()> {
-    let mut call = Call::new(&["run", "--", "yes"])?;
+fn ends_with_its_reader(which: &Which) -> Result<()> {
+    let mut call = Call::new(which, &["run", "--", "yes"])?;
     call.command.stdout(Stdio::piped());
     let mut group = call.start()?;
     let mut output = output_of(&mut group)?;
@@ -246,8 +248,8 @@ fn ends_with_its_reader() -> Result<()> {
     Ok(())
 }
 
-fn lost_output() -> Result<()> {
-    let mut call = Call::new(&["run", "--", "sh", "-c", "echo hi; sleep 1000"])?;
+fn lost_output(which: &Which) -> Result<()> {
+    let mut call = Call::new(which, &["run", "--", "sh", "-c", "echo hi; sleep 1000"])?;
     let full = File::options().write(true).open("/dev/full")?;
     call.command.stdout(full);
     let mut group = call.start()?;
@@ -262,10 +264,10 @@ fn lost_output() -> Result<()> {
     Ok(())
 }
 
-fn ignored_signals() -> Result<()> {
+fn ignored_signals(which: &Which) -> Result<()> {
     let ignoring = ["sh", "-c", "trap '' HUP CHLD; exec \"$@\"", "sh"];
     let job = ["run", "--", "sh", "-c", "echo ready; cat; exit 3"];
-    let mut call = Call::by(&ignoring, LIMIT_SECONDS, &job)?;
+    let mut call = Call::by(which, &ignoring, LIMIT_SECONDS, &job)?;
     call.command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut group = call.start()?;
     let mut output = output_of(&mut group)?;
@@ -281,8 +283,8 @@ fn ignored_signals() -> Result<()> {
     Ok(())
 }
 
-fn long_folder() -> Result<()> {
-    let mut call = Call::new(&["run", "--", "true"])?;
+fn long_folder(which: &Which) -> Result<()> {
+    let mut call = Call::new(which, &["run", "--", "true"])?;
     let long: PathBuf = call.folder.path().join("x".repeat(150));
     fs::create_dir(&long).context("A folder with a long name")?;
     call.command.env("TMPDIR", &long);
@@ -293,8 +295,8 @@ fn long_folder() -> Result<()> {
     Ok(())
 }
 
-fn reboot() -> Result<()> {
-    let mut call = Call::new(&["run", "--", "reboot", "-f"])?;
+fn reboot(which: &Which) -> Result<()> {
+    let mut call = Call::new(which, &["run", "--", "reboot", "-f"])?;
     let mut group = call.start()?;
     let status = call.ended(&mut group)?;
     let errors = call.errors()?;
@@ -306,14 +308,19 @@ fn reboot() -> Result<()> {
     Ok(())
 }
 
-fn terminal_size() -> Result<()> {
+fn terminal_size(which: &Which) -> Result<()> {
     let terminal = openpty(None, None).context("Opening a terminal")?;
     for end in [&terminal.master, &terminal.slave] {
         fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("Setting FD_CLOEXEC")?;
     }
     resize(&terminal.master, 30, 100)?;
     // A session of its own, whose terminal this is.
-    let mut call = Call::by(&["setsid", "--ctty", "--wait"], LIMIT_SECONDS, &["run"])?;
+    let mut call = Call::by(
+        which,
+        &["setsid", "--ctty", "--wait"],
+        LIMIT_SECONDS,
+        &["run"],
+    )?;
     call.command
         .stdin(terminal.slave.try_clone()?)
         .stdout(terminal.slave);
@@ -359,12 +366,13 @@ fn until_shown(shown: &mut impl BufRead, wanted: &str) -> Result<()> {
     anyhow::bail!("no {wanted} on the terminal, but {all}")
 }
 
-fn without_sys_admin() -> Result<()> {
+fn without_sys_admin(which: &Which) -> Result<()> {
     if !Uid::effective().is_root() || tool::find("setpriv").is_none() {
         return Ok(());
     }
     let starter = ["setpriv", "--bounding-set", "-sys_admin"];
     let mut call = Call::by(
+        which,
         &starter,
         LIMIT_SECONDS,
         &["run", "--root", ".", "--", "cat", "/file"],
