@@ -124,7 +124,7 @@ pub fn run_logged(
     Ok(())
 }
 
-/// Unpacks a source archive, without the folder that all of it is in and what is `left_out` (patterns of tar's),
+/// Unpacks a source archive, without the folder that all of it is in and what is `left_out` (patterns of tar's, in that folder),
 /// as `folder`, which appears complete or not at all once `finish` has done its part with what was unpacked.
 ///
 /// # Errors
@@ -144,8 +144,10 @@ pub fn unpack_source(
     }
     crate::cache::make_folder(&part)?;
     let mut tar = Command::new("tar");
-    for pattern in left_out {
-        tar.arg(format!("--exclude={pattern}"));
+    if !left_out.is_empty() {
+        let top = top_folder(archive);
+        tar.arg("--anchored");
+        tar.args(left_out.iter().map(|pattern| format!("--exclude={top}/{pattern}")));
     }
     tar.args([
         "--no-same-owner",
@@ -157,6 +159,12 @@ pub fn unpack_source(
     run_logged(&mut tar, title, log, |_| {})?;
     finish(&part)?;
     fs::rename(&part, folder).with_context(|| format!("Cannot write {}", folder.display()))
+}
+
+/// The folder that all of a source archive is in: `linux-source-7.2` of `…/linux-source-7.2.tar.xz`.
+fn top_folder(archive: &Path) -> String {
+    let name = archive.file_name().unwrap_or_default().to_string_lossy();
+    name.split(".tar").next().unwrap_or_default().to_owned()
 }
 
 fn last_lines(log: &Path) -> String {

@@ -60,7 +60,8 @@ while [ "$1" != -- ]; do
 	shift
 done
 shift
-exec chroot "$root" "$@"
+# The shell has set it to where it is itself.
+exec chroot "$root" env PWD=/ "$@"
 "#;
 /// How others than root become root in namespaces of their own (`user_namespaces(7)`); takes the package
 /// `uidmap`.
@@ -201,7 +202,7 @@ impl Root {
         enter.args(["--mount", "--pid", "--fork", "--kill-child"]);
         enter.args(["sh", "-c", ENTER, "sh"]);
         enter.arg(&self.0).args(shown).args(["--", program]);
-        enter.env("HOME", "/root").env("PWD", "/");
+        enter.env("HOME", "/root");
         enter.env(
             "PATH",
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

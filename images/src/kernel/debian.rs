@@ -99,11 +99,11 @@ pub fn build(install: bool) -> Result<Kernel> {
 }
 
 fn entry() -> Result<Entry> {
-    let key = Key::new("kernel", RECIPE).add("kind", NAME.as_bytes());
-    Entry::new(
-        "kernel",
-        &key.add("from", packages::SUITE.as_bytes()).finish(),
-    )
+    let key = Key::new("kernel", RECIPE)
+        .add("kind", NAME.as_bytes())
+        .add("from", packages::SUITE.as_bytes())
+        .add("series", packages::SERIES.join(" ").as_bytes());
+    Entry::new("kernel", &key.finish())
 }
 
 /// Refuses a kernel without what every VM needs; modules of its own are loaded for some of it.

@@ -21,21 +21,21 @@ pub const SUITE: &str = "trixie-backports";
 /// in place of 120.
 const FLAVOUR: &str = "cloud-amd64";
 /// Series that the driver builds against, the best first.
-const SERIES: &[&str] = &["7.2"];
+pub const SERIES: &[&str] = &["7.3", "7.2"];
 /// What of the source neither modules nor the kernel's own tests are built from.
 const LEFT_OUT: &[&str] = &[
-    "*/drivers/*.c",
-    "*/drivers/gpu/drm/*/include",
-    "*/sound/*.c",
-    "*/fs/*.c",
-    "*/net/*.c",
-    "*/arch/[!x]*/*.[chS]",
-    "*/arch/xtensa/*.[chS]",
-    "*/Documentation/*.rst",
-    "*/Documentation/*.yaml",
-    "*/tools/perf/*",
-    "*/tools/testing/selftests/[!m]*/*",
-    "*/boot/dts",
+    "drivers/*.c",
+    "drivers/gpu/drm/*/include",
+    "sound/*.c",
+    "fs/*.c",
+    "net/*.c",
+    "arch/[!x]*/*.[chS]",
+    "arch/xtensa/*.[chS]",
+    "Documentation/*.rst",
+    "Documentation/*.yaml",
+    "tools/perf/*",
+    "tools/testing/selftests/[!m]*/*",
+    "arch/*/boot/dts",
 ];
 
 /// Package files.
