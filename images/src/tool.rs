@@ -147,7 +147,11 @@ pub fn unpack_source(
     if !left_out.is_empty() {
         let top = top_folder(archive);
         tar.arg("--anchored");
-        tar.args(left_out.iter().map(|pattern| format!("--exclude={top}/{pattern}")));
+        tar.args(
+            left_out
+                .iter()
+                .map(|pattern| format!("--exclude={top}/{pattern}")),
+        );
     }
     tar.args([
         "--no-same-owner",

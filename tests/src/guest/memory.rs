@@ -60,10 +60,15 @@ impl Mapping {
         Self::map(address, len, READ_WRITE, flags, None)
     }
 
-    /// Private anonymous memory for which nothing is set aside, however much it is.
+    /// Private anonymous memory for which nothing is set aside, however much it is, and no huge pages wanted: a
+    /// kernel may use them unasked.
     pub fn reserved(len: usize) -> Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        Self::map(0, len, READ_WRITE, flags, None)
+        let mapping = Self::map(0, len, READ_WRITE, flags, None)?;
+        mapping
+            .advise(0..len, libc::MADV_NOHUGEPAGE)
+            .context("MADV_NOHUGEPAGE")?;
+        Ok(mapping)
     }
 
     /// Anonymous memory shared with children.
