@@ -10,11 +10,13 @@ use nix::sys::signal::Signal;
 use super::back_end::BackEnd;
 use super::device::Place;
 use super::monitor::Monitor;
-use super::record::PEER_END_LIMIT;
 use super::vm::{Vm, MONITOR_SOCKET};
 
 /// From the stop of the devices to that of the guest.
 const STOP_LAG: Duration = Duration::from_millis(200);
+/// From the driver's leave of a device, which programs see first, to QEMU's: pages come back, and a node's memory
+/// goes, which takes seconds under TCG.
+const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 /// How often QEMU is asked whether it has let go of a device.
 const ASK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -127,7 +129,7 @@ impl Vm {
         // The guest sees the device go before QEMU has let go of it.
         for command in left {
             while let Err(error) = monitor.run(&command) {
-                if begin.elapsed() > PEER_END_LIMIT {
+                if begin.elapsed() > LEAVE_LIMIT {
                     return Err(error);
                 }
                 thread::sleep(ASK_INTERVAL);

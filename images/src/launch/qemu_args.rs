@@ -26,6 +26,12 @@ const TCG_KERNEL_ARGS: &str = "tsc=reliable no_timer_check";
 /// program. So a virtual CPU clears every page before it becomes page cache.
 const TCG_TREE_KERNEL_ARGS: &str = "init_on_alloc=1";
 
+/// What it is told under TCG where the BIOS may be newer than ours. QEMU keeps the last 12 GiB below 1 TiB free,
+/// for the HyperTransport of AMD's processors, as which a virtual CPU of TCG counts. SeaBIOS from 1.16.3 on puts
+/// the windows of PCI bridges at the end of the address space, which is 1 TiB, and Linux gives out no address
+/// that is kept free: nothing could be plugged in.
+const TCG_OTHER_BIOS_KERNEL_ARGS: &str = "pci=no_e820";
+
 /// What it is told when device memory is a memory node: the driver adds that memory, and the kernel
 /// is to online it for what can be moved away again.
 const NUMA_KERNEL_ARGS: &str = "memhp_default_state=online_movable";
@@ -102,6 +108,10 @@ pub fn qemu(
     let append: Vec<&str> = std::iter::once(KERNEL_ARGS)
         .chain((accel == Accel::Tcg).then_some(TCG_KERNEL_ARGS))
         .chain((accel == Accel::Tcg && paths.tree.is_some()).then_some(TCG_TREE_KERNEL_ARGS))
+        .chain(
+            (accel == Accel::Tcg && images.firmware.is_empty())
+                .then_some(TCG_OTHER_BIOS_KERNEL_ARGS),
+        )
         .chain((config.mode == Mode::Numa).then_some(NUMA_KERNEL_ARGS))
         .chain((config.cpus == 1).then_some(ONE_CPU_KERNEL_ARGS))
         .chain(images.kernel_args)
