@@ -40,6 +40,9 @@ const NUMA_KERNEL_ARGS: &str = "memhp_default_state=online_movable";
 const ONE_CPU_KERNEL_ARGS: &str = "noreplace-smp";
 /// What it is told after all else: the time before each line tells its lines from those of programs.
 const LAST_KERNEL_ARGS: &str = "printk.time=1";
+/// Leaves plugging to the ports. Linux holds its lock of hot-plugged devices while ACPI tells it of one, and takes
+/// it to give a node's memory back.
+const NO_ACPI_HOTPLUG: &str = "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off";
 /// Bus numbers between the host bridges of devices with a node of their own: each takes two, its own
 /// and that behind the port.
 const BUSES_PER_BRIDGE: usize = 8;
@@ -183,9 +186,12 @@ impl Words {
         );
         if config.mode == Mode::Numa {
             self.node(place);
-            if form == Form::OneFunction {
-                self.host_bridge(place);
-                port.push_str(&format!(",bus=host{}", place.number));
+            match form {
+                Form::OneFunction => {
+                    self.host_bridge(place);
+                    port.push_str(&format!(",bus=host{}", place.number));
+                }
+                Form::TwoFunctions => self.add(&["-global", NO_ACPI_HOTPLUG]),
             }
         }
         self.add(&["-device", &port]);
@@ -404,7 +410,11 @@ mod tests {
         words.accelerator(&config, Form::TwoFunctions, place, Path::new("/run/0"));
         let line = shell_line(Path::new("qemu"), &words.0);
         assert!(!line.contains("pxb-pcie"), "{line}");
-        for text in ["-numa node,nodeid=1 ", "pci-dev=accelerator0,node=1 "] {
+        for text in [
+            "-numa node,nodeid=1 ",
+            "pci-dev=accelerator0,node=1 ",
+            "hotplug-with-bridge-support=off ",
+        ] {
             assert!(line.contains(text), "no {text} in {line}");
         }
     }
