@@ -5,8 +5,9 @@
 //! The program is `guest-driver/blas/tests/blas_check.c`. It compares each call with the reference
 //! BLAS, and says nothing of devices; that the device was at work is in the library's report.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read as _};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -16,8 +17,9 @@ use coax_program::outln;
 use serde_json::Value;
 
 use crate::case;
-use crate::case::{CaseResult, Mode, Subject, Vm};
+use crate::case::{CaseResult, Mode, Skip, Subject, Vm};
 use crate::guest::blas::Reports;
+use crate::guest::memory::{Mapping, PAGE};
 use crate::request::Request;
 
 /// The cases of this file.
@@ -275,14 +277,30 @@ fn memory_out_of_the_devices_reach_is_the_cpus() -> CaseResult {
     Ok(())
 }
 
-/// The file by which a program can map the device's memory as registers.
+/// PCI device numbers of what has the device's memory, each with the file by which a program can map it as
+/// registers.
+const BARS: &[(&str, &str)] = &[("0x107f", "resource4"), ("0x1110", "resource2")];
+
+/// The file by which a program can map the device's memory as registers, where the kernel lets it.
 fn device_bar() -> Result<PathBuf> {
     for device in fs::read_dir("/sys/bus/pci/devices")? {
         let device = device?.path();
         let id = fs::read_to_string(device.join("device"))?;
-        if id.trim() == "0x107f" {
-            return Ok(device.join("resource4"));
+        let Some((_, bar)) = BARS.iter().find(|(number, _)| *number == id.trim()) else {
+            continue;
+        };
+        let bar = device.join(bar);
+        let file = File::options().read(true).write(true).open(&bar)?;
+        let mapped = Mapping::file_shared(file.as_fd(), PAGE, libc::PROT_READ);
+        let refused = mapped.err();
+        let refused = refused
+            .as_ref()
+            .and_then(|error| error.downcast_ref::<io::Error>());
+        if refused.and_then(io::Error::raw_os_error) == Some(libc::EINVAL) {
+            let reason = "the kernel maps no registers that a driver has (CONFIG_IO_STRICT_DEVMEM)";
+            return Err(Skip(reason.into()).into());
         }
+        return Ok(bar);
     }
     bail!("The device is not on the bus")
 }
