@@ -136,7 +136,9 @@ fn waiting_for_a_slow_reader_costs_no_time_of_the_processor() {
         fake.flow.wait(Some(left)).expect("a wait");
         waits += 1;
     }
-    assert!(waits < 20, "{waits} waits in {time:?}");
+    // Children of tests beside this one end, and each wakes it; a wait that does not wait comes back 100,000
+    // times.
+    assert!(waits < 1000, "{waits} waits in {time:?}");
 }
 
 #[test]
