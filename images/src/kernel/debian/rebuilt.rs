@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::tool;
 
 /// Lines that make prints for it, for the estimate.
-const EXPECTED_LINES: u64 = 141;
+const EXPECTED_LINES: u64 = 213;
 /// Options that tell of programs at hand, and not of the kernel.
 const ABOUT_TOOLS: &[&str] = &["CONFIG_OPENSSL_", "CONFIG_PAHOLE_"];
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 
 use super::packages::Stock;
-use crate::cache::{self, Entry, Key};
+use crate::cache::{Entry, Key};
 use crate::debian::root::Root;
 use crate::debian::{Release, TRIXIE};
 use crate::host_packages::{self, Group};
@@ -168,6 +168,5 @@ fn root(config: &Config, install: bool, log: &Path) -> Result<Root> {
     let root = Root::make(RELEASE, &packages, folder, log)?;
     progress.finish();
     entry.complete(&RELEASE.codename)?;
-    cache::remove_old("root", 1)?;
     Ok(root)
 }
