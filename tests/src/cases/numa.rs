@@ -432,8 +432,9 @@ impl Drop for SetAside {
 fn hog(mut enough: impl FnMut() -> Result<bool>) -> Result<Vec<Mapping>> {
     let mut taken = Vec::new();
     while !enough()? {
-        // The fastest to fill. Small steps: a little further the kernel lacks memory for itself.
-        let memory = Mapping::huge(HUGE)?;
+        // Not in huge pages: for one of those, the kernel goes down to its last reserve on the first node before
+        // it looks at the next, and then lacks memory for a page table.
+        let memory = Mapping::small_pages(HUGE)?;
         memory.fill(0..HUGE, 1);
         taken.push(memory);
     }
