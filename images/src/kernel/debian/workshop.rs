@@ -40,16 +40,12 @@ const PACKAGES: &[&str] = &[
 ];
 /// Where Debian's packages have them.
 const RUST_TOOLS: &[(&str, &str)] = &[
-    ("RUSTC", "/usr/bin/rustc"),
-    ("HOSTRUSTC", "/usr/bin/rustc"),
+    ("RUSTC", RUSTC),
+    ("HOSTRUSTC", RUSTC),
     ("RUSTDOC", "/usr/bin/rustdoc"),
     ("BINDGEN", "/usr/bin/bindgen"),
 ];
-/// Options of a configuration that say what compiled the kernel, with the program.
-const VERSIONS: &[(&str, &str)] = &[
-    ("CC_VERSION_TEXT", ""),
-    ("RUSTC_VERSION_TEXT", "/usr/bin/rustc"),
-];
+const RUSTC: &str = "/usr/bin/rustc";
 
 /// Where the compilers are.
 #[derive(Debug)]
@@ -110,12 +106,11 @@ impl Workshop {
 
     /// Refuses other compilers than the kernel's.
     fn check(&self, config: &Config) -> Result<()> {
-        for (option, program) in VERSIONS {
-            let program = if program.is_empty() {
-                c_compiler(config)?
-            } else {
-                program
-            };
+        let compilers = [
+            ("CC_VERSION_TEXT", c_compiler(config)?),
+            ("RUSTC_VERSION_TEXT", RUSTC),
+        ];
+        for (option, program) in compilers {
             let wanted = config.get(option).unwrap_or("none at all");
             let mut command = self.program(&[], program);
             let found = tool::output_of(command.arg("--version"))?;
