@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::debian;
 use crate::host_packages::{self, Group};
 use crate::images::Which;
-use crate::kernel::{Kind, Named, Variant};
+use crate::kernel::{Kind, Named, Variant, Version};
 use crate::qemu::Choice;
 
 /// What there is of a kernel or a QEMU.
@@ -21,8 +21,10 @@ pub enum State {
     CanBeHad {
         /// What would be done.
         how: &'static str,
-        /// How long that took on two processors, packages and downloads of a fast mirror included.
+        /// How long that takes on two processors, packages and downloads of a fast mirror included.
         minutes: u32,
+        /// Whether that is what it took, and not what is made of what others took.
+        measured: bool,
     },
     /// It cannot be had on this machine, for this reason.
     Cannot(String),
@@ -69,10 +71,15 @@ impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             State::There(version) => write!(f, "there: {version}"),
-            State::CanBeHad { how, minutes } => {
+            State::CanBeHad {
+                how,
+                minutes,
+                measured,
+            } => {
+                let word = if *measured { "measured" } else { "estimated" };
                 write!(
                     f,
-                    "can be had: {how}, {minutes} min (measured on two processors)"
+                    "can be had: {how}, {minutes} min on two processors ({word})"
                 )
             }
             State::Cannot(why) => write!(f, "cannot be had: {why}"),
@@ -100,11 +107,15 @@ pub fn of_kernel(kernel: Named) -> State {
 
 fn own_kernel(kind: Kind) -> State {
     let (how, minutes) = match kind.variant {
-        Variant::Base => ("built from Linux's source", 10),
+        Variant::Base => ("built from Linux's source", 9),
         Variant::Debug => ("built from Linux's source", 18),
         Variant::Kasan => ("built from Linux's source by clang", 20),
     };
-    State::CanBeHad { how, minutes }
+    State::CanBeHad {
+        how,
+        minutes,
+        measured: kind.version == Version::default() && kind.variant != Variant::Kasan,
+    }
 }
 
 /// What there is of a QEMU.
@@ -116,6 +127,7 @@ pub fn of_qemu(qemu: &Choice) -> State {
             State::CanBeHad {
                 how: "built from QEMU's source with our patches",
                 minutes: 6,
+                measured: true,
             },
         ),
         (Err(_), Choice::Debian) => fetched("Debian's packages, in a folder of ours", 1),
@@ -134,7 +146,11 @@ fn packages(groups: &[Group], state: State) -> State {
 /// What Debian's mirrors have.
 fn fetched(how: &'static str, minutes: u32) -> State {
     match debian::reachable() {
-        Ok(()) => State::CanBeHad { how, minutes },
+        Ok(()) => State::CanBeHad {
+            how,
+            minutes,
+            measured: false,
+        },
         Err(problem) => State::Cannot(format!("{problem:#}")),
     }
 }
@@ -199,6 +215,7 @@ mod tests {
         State::CanBeHad {
             how: "somehow",
             minutes,
+            measured: true,
         }
     }
 

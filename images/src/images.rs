@@ -201,8 +201,7 @@ impl Images {
 
 /// Has a step's result be what others find.
 fn set<T>(cell: &OnceLock<T>, value: T) -> Result<()> {
-    let first = cell.set(value);
-    first.map_err(|_| anyhow!("A step has run twice"))
+    cell.set(value).ok().context("A step has run twice")
 }
 
 fn made<T>(cell: &OnceLock<T>) -> Result<&T> {
