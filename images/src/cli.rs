@@ -17,9 +17,9 @@ pub use run::{Run, Shell, VmOptions};
 
 /// A virtual accelerator with coherent memory, in a virtual machine of its own.
 ///
-/// The first use builds a guest kernel, QEMU and the guest, about 20 minutes on two processors,
-/// and keeps them in the cache folder ($XDG_CACHE_HOME or ~/.cache, there `coax`). Later uses
-/// start at once.
+/// The first use fetches or builds a guest kernel, QEMU and the guest, and keeps them in the cache folder
+/// ($XDG_CACHE_HOME or ~/.cache, there `coax`): `demo` what is ready soonest, in minutes, all others those of
+/// ours, about 20 minutes on two processors. Later uses start at once.
 #[derive(Debug, Parser)]
 #[command(name = "coax", version, arg_required_else_help = true)]
 #[command(after_help = "\
@@ -61,7 +61,7 @@ pub enum Command {
     /// Measure, and compare with what must be reached
     Bench(Bench),
     /// Say what this machine has, what is built, and what would be done
-    Doctor,
+    Doctor(Doctor),
     /// Build without running anything
     Build(Build),
     /// Add to the configuration of a kernel tree of yours what it lacks, and nothing else
@@ -77,7 +77,9 @@ pub enum Modes {
     Private,
     /// The CPU accesses a page where it is
     Coherent,
-    /// One after the other
+    /// Device memory is a memory node, to which pages move when asked
+    Numa,
+    /// All of them
     All,
 }
 
@@ -87,7 +89,8 @@ impl Modes {
         match self {
             Modes::Private => vec![Mode::Private],
             Modes::Coherent => vec![Mode::Coherent],
-            Modes::All => Mode::MOVING.to_vec(),
+            Modes::Numa => vec![Mode::Numa],
+            Modes::All => Mode::ALL.to_vec(),
         }
     }
 }
@@ -176,6 +179,9 @@ pub struct Test {
     /// stressors, of `fresh` such releases; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
+    /// Of the suite `fresh`, only commands in whose name is this: `demo` is the first and the second demo
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
     /// Also write the results of `hmm`, `requirements`, `soak`, `stress`, `stall` or `kill`, whichever runs first, as
     /// JSON
     #[arg(long, value_name = "FILE", conflicts_with = "list")]
@@ -203,6 +209,14 @@ pub struct Test {
     pub seed: Option<u64>,
     #[command(flatten)]
     pub kernel: Kernel,
+}
+
+/// `coax doctor`
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Also write it as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// Something that is built.
@@ -277,7 +291,7 @@ mod tests {
         for line in [
             "coax",
             "coax dance",
-            "coax demo --mode numa",
+            "coax demo --mode node",
             "coax demo --accel warp",
             "coax demo extra",
             "coax run --cpus 0",
@@ -322,6 +336,7 @@ mod tests {
             "coax demo --qemu /nowhere/at-all",
             "coax test vm --qemu src",
             "coax config",
+            "coax doctor --json",
             "coax config /nowhere/at-all",
         ] {
             assert_eq!(refused(line), 2, "{line}");

@@ -5,7 +5,7 @@ pub mod apt;
 pub mod root;
 mod sources;
 
-pub use sources::Release;
+pub use sources::{reachable, Release};
 
 /// Debian 12.
 pub const BOOKWORM: Release = Release {

@@ -18,7 +18,7 @@ use crate::host_packages::{self, Group};
 use crate::initramfs::{self, Member};
 use crate::job::EARLY_MODULES;
 use crate::kernel::{self, building, Kernel};
-use crate::progress::Progress;
+use crate::progress::{Expected, Progress};
 use crate::test_hmm;
 use crate::tool;
 
@@ -55,10 +55,52 @@ const GUEST_RUSTFLAGS: (&str, &str) = (
 );
 /// Programs of the host, built with the back end.
 const HOST_PROGRAMS: &[&str] = &["vhost-device-coax", "coax-engine-bench"];
-/// The BLAS drop-in as cargo leaves it.
+/// Packages of what is built for the host, this one among them: crates that they share are compiled with the
+/// features that all of them want, as for the `coax` command, and so once.
+const HOST_PACKAGES: &[&str] = &["coax-images", "vhost-device-coax", "coax-blas"];
+/// The BLAS drop-in as cargo leaves it, for the host's C library: programs that load it are the host's too.
 const BLAS_LIBRARY: &str = "libcoax_blas.so";
 /// Crates compiled for host and guest together, for the estimate.
 const EXPECTED_CRATES: u64 = 90;
+const PROGRAMS_TITLE: &str = "Building back end and guest programs";
+const DRIVER_TITLE: &str = "Building the driver";
+const ROOT_TITLE: &str = "Making the guest's root file system";
+/// What building a guest takes, but for its kernel.
+pub const EXPECTED: &[Expected] = &[
+    Expected {
+        title: PROGRAMS_TITLE,
+        waiting: 5.0,
+        processor: 300.0,
+        at_once: 1.8,
+        after: &[],
+    },
+    Expected {
+        title: DRIVER_TITLE,
+        waiting: 0.0,
+        processor: 40.0,
+        at_once: 1.3,
+        after: &[
+            PROGRAMS_TITLE,
+            host_packages::TITLE,
+            kernel::own::TITLE,
+            kernel::debian::TITLE,
+        ],
+    },
+    Expected {
+        title: ROOT_TITLE,
+        waiting: 0.0,
+        processor: 10.0,
+        at_once: 1.0,
+        after: &[DRIVER_TITLE],
+    },
+];
+
+/// What cargo has built for host and guest.
+#[derive(Debug)]
+pub struct Programs {
+    host: Built,
+    guest: Built,
+}
 
 /// A finished guest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,12 +127,38 @@ pub fn built(kernel: &Kernel) -> Result<Guest> {
     guest.context("The guest is not built: run ./coax build guest")
 }
 
-/// Builds what is missing of the guest; packages are installed if `install` says so.
+/// Builds the programs of host and guest, which do not depend on the kernel.
+///
+/// # Errors
+///
+/// Those of cargo, with the log's place.
+pub fn programs() -> Result<Programs> {
+    cache::check_paths()?;
+    let root = cache::root()?;
+    cache::make_folder(&root)?;
+    cache::check_space(&root, NEEDED_MIB, "the guest")?;
+    let log = root.join("programs.log");
+    fs::write(&log, "").with_context(|| format!("Cannot write {}", log.display()))?;
+    let mut progress = Progress::start(PROGRAMS_TITLE);
+    let mut compiled = 0;
+    let mut watch = |line: &str| {
+        compiled += u64::from(line.trim_start().starts_with("Compiling"));
+        progress.update(compiled, EXPECTED_CRATES);
+    };
+    let programs = Programs {
+        host: build_host_programs(&log, &mut watch)?,
+        guest: build_guest_programs(&log, &mut watch)?,
+    };
+    progress.finish();
+    Ok(programs)
+}
+
+/// Builds what is missing of the guest, with these programs; packages are installed if `install` says so.
 ///
 /// # Errors
 ///
 /// Says which step failed and where its log is.
-pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
+pub fn build(kernel: &Kernel, programs: &Programs, install: bool) -> Result<Guest> {
     let key = key(kernel)?;
     let entry = Entry::new("guest", &key)?;
     if let Some(guest) = entry.load()? {
@@ -104,34 +172,25 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
     let log = entry.path("build.log");
     let started = Instant::now();
 
-    let mut progress = Progress::start("Building back end and guest programs");
-    let mut compiled = 0;
-    let mut watch = |line: &str| {
-        compiled += u64::from(line.trim_start().starts_with("Compiling"));
-        progress.update(compiled, EXPECTED_CRATES);
-    };
-    let host_programs = build_host_programs(&log, &mut watch)?;
-    let programs = build_guest_programs(&log, &mut watch)?;
-    let library = build_blas(&log, &mut watch)?;
-    progress.finish();
     let modules = [
         building(build_driver(kernel, &log))?,
         building(test_hmm::build(kernel, &log))?,
     ];
+    let progress = Progress::start(ROOT_TITLE);
     let hmm_tests = entry.path("hmm-tests");
     building(hmm_tests::build(kernel, &hmm_tests, &log))?;
     let vmlinux = entry.path("vmlinux");
     strip(&kernel.vmlinux, &vmlinux, &log)?;
-    let blas = blas::stage(library.file(BLAS_LIBRARY)?, &entry.path("blas"), &log)?;
+    let blas = blas::stage(programs.host.file(BLAS_LIBRARY)?, &entry.path("blas"), &log)?;
 
     let host = |name: &str| -> Result<PathBuf> {
-        let (from, to) = (host_programs.file(name)?, entry.path(name));
+        let (from, to) = (programs.host.file(name)?, entry.path(name));
         fs::copy(from, &to).with_context(|| format!("Cannot copy {}", from.display()))?;
         Ok(to)
     };
     let (device, engine_bench) = (host("vhost-device-coax")?, host("coax-engine-bench")?);
     let initramfs = entry.path("initramfs.cpio");
-    let mut members = members(&programs, &modules, &vmlinux)?;
+    let mut members = members(&programs.guest, &modules, &vmlinux)?;
     for (number, module) in kernel.early_modules.iter().enumerate() {
         members.push(Member {
             guest_path: format!("{EARLY_MODULES}/{number}.ko"),
@@ -156,6 +215,7 @@ pub fn build(kernel: &Kernel, install: bool) -> Result<Guest> {
         seconds,
     };
     entry.complete(&guest)?;
+    progress.finish();
     cache::remove_old("guest", KEPT_BUILDS)?;
     kernel::tree::tidy()?;
     Ok(guest)
@@ -184,10 +244,13 @@ fn cargo_build() -> Command {
 
 fn build_host_programs(log: &Path, watch: impl FnMut(&str)) -> Result<Built> {
     let mut cargo = cargo_build();
-    cargo.args(["--package", "vhost-device-coax"]);
+    for package in HOST_PACKAGES {
+        cargo.args(["--package", package]);
+    }
     for program in HOST_PROGRAMS {
         cargo.args(["--bin", program]);
     }
+    cargo.arg("--lib");
     cargo::build(cargo, "Building the back end", log, watch)
 }
 
@@ -201,19 +264,12 @@ fn build_guest_programs(log: &Path, watch: impl FnMut(&str)) -> Result<Built> {
     cargo::build(cargo, "Building the guest programs", log, watch)
 }
 
-/// The BLAS drop-in, for the host's C library: programs that load it are the host's too.
-fn build_blas(log: &Path, watch: impl FnMut(&str)) -> Result<Built> {
-    let mut cargo = cargo_build();
-    cargo.args(["--package", "coax-blas", "--lib"]);
-    cargo::build(cargo, "Building the BLAS drop-in", log, watch)
-}
-
 /// The driver's own Makefile, told about this kernel.
 fn build_driver(kernel: &Kernel, log: &Path) -> Result<PathBuf> {
-    let progress = Progress::start("Building the driver");
+    let progress = Progress::start(DRIVER_TITLE);
     let mut make = driver_make(kernel)?;
     make.arg("modules");
-    tool::run_logged(&mut make, "Building the driver", log, |_| {})?;
+    tool::run_logged(&mut make, DRIVER_TITLE, log, |_| {})?;
     progress.finish();
     Ok(kernel.driver_dir.join("coax.ko"))
 }
@@ -278,6 +334,8 @@ fn applets() -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -285,6 +343,32 @@ mod tests {
         for input in INPUTS {
             assert!(cache::checkout().join(input).exists(), "{input}");
         }
+    }
+
+    /// Crates, but for those of this checkout, with their features, as cargo has them for packages.
+    fn features(packages: &[&str]) -> BTreeSet<String> {
+        let mut cargo = cargo::command(&["tree", "--locked", "--prefix=none"]);
+        cargo.args(["--edges=normal,build", "--format={p} {f}"]);
+        for package in packages {
+            cargo.args(["--package", package]);
+        }
+        let text =
+            tool::output_of(&mut cargo).expect("cargo has the crates that it was built from");
+        let lines = text.lines().filter(|line| !line.contains('/'));
+        lines
+            .map(|line| line.trim_end_matches(" (*)").to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn crates_of_the_command_are_compiled_once() {
+        let both: BTreeSet<String> = features(HOST_PACKAGES);
+        let all = features(&[]);
+        let other: Vec<_> = both.difference(&all).collect();
+        assert!(
+            other.is_empty(),
+            "other features than for the command: {other:?}"
+        );
     }
 
     #[test]

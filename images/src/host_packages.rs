@@ -2,11 +2,14 @@
 //! Packages of the host that builds need: names those that are missing, and installs them.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{bail, Context, Result};
-use coax_program::errln;
 
+use crate::cache;
+use crate::progress::{self, Expected, Progress};
 use crate::tool;
 
 /// What a package is needed for.
@@ -56,6 +59,28 @@ const fn package(group: Group, name: &'static str, purpose: &'static str) -> Pac
         name,
         purpose,
         group,
+    }
+}
+
+/// What installing is called.
+pub const TITLE: &str = "Installing packages";
+/// Held while apt installs.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+/// What installing those that are missing takes.
+pub fn expected(groups: &[Group]) -> Vec<Expected> {
+    let missing = missing(groups).unwrap_or_default().len() as f64;
+    let part = Expected {
+        title: TITLE,
+        waiting: 5.0 + missing,
+        processor: 5.0 + 2.0 * missing,
+        at_once: 1.0,
+        after: &[],
+    };
+    if missing > 0.0 {
+        vec![part]
+    } else {
+        Vec::new()
     }
 }
 
@@ -292,6 +317,8 @@ pub fn describe(packages: &[Package]) -> String {
 ///
 /// Some are missing and must not (`install` is false) or cannot be installed.
 pub fn ensure(groups: &[Group], install: bool) -> Result<()> {
+    // apt runs once at a time, and what one has installed no other need.
+    let _one = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let missing = missing(groups)?;
     if missing.is_empty() {
         return Ok(());
@@ -310,20 +337,27 @@ pub fn ensure(groups: &[Group], install: bool) -> Result<()> {
              password:\n{list}\nTo install them: {by_hand}"
         );
     }
-    errln!("Installing packages that are missing:\n{list}");
+    progress::say(&format!("Installing packages that are missing:\n{list}"));
     let mut words = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
     words.extend(names(&missing));
     // Without apt's lists there is no plan yet, and the packages are not found below either.
     let plan = tool::output_of(Command::new("apt-get").arg("--simulate").args(&words));
     for change in changes(&plan.unwrap_or_default()) {
-        errln!("This {change}");
+        progress::say(&format!("This {change}"));
     }
-    if !apt_get(&words)? {
-        errln!("Once more, with apt's lists brought up to date");
-        if !(apt_get(&["update", "--quiet"])? && apt_get(&words)?) {
-            bail!("apt-get failed. To install the packages by hand: {by_hand}");
+    let progress = Progress::start(TITLE);
+    let log = cache::root()?.join("packages.log");
+    if !apt_get(&words, &log)? {
+        progress::say("Once more, with apt's lists brought up to date");
+        if !(apt_get(&["update", "--quiet"], &log)? && apt_get(&words, &log)?) {
+            progress.abandon();
+            bail!(
+                "apt-get failed, and {} says why. To install the packages by hand: {by_hand}",
+                log.display()
+            );
         }
     }
+    progress.finish();
     Ok(())
 }
 
@@ -345,15 +379,21 @@ fn changes(plan: &str) -> Vec<String> {
     plan.lines().filter_map(change).collect()
 }
 
-/// Runs apt-get as root; whether it succeeded.
-fn apt_get(words: &[&str]) -> Result<bool> {
+/// Runs apt-get as root, which adds what it says to `log`; whether it succeeded.
+fn apt_get(words: &[&str], log: &Path) -> Result<bool> {
+    let context = || format!("Cannot write {}", log.display());
+    if let Some(folder) = log.parent() {
+        cache::make_folder(folder)?;
+    }
+    let file = fs::File::options().create(true).append(true).open(log);
+    let file = file.with_context(context)?;
     let mut root = as_root("env").context("There is no way to become root any more")?;
     let status = root
         .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
         .args(words)
         .stdin(Stdio::null())
-        // Standard output is for what was asked for.
-        .stdout(std::io::stderr())
+        .stdout(file.try_clone().with_context(context)?)
+        .stderr(file)
         .status()
         .context("Cannot start apt-get")?;
     Ok(status.success())

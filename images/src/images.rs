@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The finished images that VMs are started from, and what runs them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use anyhow::{anyhow, Result};
+use anyhow::{anyhow, Context, Result};
 use clap::ValueEnum;
 
 use crate::accel::{self, Decision};
 use crate::cache::Lock;
 use crate::guest;
+use crate::host_packages::{self, Group};
 use crate::job::Mode;
 use crate::kernel::{self, Kernel};
 use crate::machine::{Machine, Part};
+use crate::progress::{Expected, Whole};
 use crate::qemu::{self, Form, Qemu};
+use crate::steps::Steps;
 
 /// Which kernel, which QEMU and which acceleration are meant.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -37,8 +41,7 @@ impl Which {
         let accel = self.accel.to_possible_value();
         let accel = accel.map(|accel| ["--accel".into(), accel.get_name().into()]);
         let parts = self.kernel.words().into_iter().chain(self.qemu.words());
-        let parts = parts.map(OsStr::to_owned).collect::<Vec<_>>();
-        parts.into_iter().chain(accel.into_iter().flatten())
+        parts.chain(accel.into_iter().flatten())
     }
 
     /// Refuses what cannot be used, before anything is built or waited for.
@@ -50,6 +53,26 @@ impl Which {
         self.decide()?;
         self.kernel.check()?;
         self.qemu.check()
+    }
+
+    /// Packages of the host that building it all takes.
+    fn packages(&self) -> Vec<Group> {
+        let parts = [self.kernel.packages(), self.qemu.packages()];
+        let mut groups: Vec<Group> = parts.concat();
+        groups.push(Group::Guest);
+        groups
+    }
+
+    /// What is still to be done, as it was measured.
+    fn expected(&self) -> Vec<Expected> {
+        let packages = host_packages::expected(&self.packages());
+        let parts = [
+            packages,
+            self.kernel.expected(),
+            self.qemu.expected(),
+            guest::EXPECTED.to_vec(),
+        ];
+        parts.concat()
     }
 
     /// What runs the guest's code, and why.
@@ -119,10 +142,30 @@ impl Images {
         }
         which.check()?;
         let _lock = Lock::take()?;
-        let kernel = which.kernel.build(install)?;
-        let qemu = which.qemu.build(install)?;
-        let guest = guest::build(&kernel, install)?;
-        Ok(Self::join(kernel, qemu, guest, which.decide()?))
+        let (kernel, qemu, programs) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let guest = OnceLock::new();
+        let whole = Whole::start("Getting ready", which.expected());
+        let mut steps = Steps::default();
+        // All at once: apt runs once at a time, and takes seconds for what it has nothing to do in.
+        let packages = steps.add(&[], || host_packages::ensure(&which.packages(), install));
+        let first = [
+            steps.add(&[], || set(&kernel, which.kernel.build(install)?)),
+            steps.add(&[], || set(&qemu, which.qemu.build(install)?)),
+            steps.add(&[], || set(&programs, guest::programs()?)),
+            packages,
+        ];
+        steps.add(&first, || {
+            let built = guest::build(made(&kernel)?, made(&programs)?, install);
+            set(&guest, built?)
+        });
+        steps.run()?;
+        drop(whole);
+        Ok(Self::join(
+            taken(kernel)?,
+            taken(qemu)?,
+            taken(guest)?,
+            which.decide()?,
+        ))
     }
 
     /// What VMs in these modes are.
@@ -154,4 +197,17 @@ impl Images {
             engine_bench: guest.engine_bench,
         }
     }
+}
+
+/// Has a step's result be what others find.
+fn set<T>(cell: &OnceLock<T>, value: T) -> Result<()> {
+    cell.set(value).ok().context("A step has run twice")
+}
+
+fn made<T>(cell: &OnceLock<T>) -> Result<&T> {
+    cell.get().context("A step has made nothing")
+}
+
+fn taken<T>(cell: OnceLock<T>) -> Result<T> {
+    cell.into_inner().context("A step has made nothing")
 }

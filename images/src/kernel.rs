@@ -15,14 +15,15 @@
 //! user asks for that, and only then.
 
 pub mod config;
-mod debian;
+pub(crate) mod debian;
 mod kind;
 pub mod merge;
 mod named;
-mod own;
+pub(crate) mod own;
 pub mod tree;
 mod variant;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +34,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use crate::cache;
 use crate::debian::root::Root;
 use crate::host_packages::Group;
+use crate::progress::Expected;
 use crate::tool;
 use config::Config;
 
@@ -93,9 +95,9 @@ impl Kernel {
 /// Which kernel is meant.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Which {
-    /// Guest kernel
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    pub kernel: Named,
+    /// Guest kernel [default: base; of `demo`: what is soonest ready]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub kernel: Option<Named>,
     /// Kernel tree of yours that is built, with the source or as make got it by O=, whose kernel is booted with
     /// the driver built against it. Nothing in it is changed
     #[arg(long, value_name = "DIR", conflicts_with = "kernel",
@@ -103,12 +105,31 @@ pub struct Which {
     pub kernel_tree: Option<PathBuf>,
 }
 
+impl Named {
+    /// The kernel as it is there.
+    ///
+    /// # Errors
+    ///
+    /// It is not built; says what to do.
+    pub fn built(self) -> Result<Kernel> {
+        match self {
+            Named::Own(kind) => own::built(kind),
+            Named::Debian => debian::built(),
+        }
+    }
+}
+
 impl Which {
+    /// The one meant, unless it is a tree.
+    fn named(&self) -> Named {
+        self.kernel.unwrap_or_default()
+    }
+
     /// The words that name this kernel on a command line.
-    pub fn words(&self) -> [&std::ffi::OsStr; 2] {
+    pub fn words(&self) -> [OsString; 2] {
         match &self.kernel_tree {
-            None => ["--kernel".as_ref(), self.kernel.name().as_ref()],
-            Some(folder) => ["--kernel-tree".as_ref(), folder.as_os_str()],
+            None => ["--kernel".into(), self.named().name().into()],
+            Some(folder) => ["--kernel-tree".into(), folder.into()],
         }
     }
 
@@ -119,10 +140,7 @@ impl Which {
     /// It is not built, or is a tree that cannot be used; says what to do.
     pub fn built(&self) -> Result<Kernel> {
         match &self.kernel_tree {
-            None => match self.kernel {
-                Named::Own(kind) => own::built(kind),
-                Named::Debian => debian::built(),
-            },
+            None => self.named().built(),
             Some(folder) => tree::open(folder),
         }
     }
@@ -145,7 +163,7 @@ impl Which {
     /// Says which step failed and where its log is, or those of [`Which::built`].
     pub fn build(&self, install: bool) -> Result<Kernel> {
         match &self.kernel_tree {
-            None => match self.kernel {
+            None => match self.named() {
                 Named::Own(kind) => own::build(kind, install),
                 Named::Debian => debian::build(install),
             },
@@ -154,10 +172,34 @@ impl Which {
     }
 }
 
+impl Which {
+    /// Packages of the host that building it takes.
+    pub fn packages(&self) -> Vec<Group> {
+        if self.built().is_ok() || self.kernel_tree.is_some() {
+            return Vec::new();
+        }
+        match self.named() {
+            Named::Own(kind) => kind.variant.packages().to_vec(),
+            Named::Debian => debian::packages().to_vec(),
+        }
+    }
+
+    /// What is still to be done, as it was measured.
+    pub fn expected(&self) -> Vec<Expected> {
+        if self.built().is_ok() || self.kernel_tree.is_some() {
+            return Vec::new();
+        }
+        match self.named() {
+            Named::Own(kind) => own::expected(kind),
+            Named::Debian => debian::expected(),
+        }
+    }
+}
+
 impl From<Named> for Which {
     fn from(kernel: Named) -> Self {
         Which {
-            kernel,
+            kernel: Some(kernel),
             kernel_tree: None,
         }
     }

@@ -15,6 +15,8 @@ pub mod accel;
 #[cfg(feature = "host")]
 pub mod artifacts;
 #[cfg(feature = "host")]
+pub mod availability;
+#[cfg(feature = "host")]
 pub mod blas;
 #[cfg(feature = "host")]
 pub mod cache;
@@ -56,6 +58,8 @@ pub mod result_file;
 pub mod rust_for_kernel;
 #[cfg(feature = "host")]
 pub mod sqlite;
+#[cfg(feature = "host")]
+pub mod steps;
 #[cfg(feature = "host")]
 pub mod temporary;
 #[cfg(feature = "host")]

@@ -98,14 +98,15 @@ impl fmt::Display for Machine {
         let modes: Vec<&str> = self.modes.iter().map(|mode| mode.name()).collect();
         write!(
             f,
-            "Machine: Linux {} ({}), QEMU {} ({}, {}), translation by {}, mode {}, {} ({})",
+            "Machine: Linux {} ({}), QEMU {} ({}, {}), translation by {}, {} {}, {} ({})",
             kernel.version,
             kernel.source,
             qemu.version,
             qemu.source,
             self.device.name(),
             self.translation,
-            modes.join(" and "),
+            if modes.len() == 1 { "mode" } else { "modes" },
+            modes.join(", "),
             self.accel,
             self.accel_reason,
         )
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!(
             machine().to_string(),
             "Machine: Linux 7.3.4-mine (/home/me/linux), QEMU 11.1.1 (ours, one function), translation by \
-             virtqueue, mode private and numa, tcg (asked for)"
+             virtqueue, modes private, numa, tcg (asked for)"
         );
     }
 

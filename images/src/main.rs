@@ -43,7 +43,7 @@ fn run_command(cli: &Cli) -> Result<ExitCode> {
         Command::Run(options) => commands::run::run(&options.vm, &options.argv, install),
         Command::Shell(options) => commands::run::shell(&options.vm, install),
         Command::Bench(options) => commands::bench::run(options, install),
-        Command::Doctor => commands::doctor::run(),
+        Command::Doctor(options) => commands::doctor::run(options),
         Command::Build(options) => commands::build::run(options, install),
         Command::Config(options) => commands::config::run(options, install),
         Command::Clean(options) => commands::clean::run(options),

@@ -142,11 +142,16 @@ pub fn end_children_on_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends all children, and what else must not stay when this program ends at once.
-pub fn end_children() {
+/// Ends all children that live in groups of their own.
+pub fn end_groups() {
     for (pid, end) in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         let _ = killpg(*pid, *end);
     }
+}
+
+/// Ends all children, and what else must not stay when this program ends at once.
+pub fn end_children() {
+    end_groups();
     crate::launch::restore_terminal();
     crate::temporary::remove_all();
 }

@@ -2,12 +2,18 @@
 //! Shows on standard error how far a long step is, and how long it may still take.
 //!
 //! On a terminal one line is rewritten; elsewhere a line is written now and then, so that a
-//! log shows life without drowning.
+//! log shows life without drowning. Where it is part of a [`Whole`], that shows how far all is.
+
+mod estimate;
+mod whole;
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use coax_program::{errln, output};
+
+pub use estimate::Expected;
+pub use whole::{say, Whole};
 
 /// Between two writings on a terminal.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
@@ -28,19 +34,22 @@ pub struct Progress {
 impl Progress {
     /// Announces a step.
     pub fn start(title: &str) -> Self {
-        let terminal = io::stderr().is_terminal();
         let mut progress = Progress {
             title: title.to_owned(),
             started: Instant::now(),
             shown: None,
-            terminal,
+            terminal: is_terminal(),
         };
+        whole::begin(title);
         progress.write(&format!("{title} …"), false);
         progress
     }
 
     /// Says that `done` of `total` units are done; `total` may be an estimate.
     pub fn update(&mut self, done: u64, total: u64) {
+        if whole::is_under_way() {
+            return whole::update(&self.title, done as f64 / total.max(1) as f64);
+        }
         let interval = if self.terminal {
             TERMINAL_INTERVAL
         } else {
@@ -63,6 +72,7 @@ impl Progress {
 
     /// Says that the step is done.
     pub fn finish(mut self) {
+        whole::end(&self.title, true);
         let text = format!(
             "{}: done in {}",
             self.title,
@@ -73,20 +83,32 @@ impl Progress {
 
     /// Leaves the step's line as it is, for what is written next.
     pub fn abandon(self) {
-        if self.terminal {
+        whole::end(&self.title, false);
+        if self.terminal && !whole::takes_lines() {
             errln!();
         }
     }
 
     fn write(&mut self, text: &str, last: bool) {
+        if whole::takes_lines() {
+            return;
+        }
         self.shown = Some(Instant::now());
         let (start, end) = match (self.terminal, last) {
             (true, false) => ("\r\x1b[K", ""),
             (true, true) => ("\r\x1b[K", "\n"),
             (false, _) => ("", "\n"),
         };
-        output::complain(format_args!("{start}{text}{end}"));
+        write(&format!("{start}{text}{end}"));
     }
+}
+
+fn is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+fn write(text: &str) {
+    output::complain(format_args!("{text}"));
 }
 
 /// One line: share done, time spent, and time left when that can be told.

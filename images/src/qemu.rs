@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! QEMUs: which one is meant, and how it shows the device to the guest.
 //!
-//! A command line names a QEMU by [`Which`]; a [`Qemu`] is what comes of it. There are two makers, and nobody
+//! A command line names a QEMU by [`Which`]; a [`Qemu`] is what comes of it. There are three makers, and nobody
 //! else asks where a QEMU is from:
 //!
 //! | named by | maker | device |
 //! |---|---|---|
 //! | `--qemu ours` | `own`: Debian's source with the patches of `qemu-patches` | [`Form::OneFunction`] |
+//! | `--qemu debian` | `debian`: Debian's packages, in a folder of ours | [`Form::TwoFunctions`] |
 //! | `--qemu stock`, `--qemu PATH` | `stock`: a program as it is, asked what it can | [`Form::OneFunction`] if it has our patches, else [`Form::TwoFunctions`] |
 
+mod debian;
 mod own;
 mod stock;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{self, PathBuf};
 
 use anyhow::Result;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
+
+use crate::host_packages::Group;
+use crate::progress::Expected;
 
 /// Name of the program.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -68,6 +73,8 @@ pub enum Choice {
     /// The one that is built here.
     #[default]
     Ours,
+    /// Debian's, out of its packages.
+    Debian,
     /// The first in `PATH`.
     Stock,
     /// This program.
@@ -79,18 +86,20 @@ pub enum Choice {
 // Groups have the names of their structures, and this is not the only one of its name.
 #[group(skip)]
 pub struct Which {
-    /// QEMU that runs the VM: `ours`, built here with patches; `stock`, the qemu-system-x86_64 in PATH; or a
-    /// program. Without our patches, from version 11.1 on, it has the device in another form: images/README.md
-    /// says what is lost
-    #[arg(long, value_name = "ours|stock|PROGRAM", default_value = "ours",
+    /// QEMU that runs the VM: `ours`, built here with patches; `debian`, fetched in Debian's packages, of which
+    /// none is installed; `stock`, the qemu-system-x86_64 in PATH, or what `debian` fetched; or a program.
+    /// Without our patches, from version 11.1 on, it has the device in another form: images/README.md says
+    /// what is lost [default: ours; of `demo`: what is soonest ready]
+    #[arg(long, value_name = "ours|debian|stock|PROGRAM",
           value_parser = OsStringValueParser::new().try_map(|word| parse(&word)))]
-    pub qemu: Choice,
+    pub qemu: Option<Choice>,
 }
 
-/// `ours`, `stock`, or a file.
+/// `ours`, `debian`, `stock`, or a file.
 fn parse(word: &OsStr) -> Result<Choice, String> {
     match word.to_str() {
         Some("ours") => return Ok(Choice::Ours),
+        Some(debian::NAME) => return Ok(Choice::Debian),
         Some("stock") => return Ok(Choice::Stock),
         _ => {}
     }
@@ -98,18 +107,15 @@ fn parse(word: &OsStr) -> Result<Choice, String> {
     if program.is_file() {
         return Ok(Choice::Program(program));
     }
-    Err("is neither `ours` nor `stock` nor a program's file".into())
+    Err("is neither `ours` nor `debian` nor `stock` nor a program's file".into())
 }
 
-impl Which {
-    /// The words that name this QEMU on a command line.
-    pub fn words(&self) -> [&OsStr; 2] {
-        ["--qemu".as_ref(), self.word()]
-    }
-
-    fn word(&self) -> &OsStr {
-        match &self.qemu {
+impl Choice {
+    /// As options and reports name it.
+    pub fn name(&self) -> &OsStr {
+        match self {
             Choice::Ours => "ours".as_ref(),
+            Choice::Debian => debian::NAME.as_ref(),
             Choice::Stock => "stock".as_ref(),
             Choice::Program(program) => program.as_os_str(),
         }
@@ -118,7 +124,7 @@ impl Which {
     /// This QEMU by its name.
     fn named(&self, qemu: Qemu) -> Qemu {
         Qemu {
-            name: self.word().to_string_lossy().into_owned(),
+            name: self.name().to_string_lossy().into_owned(),
             ..qemu
         }
     }
@@ -129,36 +135,89 @@ impl Which {
     ///
     /// It is not built, or is one that cannot do; says what to do, or what it lacks.
     pub fn built(&self) -> Result<Qemu> {
-        let qemu = match &self.qemu {
+        let qemu = match self {
             Choice::Ours => own::built(),
-            Choice::Stock => stock::in_path(),
+            Choice::Debian => debian::built(),
+            Choice::Stock => match (stock::in_path(), Choice::Debian.built()) {
+                (Err(_), Ok(qemu)) => return Ok(qemu),
+                (found, _) => found,
+            },
             Choice::Program(program) => stock::open(program),
         };
         Ok(self.named(qemu?))
+    }
+
+    /// Builds or fetches what is missing; packages are installed if `install` says so. One of the user's is as
+    /// it is.
+    ///
+    /// # Errors
+    ///
+    /// Says which step failed and where its log is, or those of [`Choice::built`].
+    pub fn build(&self, install: bool) -> Result<Qemu> {
+        match self {
+            Choice::Ours => Ok(self.named(own::build(install)?)),
+            Choice::Debian => Ok(self.named(debian::build()?)),
+            Choice::Stock | Choice::Program(_) => self.built(),
+        }
+    }
+}
+
+impl Which {
+    /// The one meant.
+    pub fn choice(&self) -> Choice {
+        self.qemu.clone().unwrap_or_default()
+    }
+
+    /// The words that name this QEMU on a command line.
+    pub fn words(&self) -> [OsString; 2] {
+        ["--qemu".into(), self.choice().name().to_owned()]
+    }
+
+    /// The QEMU as it is there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Choice::built`].
+    pub fn built(&self) -> Result<Qemu> {
+        self.choice().built()
     }
 
     /// Refuses one that cannot do, before anything is built or waited for.
     ///
     /// # Errors
     ///
-    /// Those of [`Which::built`], of one that is not ours.
+    /// Those of [`Which::built`], of one of the user's.
     pub fn check(&self) -> Result<()> {
-        match &self.qemu {
-            Choice::Ours => Ok(()),
+        match self.choice() {
+            Choice::Ours | Choice::Debian => Ok(()),
             Choice::Stock | Choice::Program(_) => self.built().map(drop),
         }
     }
 
-    /// Builds what is missing of ours; packages are installed if `install` says so. Another is as it is.
+    /// Packages of the host that building it takes.
+    pub fn packages(&self) -> Vec<Group> {
+        match self.choice() {
+            Choice::Ours if own::built().is_err() => vec![Group::Qemu],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What is still to be done, as it was measured.
+    pub fn expected(&self) -> Vec<Expected> {
+        match self.choice() {
+            Choice::Ours if own::built().is_err() => own::EXPECTED.to_vec(),
+            Choice::Debian if debian::built().is_err() => debian::EXPECTED.to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Builds or fetches what is missing.
     ///
     /// # Errors
     ///
-    /// Says which step failed and where its log is, or those of [`Which::built`].
+    /// Those of [`Choice::build`].
     pub fn build(&self, install: bool) -> Result<Qemu> {
-        match &self.qemu {
-            Choice::Ours => Ok(self.named(own::build(install)?)),
-            Choice::Stock | Choice::Program(_) => self.built(),
-        }
+        self.choice().build(install)
     }
 }
 
@@ -170,6 +229,7 @@ mod tests {
     fn a_qemu_is_named_by_a_word_or_a_file() {
         assert_eq!(parse("ours".as_ref()), Ok(Choice::Ours));
         assert_eq!(parse("stock".as_ref()), Ok(Choice::Stock));
+        assert_eq!(parse("debian".as_ref()), Ok(Choice::Debian));
         let file = path::absolute("Cargo.toml").expect("a current folder");
         assert_eq!(
             parse("Cargo.toml".as_ref()),
@@ -180,7 +240,10 @@ mod tests {
         }
         // What a command line was told it tells another program.
         let qemu = Choice::Program(file);
-        let which = Which { qemu: qemu.clone() };
-        assert_eq!(parse(which.words()[1]), Ok(qemu));
+        let which = Which {
+            qemu: Some(qemu.clone()),
+        };
+        assert_eq!(parse(&which.words()[1]), Ok(qemu));
+        assert_eq!(Which::default().words()[1], "ours");
     }
 }

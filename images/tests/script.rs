@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 /// What the script uses of any machine.
 const TOOLS: &[&str] = &[
-    "cat", "chmod", "cksum", "cut", "dirname", "env", "head", "id", "printf", "readlink", "sed",
-    "sh", "sort",
+    "cat", "chmod", "cksum", "cut", "date", "dirname", "env", "head", "id", "printf", "readlink",
+    "sed", "sh", "sort",
 ];
 const CARGO: &str = "case $1 in --version) echo 'cargo 1.96.0' ;; \
                      *) echo \"$CARGO_TARGET_DIR|$COAX_CHECKOUT|$*\" ;; esac";

@@ -98,9 +98,9 @@ fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
     Ok(exit_code(passed))
 }
 
-/// The demonstration in both modes.
+/// The demonstration in the modes in which the driver moves pages, one after the other.
 fn demonstrate(images: &Images, measured: &mut Measured) -> Result<()> {
-    let shown = demo::show(images, &Mode::MOVING)?;
+    let shown = demo::show(images, &Mode::MOVING, 1)?;
     if !shown.passed {
         bail!("The demonstration failed; its speed is worth nothing");
     }

@@ -26,7 +26,11 @@ pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
         Part::Guest => {
             let _lock = Lock::take()?;
             let kernel = which.kernel.build(install)?;
-            outln!("{}", guest::build(&kernel, install)?.initramfs.display())?;
+            let guest = match guest::built(&kernel) {
+                Ok(guest) => guest,
+                Err(_) => guest::build(&kernel, &guest::programs()?, install)?,
+            };
+            outln!("{}", guest.initramfs.display())?;
         }
         Part::Virtiofsd => outln!("{}", virtiofsd::build(install)?.display())?,
         Part::All => {

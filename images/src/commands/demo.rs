@@ -8,18 +8,26 @@
 mod scenario;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use serde::Serialize;
 
 use super::{announce, create, exit_code};
 use crate::cli::Demo;
+use coax_images::availability;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::launch::{Vm, VmConfig};
-use coax_program::outln;
+use coax_images::tool;
+use coax_program::{errln, outln};
 use scenario::{describe, first_migration, missing, Scenario};
+
+/// With it the kernel would bring pages back as the CPU reads them, and what moved them could not be told.
+const NUMA_KERNEL_ARGS: &str = "numa_balancing=disable";
 
 /// What is written as JSON.
 #[derive(Debug, Serialize)]
@@ -44,10 +52,16 @@ pub struct Shown {
 /// Runs the demonstration and reports.
 pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
-    let images = Images::build(options.kernel.ready(install)?, install)?;
+    let mut kernel = options.kernel.clone();
+    let (which, why) = availability::soonest(kernel.which);
+    kernel.which = which;
+    for line in why {
+        errln!("{line}");
+    }
+    let images = Images::build(kernel.ready(install)?, install)?;
     let modes = options.mode.list();
     let machine = announce(&images, &modes)?;
-    let shown = show(&images, &modes)?;
+    let shown = show(&images, &modes, tool::jobs())?;
     let verdict = if shown.passed { "pass" } else { "fail" };
     let seconds = shown.duration.as_secs_f64();
     outln!(
@@ -65,12 +79,12 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     Ok(exit_code(shown.passed))
 }
 
-/// Shows all scenarios in each of `modes`, one VM a mode.
+/// Shows all scenarios in each of `modes`, one VM a mode and so many at once, and mode by mode.
 ///
 /// # Errors
 ///
 /// A VM did not end well.
-pub fn show(images: &Images, modes: &[Mode]) -> Result<Shown> {
+pub fn show(images: &Images, modes: &[Mode], at_once: usize) -> Result<Shown> {
     let start = Instant::now();
     let mut shown = Shown {
         scenarios: Vec::new(),
@@ -78,57 +92,100 @@ pub fn show(images: &Images, modes: &[Mode]) -> Result<Shown> {
         duration: Duration::ZERO,
         first_migration: None,
     };
-    for mode in modes {
-        let (told, well) = show_mode(images, *mode)?;
-        for name in missing(&told) {
-            outln!("  {name:<12}FAIL: the guest did not report it")?;
+    let next = AtomicUsize::new(0);
+    let (senders, receivers): (Vec<_>, Vec<_>) = modes.iter().map(|_| mpsc::channel()).unzip();
+    thread::scope(|scope| -> Result<()> {
+        for _ in 0..at_once.clamp(1, modes.len()) {
+            let (next, senders) = (&next, senders.clone());
+            scope.spawn(move || loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let (Some(mode), Some(to)) = (modes.get(number), senders.get(number)) else {
+                    return;
+                };
+                let told = show_mode(images, *mode, to);
+                // Nobody waits for it any more when another has failed.
+                let _ = to.send(Told::End(told));
+            });
         }
-        shown.passed &= well && missing(&told).is_empty() && told.iter().all(Scenario::passed);
-        shown.first_migration = shown.first_migration.max(first_migration(&told));
-        shown.scenarios.extend(told);
-    }
+        drop(senders);
+        for from in receivers {
+            let (told, well) = follow(from)?;
+            for name in missing(&told) {
+                outln!("  {name:<12}FAIL: the guest did not report it")?;
+            }
+            shown.passed &= well && missing(&told).is_empty() && told.iter().all(Scenario::passed);
+            shown.first_migration = shown.first_migration.max(first_migration(&told));
+            shown.scenarios.extend(told);
+        }
+        Ok(())
+    })?;
     shown.duration = start.elapsed();
     Ok(shown)
 }
 
+/// What a VM tells.
+enum Told {
+    /// Something to be shown.
+    Line(String),
+    /// Its scenarios, and whether the guest's program ended well; the last.
+    End(Result<(Vec<Scenario>, bool)>),
+}
+
+/// Shows what a VM tells, as it does or has done.
+fn follow(from: Receiver<Told>) -> Result<(Vec<Scenario>, bool)> {
+    for told in from {
+        match told {
+            Told::Line(line) => outln!("{line}")?,
+            Told::End(end) => return end,
+        }
+    }
+    bail!("A VM has told no end")
+}
+
 /// One VM: its scenarios, and whether the guest's program ended well.
-fn show_mode(images: &Images, mode: Mode) -> Result<(Vec<Scenario>, bool)> {
+fn show_mode(images: &Images, mode: Mode, to: &Sender<Told>) -> Result<(Vec<Scenario>, bool)> {
     let usual = VmConfig::default();
+    let numa = (mode == Mode::Numa).then(|| NUMA_KERNEL_ARGS.to_owned());
     let config = VmConfig {
         mode,
+        kernel_args: numa.into_iter().collect(),
         timeout: usual.timeout.map(|limit| limit * images.time_factor),
         ..usual
+    };
+    // Nobody reads it any more when another VM has failed.
+    let tell = |line: String| {
+        let _ = to.send(Told::Line(line));
     };
     let job = Job::new(["coax-demo", "all", "--json", "-"]);
     let vm = Vm::start(images, &config, &job)
         .with_context(|| format!("Cannot start the VM in {mode} mode"))?;
-    outln!("\n{}", title(mode))?;
+    tell(format!("\n{}", title(mode)));
     let mut scenarios = Vec::new();
     let mut unreadable = 0;
     let outcome = vm.wait_watching(|line| {
         match serde_json::from_str::<Scenario>(line) {
             Ok(scenario) => {
-                outln!("{}", describe(&scenario))?;
+                tell(describe(&scenario));
                 scenarios.push(scenario);
             }
             Err(error) => {
-                outln!("  not understood ({error}): {line}")?;
+                tell(format!("  not understood ({error}): {line}"));
                 unreadable += 1;
             }
         }
         Ok(None)
     })?;
     if !outcome.exit.success() {
-        outln!(
+        tell(format!(
             "  coax-demo: {}\n{}",
             outcome.exit,
             outcome.stderr_text().trim_end()
-        )?;
+        ));
     }
-    outln!(
+    tell(format!(
         "  {}",
         timing(outcome.boot, outcome.duration, first_migration(&scenarios))
-    )?;
+    ));
     Ok((scenarios, outcome.exit.success() && unreadable == 0))
 }
 
@@ -136,7 +193,10 @@ fn title(mode: Mode) -> &'static str {
     match mode {
         Mode::Private => "Private memory: a page that the CPU touches comes back.",
         Mode::Coherent => "Coherent memory: the CPU reads and writes pages where they are.",
-        Mode::Numa => "A memory node: the kernel moves pages when asked.",
+        Mode::Numa => {
+            "A memory node: pages move to it as the device touches them, since the programs ask for that, and the \
+             CPU reads and writes them there."
+        }
     }
 }
 

@@ -5,94 +5,103 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::ValueEnum as _;
+use serde::Serialize;
 
+use super::create;
+use crate::cli::Doctor;
 use coax_images::accel::{self, Choice};
+use coax_images::availability::{Row, Table};
 use coax_images::host_packages::{self, Group};
-use coax_images::kernel::{Named, Which};
-use coax_images::{cache, fetch, guest, qemu, tool, virtiofsd};
+use coax_images::kernel::Which;
+use coax_images::{cache, fetch, guest, tool, virtiofsd};
 use coax_program::outln;
 use coax_program::output::OutputError;
 
+/// What is written as JSON: each line, and the table.
+#[derive(Debug, Serialize)]
+struct Report {
+    facts: serde_json::Map<String, serde_json::Value>,
+    #[serde(flatten)]
+    table: Table,
+}
+
 /// Prints a line for everything that matters; what is not there is no failure.
-pub fn run() -> Result<ExitCode> {
+pub fn run(options: &Doctor) -> Result<ExitCode> {
+    let json = create(&options.json)?;
+    let facts = facts()?;
+    for (name, text) in &facts {
+        line(name, text)?;
+    }
+    let table = Table::now();
+    for (title, rows) in [("--kernel", &table.kernels), ("--qemu", &table.qemus)] {
+        for (number, Row { name, state }) in rows.iter().enumerate() {
+            let title = if number == 0 { title } else { "" };
+            line(title, &format!("{name:<10} {state}"))?;
+        }
+    }
+    if let Some(file) = json {
+        let facts = facts
+            .into_iter()
+            .map(|(name, text)| (name.into(), text.into()));
+        file.json(&Report {
+            facts: facts.collect(),
+            table,
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What there is but for kernels and QEMUs.
+fn facts() -> Result<Vec<(&'static str, String)>> {
     let root = cache::root()?;
     cache::make_folder(&root)?;
-    line("processors", &tool::jobs().to_string())?;
-    line("rustc", &or_problem(tool::version_of(Path::new("rustc"))))?;
-    match accel::decide(Choice::Auto) {
-        Ok(decision) => {
-            line(
-                "acceleration",
-                &format!("{} ({})", decision.accel.name(), decision.reason),
-            )?;
-        }
-        Err(reason) => line("acceleration", &reason)?,
-    }
-    line(
-        "cache",
-        &format!("{}, {}", root.display(), free_space(&root)),
-    )?;
-    line(
-        "mirrors",
-        &or_problem(fetch::mirrors().map(|sites| sites.join(" "))),
-    )?;
-    if let Some(folder) = std::env::var_os("COAX_SOURCES") {
-        line("COAX_SOURCES", &folder.to_string_lossy())?;
-    }
-    match host_packages::missing(&Group::ALL) {
-        Ok(missing) if missing.is_empty() => line("packages", "all there")?,
-        Ok(missing) => {
-            line("packages", "would be installed:")?;
-            outln!("{}", host_packages::describe(&missing))?;
-        }
-        Err(error) => line("packages", &format!("{error:#}"))?,
-    }
-    built(
-        "guest kernel",
-        Which::default().built().map(|kernel| kernel.version),
-        "about 9 minutes",
-    )?;
-    for kernel in Named::value_variants()
-        .iter()
-        .filter(|kernel| **kernel != Named::default())
-    {
-        if let Ok(built) = Which::from(*kernel).built() {
-            line(&format!("  {kernel}"), &format!("built: {}", built.version))?;
-        }
-    }
-    built(
-        "QEMU",
-        qemu::Which::default().built().map(|qemu| qemu.version),
-        "about 6 minutes",
-    )?;
-    line("stock QEMU", &stock())?;
+    let acceleration = accel::decide(Choice::Auto).map_or_else(
+        |reason| reason,
+        |decision| format!("{} ({})", decision.accel.name(), decision.reason),
+    );
+    let packages = match host_packages::missing(&Group::ALL) {
+        Ok(missing) if missing.is_empty() => "all there".to_owned(),
+        Ok(missing) => format!(
+            "would be installed for kernel and QEMU of ours:\n{}",
+            host_packages::describe(&missing)
+        ),
+        Err(error) => format!("{error:#}"),
+    };
     let guest = Which::default()
         .built()
         .and_then(|kernel| guest::built(&kernel));
     let guest = guest.map(|guest| guest.initramfs.display().to_string());
-    built("guest", guest, "about 3 minutes")?;
     let daemon = virtiofsd::built().map(|path| path.display().to_string());
-    built("virtiofsd", daemon, "about 90 seconds, for run --root,")?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What `--qemu stock` would be.
-fn stock() -> String {
-    let which = qemu::Which {
-        qemu: qemu::Choice::Stock,
-    };
-    match which.built() {
-        Ok(found) => format!("{}, version {}", found.program.display(), found.version),
-        Err(error) => format!("{error:#}"),
+    let mut facts = vec![
+        ("processors", tool::jobs().to_string()),
+        ("rustc", or_problem(tool::version_of(Path::new("rustc")))),
+        ("acceleration", acceleration),
+        (
+            "cache",
+            format!("{}, {}", root.display(), free_space(&root)),
+        ),
+        (
+            "mirrors",
+            or_problem(fetch::mirrors().map(|sites| sites.join(" "))),
+        ),
+        ("packages", packages),
+        ("guest", built(guest, "about 3 minutes")),
+        (
+            "virtiofsd",
+            built(daemon, "about 90 seconds, for run --root,"),
+        ),
+    ];
+    if let Some(folder) = std::env::var_os("COAX_SOURCES") {
+        facts.push(("COAX_SOURCES", folder.to_string_lossy().into_owned()));
     }
+    Ok(facts)
 }
 
-/// `time` is what a build takes on two processors.
-fn built(what: &str, state: Result<String>, time: &str) -> Result<(), OutputError> {
+/// `time` is what a build took on two processors.
+fn built(state: Result<String>, time: &str) -> String {
     match state {
-        Ok(version) => line(what, &format!("built: {version}")),
-        Err(error) => line(what, &format!("would be built in {time} ({error:#})")),
+        Ok(version) => format!("built: {version}"),
+        Err(error) => format!("would be built in {time} ({error:#})"),
     }
 }
 

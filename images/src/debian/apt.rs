@@ -4,6 +4,7 @@
 //! apt gets a state of its own, so the system's lists stay as they are; Debian's signatures are checked by
 //! the machine's own archive keyring.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,6 +69,41 @@ impl Apt {
     pub fn names(&self, beginning: &str) -> Result<Vec<String>> {
         let text = tool::output_of(&mut self.command("apt-cache", &["pkgnames", beginning]))?;
         Ok(text.lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    /// Fetches a package of a suite with all that it depends on, whatever is installed here, to `folder`.
+    ///
+    /// # Errors
+    ///
+    /// It is not in the suites, or cannot be fetched.
+    pub fn download_whole(
+        &self,
+        package: &str,
+        suite: &str,
+        folder: &Path,
+    ) -> Result<Vec<PathBuf>> {
+        cache::make_folder(&folder.join("partial"))?;
+        let words = [
+            "-q",
+            "--yes",
+            "--download-only",
+            "--no-install-recommends",
+            "--target-release",
+            suite,
+            // Nothing is installed, so that nobody has to be kept out.
+            "-o",
+            "Debug::NoLocking=1",
+            "-o",
+        ];
+        let mut install = self.command("apt-get", &words);
+        install.arg(format!("Dir::Cache::archives={}", folder.display()));
+        tool::output_of(install.args(["install", package]))?;
+        let entries =
+            fs::read_dir(folder).with_context(|| format!("Cannot read {}", folder.display()))?;
+        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        Ok(files
+            .filter(|file| file.extension().is_some_and(|extension| extension == "deb"))
+            .collect())
     }
 
     /// Fetches the newest of each package to `folder`; where it lies, in the order of `packages`.

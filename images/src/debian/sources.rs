@@ -84,6 +84,15 @@ fn own() -> Result<Vec<Source>> {
     Ok(sources)
 }
 
+/// Whether this machine gets packages from Debian.
+///
+/// # Errors
+///
+/// Its apt has no source of Debian's, or it has no apt.
+pub fn reachable() -> Result<()> {
+    own().map(drop)
+}
+
 /// The sources of a release, as a `sources.list`.
 ///
 /// # Errors

@@ -20,11 +20,14 @@ use super::{config, read, Kernel};
 use crate::cache::{self, Entry, Key};
 use crate::debian::root::Root;
 use crate::host_packages::{self, Group};
+use crate::progress::Expected;
 use packages::Packages;
 use workshop::Workshop;
 
 /// Version of the steps below: part of the key, raised when they change.
 const RECIPE: u32 = 1;
+/// What is still to be done when this is done.
+pub const TITLE: &str = rebuilt::TITLE;
 /// As options and reports name it.
 pub const NAME: &str = "debian";
 /// Packages, source, what is rebuilt of it, and a root file system with the compilers.
@@ -74,14 +77,15 @@ pub fn build(install: bool) -> Result<Kernel> {
         return Ok(kernel);
     }
     cache::check_paths()?;
-    host_packages::ensure(&[Group::Debian], install)?;
     let started = Instant::now();
     let entry = entry()?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "Debian's kernel")?;
     let log = entry.path("build.log");
 
+    // Packages are installed meanwhile.
     let packages = Packages::fetch(&entry.path("packages"), &log)?;
+    host_packages::ensure(self::packages(), install)?;
     let stock = packages.unpack(&entry, &log)?;
     let workshop = Workshop::find_or_make(&stock.config, install, &log)?;
     let variables = workshop.variables(&stock)?;
@@ -96,6 +100,52 @@ pub fn build(install: bool) -> Result<Kernel> {
     entry.complete(&stamp)?;
     packages.remove()?;
     kernel(&entry, stamp)
+}
+
+/// Packages of the host that making it ready takes.
+pub fn packages() -> &'static [Group] {
+    if workshop::may_be_here() {
+        &[Group::Debian, Group::Kernel]
+    } else {
+        &[Group::Debian, Group::Root]
+    }
+}
+
+/// What making it ready takes.
+pub fn expected() -> Vec<Expected> {
+    let mut parts = vec![
+        Expected {
+            title: packages::FETCHING,
+            waiting: 20.0,
+            processor: 6.0,
+            at_once: 1.0,
+            after: &[],
+        },
+        Expected {
+            title: packages::UNPACKING,
+            waiting: 0.0,
+            processor: 25.0,
+            at_once: 1.3,
+            after: &[packages::FETCHING, host_packages::TITLE],
+        },
+        Expected {
+            title: TITLE,
+            waiting: 0.0,
+            processor: 60.0,
+            at_once: 1.5,
+            after: &[packages::UNPACKING, workshop::TITLE],
+        },
+    ];
+    if !workshop::may_be_here() {
+        parts.push(Expected {
+            title: workshop::TITLE,
+            waiting: 30.0,
+            processor: 60.0,
+            at_once: 1.0,
+            after: &[packages::UNPACKING, host_packages::TITLE],
+        });
+    }
+    parts
 }
 
 fn entry() -> Result<Entry> {

@@ -20,7 +20,7 @@ use crate::artifacts::{Artifacts, Linux};
 use crate::cache::{self, Entry, Key};
 use crate::fetch::{self, Source};
 use crate::host_packages;
-use crate::progress::Progress;
+use crate::progress::{Expected, Progress};
 use crate::rust_for_kernel::Toolchain;
 use crate::tool;
 
@@ -28,6 +28,8 @@ use crate::tool;
 const RECIPE: u32 = 1;
 /// Source, build tree and archive.
 const NEEDED_MIB: u64 = 3500;
+/// What is still to be done when this is done.
+pub const TITLE: &str = "Building the guest kernel";
 /// Folders of the source that no x86 build reads; without them it unpacks in half the time.
 const LEFT_OUT: &[&str] = &["drivers/gpu/drm/amd/include", "arch/*/boot/dts"];
 
@@ -103,15 +105,17 @@ pub fn build(kind: Kind, install: bool) -> Result<Kernel> {
         return Ok(kernel);
     }
     cache::check_paths()?;
-    host_packages::ensure(kind.variant.packages(), install)?;
     let started = Instant::now();
+    // Packages are installed meanwhile.
+    let source = source_of(kind.version)?;
+    host_packages::ensure(kind.variant.packages(), install)?;
     let toolchain = Toolchain::find_or_build()?;
     let key = key(kind, &toolchain)?;
     let entry = Entry::new("kernel", &key)?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "the guest kernel")?;
 
-    let tree = unpacked(kind.version, &entry.path("unpack.log"))?;
+    let tree = unpacked(source, &entry.path("unpack.log"))?;
     let build_dir = entry.path("build");
     cache::make_folder(&build_dir)?;
     let make = Make {
@@ -181,9 +185,14 @@ fn source(linux: &Linux) -> Result<Source> {
     }
 }
 
-/// Fetches and unpacks the source once for all kernels of its version; its folder appears complete or not at
-/// all.
-fn unpacked(version: Version, log: &Path) -> Result<PathBuf> {
+/// The source of a version: a tree that is unpacked, or an archive and the tree that it is to become.
+enum Tree {
+    There(PathBuf),
+    In(Source, PathBuf),
+}
+
+/// Fetches the source of a version, which is the same for all its kernels.
+fn source_of(version: Version) -> Result<Tree> {
     let folder = cache::root()?.join("source");
     // Archives differ by name if they differ at all.
     let tree_of = |archive: &Path| Some(folder.join(archive.file_stem()?));
@@ -193,13 +202,56 @@ fn unpacked(version: Version, log: &Path) -> Result<PathBuf> {
         .iter()
         .filter_map(|archive| tree_of(Path::new(archive.file_name())));
     if let Some(tree) = trees.find(|tree| tree.is_dir()) {
-        return Ok(tree);
+        return Ok(Tree::There(tree));
     }
     let source = source(&linux)?;
     let tree = tree_of(&source.path).context("The archive has no name")?;
-    if tree.is_dir() {
-        return Ok(tree);
-    }
+    Ok(if tree.is_dir() {
+        Tree::There(tree)
+    } else {
+        Tree::In(source, tree)
+    })
+}
+
+/// What building a kernel of ours takes.
+pub fn expected(kind: Kind) -> Vec<Expected> {
+    let processor = match kind.variant {
+        Variant::Base => 900.0,
+        Variant::Debug => 1900.0,
+        Variant::Kasan => 2000.0,
+    };
+    vec![
+        Expected {
+            title: "Fetching linux-source",
+            waiting: 15.0,
+            processor: 2.0,
+            at_once: 1.0,
+            after: &[],
+        },
+        Expected {
+            title: "Unpacking Linux",
+            waiting: 0.0,
+            processor: 25.0,
+            at_once: 1.0,
+            after: &["Fetching linux-source", host_packages::TITLE],
+        },
+        Expected {
+            title: TITLE,
+            waiting: 0.0,
+            processor,
+            at_once: 64.0,
+            after: &["Unpacking Linux"],
+        },
+    ]
+}
+
+/// Unpacks the source; its folder appears complete or not at all.
+fn unpacked(source: Tree, log: &Path) -> Result<PathBuf> {
+    let (source, tree) = match source {
+        Tree::There(tree) => return Ok(tree),
+        Tree::In(source, tree) => (source, tree),
+    };
+    let folder = cache::root()?.join("source");
     let progress = Progress::start(&format!("Unpacking Linux {}", source.version));
     let part = folder.join("part");
     if part.exists() {
@@ -303,11 +355,11 @@ fn configure(make: &Make, log: &Path) -> Result<()> {
 }
 
 fn compile(make: &Make, log: &Path) -> Result<()> {
-    let mut progress = Progress::start("Building the guest kernel");
+    let mut progress = Progress::start(TITLE);
     let mut lines = 0;
     let result = tool::run_logged(
         &mut make.command(&["bzImage", "modules"]),
-        "Building the guest kernel",
+        TITLE,
         log,
         |line| {
             // Steps are indented by two spaces, warnings are not.

@@ -51,7 +51,7 @@ impl Variant {
     }
 
     /// Packages that building it takes.
-    pub(super) fn packages(self) -> &'static [Group] {
+    pub fn packages(self) -> &'static [Group] {
         if self.is_built_by_clang() {
             &[Group::Kernel, Group::Llvm]
         } else {

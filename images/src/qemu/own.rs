@@ -12,7 +12,7 @@ use crate::artifacts::Artifacts;
 use crate::cache::{self, Entry, Key};
 use crate::fetch;
 use crate::host_packages::{self, Group};
-use crate::progress::Progress;
+use crate::progress::{Expected, Progress};
 use crate::tool;
 
 /// Version of the steps below: part of the key, raised when they change.
@@ -43,6 +43,31 @@ const CONFIGURE: &[&str] = &[
     "--disable-docs",
     "--disable-werror",
 ];
+const BUILDING: &str = "Building QEMU";
+/// What building it takes.
+pub const EXPECTED: &[Expected] = &[
+    Expected {
+        title: "Fetching qemu",
+        waiting: 5.0,
+        processor: 1.0,
+        at_once: 1.0,
+        after: &[],
+    },
+    Expected {
+        title: "Configuring QEMU",
+        waiting: 5.0,
+        processor: 25.0,
+        at_once: 1.0,
+        after: &["Fetching qemu", host_packages::TITLE],
+    },
+    Expected {
+        title: BUILDING,
+        waiting: 0.0,
+        processor: 560.0,
+        at_once: 64.0,
+        after: &["Configuring QEMU"],
+    },
+];
 /// What QEMU loads, with the folders in which distributions keep it.
 const FIRMWARE: &[&str] = &["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin"];
 const FIRMWARE_FOLDERS: &[&str] = &["/usr/share/seabios", "/usr/share/qemu", "/usr/lib/qemu"];
@@ -67,8 +92,10 @@ pub fn build(install: bool) -> Result<Qemu> {
     if let Ok(qemu) = built() {
         return Ok(qemu);
     }
-    host_packages::ensure(&[Group::Qemu], install)?;
     let started = Instant::now();
+    // Packages are installed meanwhile.
+    fetch::first_of(&Artifacts::pinned()?.qemu)?;
+    host_packages::ensure(&[Group::Qemu], install)?;
     let entry = Entry::new("qemu", &key()?)?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "QEMU")?;
@@ -191,10 +218,10 @@ fn configure(tree: &Path, build_dir: &Path, entry: &Entry, log: &Path) -> Result
 }
 
 fn compile(build_dir: &Path, log: &Path) -> Result<()> {
-    let mut progress = Progress::start("Building QEMU");
+    let mut progress = Progress::start(BUILDING);
     let result = tool::run_logged(
         tool::builder("ninja").arg(PROGRAM).current_dir(build_dir),
-        "Building QEMU",
+        BUILDING,
         log,
         |line| {
             if let Some((done, total)) = parse_ninja(line) {

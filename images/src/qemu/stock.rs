@@ -3,10 +3,10 @@
 
 use std::io::{Read, Seek};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use nix::sys::signal::Signal;
 
 use super::{Form, Qemu, PROGRAM};
@@ -25,18 +25,17 @@ const WHOLE_DEVICE: &str = "vhost-user-coax-pci";
 const WHOLE_DEVICE_PARTS: &[&str] = &["pxb-pcie"];
 /// What stands for it: the device and its memory.
 const DEVICE_PARTS: &[&str] = &["vhost-user-test-device-pci", "ivshmem-plain"];
+/// Other devices that a VM has. A QEMU is asked for each by name: for a list of all it loads every module that is
+/// installed, and dies of one that belongs to another QEMU.
+const DEVICES: &[&str] = &[
+    "pcie-root-port",
+    "virtio-serial-pci",
+    "virtserialport",
+    "vhost-user-fs-pci",
+];
 /// What else a VM is made of: lists that a QEMU is asked for, and names in them.
-const NEEDED: &[(&str, &[&str])] = &[
+const LISTED: &[(&str, &[&str])] = &[
     ("machine", &["q35"]),
-    (
-        "device",
-        &[
-            "pcie-root-port",
-            "virtio-serial-pci",
-            "virtserialport",
-            "vhost-user-fs-pci",
-        ],
-    ),
     (
         "object",
         &[
@@ -54,7 +53,7 @@ const NEEDED: &[(&str, &[&str])] = &[
 /// There is none, and those of [`open`].
 pub fn in_path() -> Result<Qemu> {
     let program = tool::find(PROGRAM).with_context(|| {
-        format!("There is no {PROGRAM} in PATH: install your distribution's, or leave --qemu out")
+        format!("There is no {PROGRAM} in PATH: install your distribution's, or have --qemu debian fetch Debian's")
     })?;
     open(&program)
 }
@@ -75,20 +74,19 @@ pub fn open(program: &Path) -> Result<Qemu> {
         "{shown} is QEMU {version}, and VMs with the device take {major}.{minor} or later: leave --qemu out for one that is built here"
     );
     let mut missing = Vec::new();
-    let mut form = Form::TwoFunctions;
-    for (list, names) in NEEDED {
+    for (list, names) in LISTED {
         let said = ask(program, &[&format!("-{list}"), "help"])?;
-        let mut names = names.to_vec();
-        if *list == "device" {
-            if has(&said, WHOLE_DEVICE) {
-                form = Form::OneFunction;
-                names.extend(WHOLE_DEVICE_PARTS);
-            } else {
-                names.extend(DEVICE_PARTS);
-            }
-        }
-        let lacks = names.into_iter().filter(|name| !has(&said, name));
+        let lacks = names.iter().filter(|name| !has(&said, name));
         missing.extend(lacks.map(|name| format!("{list} {name}")));
+    }
+    let (form, parts) = match has_device(program, WHOLE_DEVICE)? {
+        true => (Form::OneFunction, WHOLE_DEVICE_PARTS),
+        false => (Form::TwoFunctions, DEVICE_PARTS),
+    };
+    for name in DEVICES.iter().chain(parts) {
+        if !has_device(program, name)? {
+            missing.push(format!("device {name}"));
+        }
     }
     ensure!(
         missing.is_empty(),
@@ -107,6 +105,24 @@ pub fn open(program: &Path) -> Result<Qemu> {
 
 /// What `program` writes to standard output.
 fn ask(program: &Path, args: &[&str]) -> Result<String> {
+    let (status, said) = call(program, args)?;
+    let shown = program.display();
+    ensure!(
+        status.success(),
+        "{shown} {} ended with {status}",
+        args.join(" ")
+    );
+    Ok(said)
+}
+
+/// Whether it has a device of this name, whose options it tells then.
+fn has_device(program: &Path, name: &str) -> Result<bool> {
+    let (_, said) = call(program, &["-device", &format!("{name},help")])?;
+    Ok(said.starts_with(&format!("{name} options:")))
+}
+
+/// How `program` ended, and what it wrote to standard output.
+fn call(program: &Path, args: &[&str]) -> Result<(ExitStatus, String)> {
     let call = || format!("{} {}", program.display(), args.join(" "));
     // A file takes all that it says, and ends when it does.
     let mut output = tempfile::tempfile().context("A temporary file")?;
@@ -116,21 +132,17 @@ fn ask(program: &Path, args: &[&str]) -> Result<String> {
     command.stderr(Stdio::null());
     let started = Group::start(&mut command, Signal::SIGKILL);
     let mut group = started.with_context(|| format!("Cannot start {}", call()))?;
-    match group.wait_at_most(ANSWER_LIMIT).with_context(call)? {
-        Some(status) if status.success() => {}
-        Some(status) => bail!("{} ended with {status}", call()),
-        None => bail!(
-            "{} does not end within {} s",
-            call(),
-            ANSWER_LIMIT.as_secs()
-        ),
-    }
+    let status = group.wait_at_most(ANSWER_LIMIT).with_context(call)?;
+    let status = status.with_context(|| {
+        let seconds = ANSWER_LIMIT.as_secs();
+        format!("{} does not end within {seconds} s", call())
+    })?;
     let mut said = Vec::new();
     output
         .rewind()
         .and_then(|()| output.read_to_end(&mut said))
         .with_context(call)?;
-    Ok(String::from_utf8_lossy(&said).trim().to_owned())
+    Ok((status, String::from_utf8_lossy(&said).trim().to_owned()))
 }
 
 /// `QEMU emulator version 11.1.3 (Debian …)` → `11.1.3`.
@@ -146,15 +158,10 @@ fn numbers(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()??, parts.next()??))
 }
 
-/// Whether a list has this name: quoted, or the first word of a line.
+/// Whether a list has this name, as the first word of a line.
 fn has(list: &str, name: &str) -> bool {
-    let quoted = format!("\"{name}\"");
-    list.lines().any(|line| {
-        line.split_whitespace().next() == Some(name)
-            || line
-                .split(' ')
-                .any(|word| word.trim_end_matches(',') == quoted)
-    })
+    let mut lines = list.lines();
+    lines.any(|line| line.split_whitespace().next() == Some(name))
 }
 
 #[cfg(test)]
@@ -166,12 +173,8 @@ mod tests {
     const VERSION: &str = "QEMU emulator version 11.1.3 (Debian 1:11.1.3+ds-1)\nCopyright";
     const MACHINES: &str = "Supported machines are:\nq35      Standard PC (alias of pc-q35-11.1)";
     const OBJECTS: &str = "List of user creatable objects:\n  acpi-generic-initiator\n  memory-backend-memfd\n  monitor-qmp";
-    const DEVICES: &str = r#"name "pcie-root-port", bus PCI, desc "PCI Express Root Port"
-name "virtio-serial-pci", bus PCI, alias "virtio-serial"
-name "virtserialport", bus virtio-serial-bus
-name "vhost-user-fs-pci", bus PCI
-name "vhost-user-test-device-pci", bus PCI
-name "ivshmem-plain", bus PCI, desc "Inter-VM shared memory""#;
+    const DEVICES: &str = "pcie-root-port virtio-serial-pci virtserialport vhost-user-fs-pci \
+                           vhost-user-test-device-pci ivshmem-plain";
 
     /// What is made of a program that says these things, and `more` of its own.
     fn opened(version: &str, devices: &str, more: &str) -> Result<Qemu> {
@@ -179,7 +182,9 @@ name "ivshmem-plain", bus PCI, desc "Inter-VM shared memory""#;
         let program = folder.path().join("qemu");
         let script = format!(
             "#!/bin/sh\n{more}\ncase \"$*\" in\n--version) echo '{version}';;\n'-machine help') echo '{MACHINES}';;\n\
-             '-device help') echo '{devices}';;\n'-object help') echo '{OBJECTS}';;\n*) exit 1;;\nesac\n"
+             '-object help') echo '{OBJECTS}';;\nesac\nfor name in {devices}; do\n\
+             test \"$*\" != \"-device $name,help\" || {{ echo \"$name options:\"; exit; }}\ndone\n\
+             test \"$1\" != -device\n"
         );
         // Written by a program of its own: a child of another test would keep a file of ours open, and the
         // kernel runs no file that somebody may write.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The suite `fresh`: the README's first commands on machines that have nothing yet. Kernel and QEMU are built
-//! from nothing in each, so it takes hours, and runs only when it is named.
+//! The suite `fresh`: the README's first commands on machines that have nothing yet, and how long each takes. All
+//! that they need is fetched and built in each, so it takes long, and runs only when it is named.
 
 use std::fs;
 use std::path::Path;
@@ -27,9 +27,13 @@ const NEEDED_MIB: u64 = 12 << 10;
 const CHECKOUT: &str = "/root/coax";
 /// What is run there, in this order: what the README begins with, the second of them with suites that need no
 /// hour.
-const COMMANDS: &[(&str, &str)] = &[("demo", "./coax demo"), ("test", "./coax test unit driver")];
+const COMMANDS: &[(&str, &str)] = &[
+    ("first demo", "./coax demo"),
+    ("second demo", "./coax demo"),
+    ("test", "./coax test unit driver"),
+];
 
-/// Runs the commands on each release, or on those in the filter.
+/// Runs the commands on each release, or on those in the filter, or only some of them.
 ///
 /// # Errors
 ///
@@ -48,8 +52,17 @@ pub fn run(results: &mut Results, options: &Test, install: bool) -> Result<()> {
         return Ok(());
     }
     host_packages::ensure(&[Group::Fresh, Group::Root], install)?;
+    let wanted = |(name, _): &&(&str, &str)| {
+        let only = options.only.as_deref();
+        only.is_none_or(|text| name.contains(text))
+    };
+    let commands: Vec<_> = COMMANDS.iter().filter(wanted).collect();
+    ensure!(
+        !commands.is_empty(),
+        "No command of the suite has that in its name"
+    );
     for release in releases {
-        on(results, release)?;
+        on(results, release, &commands)?;
     }
     Ok(())
 }
@@ -59,7 +72,7 @@ fn name_of(release: &Release) -> String {
     format!("fresh: Debian {}", release.number)
 }
 
-fn on(results: &mut Results, release: &Release) -> Result<()> {
+fn on(results: &mut Results, release: &Release, commands: &[&(&str, &str)]) -> Result<()> {
     let folder = cache::root()?.join("test").join("fresh");
     cache::make_folder(&folder)?;
     cache::check_space(&folder, NEEDED_MIB, &name_of(release))?;
@@ -74,7 +87,7 @@ fn on(results: &mut Results, release: &Release) -> Result<()> {
         Ok(root)
     })?;
     let Some(root) = made else { return Ok(()) };
-    for (name, command) in COMMANDS {
+    for (name, command) in commands {
         let ran = step(results, release, name, || {
             let mut entered = root.command(CHECKOUT, command);
             tool::run_logged(&mut entered, command, &log, |_| {})
@@ -98,17 +111,18 @@ fn step<T>(
     let progress = Progress::start(&name);
     let began = Instant::now();
     let outcome = body();
-    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    let seconds = began.elapsed().as_secs_f64();
+    let took = format!("{:.1} min ({seconds:.0} s)", seconds / 60.0);
     match outcome {
         Ok(value) => {
             progress.finish();
-            outln!("  ok {name}: {minutes:.1} min")?;
+            outln!("  ok {name}: {took}")?;
             results.add(name, Verdict::Passed);
             Ok(Some(value))
         }
         Err(error) => {
             progress.abandon();
-            results.broken(&name, &format!("after {minutes:.1} min: {error:#}"));
+            results.broken(&name, &format!("after {took}: {error:#}"));
             Ok(None)
         }
     }

@@ -99,9 +99,9 @@ pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
 }
 
 fn demonstrate(results: &mut Results, images: &Images) {
-    for mode in Mode::MOVING {
+    for mode in Mode::ALL {
         let name = format!("vm: demo.{mode}");
-        match demo::show(images, &[mode]) {
+        match demo::show(images, &[mode], 1) {
             Ok(shown) if shown.passed => results.add(name, Verdict::Passed),
             Ok(_) => results.add(name, Verdict::Failed),
             Err(error) => results.broken(&name, &format!("{error:#}")),

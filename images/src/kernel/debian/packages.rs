@@ -15,6 +15,9 @@ use crate::kernel::read;
 use crate::progress::Progress;
 use crate::tool;
 
+/// Titles of what is done here, or their beginnings.
+pub const FETCHING: &str = "Fetching Debian's kernel";
+pub const UNPACKING: &str = "Unpacking Linux";
 /// Where newer kernels than the release's own are, built by the release's compilers.
 pub const SUITE: &str = "trixie-backports";
 /// Debian's kernel for machines in clouds: the same source, with fewer drivers, which come in 38 MB of packages
@@ -77,7 +80,7 @@ impl Packages {
     /// The mirror has no kernel that the driver builds against, or cannot be reached.
     pub fn fetch(folder: &Path, log: &Path) -> Result<Self> {
         cache::make_folder(folder)?;
-        let progress = Progress::start("Fetching Debian's kernel");
+        let progress = Progress::start(FETCHING);
         let apt = Apt::on(&[SUITE])?;
         let names = apt.names("linux-binary-")?;
         let (series, version) = newest(&names).with_context(|| {
@@ -120,7 +123,7 @@ impl Packages {
     ///
     /// A package has not what is expected in it; names it.
     pub fn unpack(&self, entry: &Entry, log: &Path) -> Result<Stock> {
-        let progress = Progress::start(&format!("Unpacking Linux {}", self.version));
+        let progress = Progress::start(&format!("{UNPACKING} {}", self.version));
         let unpacked = self.folder.join("unpacked");
         for package in [&self.binary, &self.modules, &self.headers] {
             extract(package, &unpacked, log)?;

@@ -15,6 +15,8 @@ use crate::kernel::{building, read};
 use crate::progress::Progress;
 use crate::tool;
 
+/// What is done here.
+pub const TITLE: &str = "Rebuilding the kernel's Rust metadata";
 /// Lines that make prints for it, for the estimate.
 const EXPECTED_LINES: u64 = 213;
 /// Options that tell of programs at hand, and not of the kernel.
@@ -35,8 +37,7 @@ pub fn prepare(stock: &Stock, workshop: &Workshop, variables: &[String], log: &P
         make.args(variables).args(targets);
         make
     };
-    let title = "Rebuilding the kernel's Rust metadata";
-    let mut progress = Progress::start(title);
+    let mut progress = Progress::start(TITLE);
     let mut lines = 0;
     let mut watch = |line: &str| {
         lines += u64::from(line.starts_with("  "));
@@ -44,14 +45,14 @@ pub fn prepare(stock: &Stock, workshop: &Workshop, variables: &[String], log: &P
     };
     building(tool::run_logged(
         &mut make(&["olddefconfig"]),
-        title,
+        TITLE,
         log,
         &mut watch,
     ))?;
     let targets = ["prepare", "modules_prepare"];
     building(tool::run_logged(
         &mut make(&targets),
-        title,
+        TITLE,
         log,
         &mut watch,
     ))?;

@@ -21,6 +21,8 @@ use crate::tool;
 
 /// Version of the steps below: part of the key, raised when they change.
 const RECIPE: u32 = 1;
+/// What making a root file system is called.
+pub const TITLE: &str = "Getting the compilers of Debian 13";
 /// The release whose compilers build the kernels in [`super::packages::SUITE`].
 const RELEASE: &Release = &TRIXIE;
 /// What builds the kernel's Rust metadata and modules there, besides its C compiler.
@@ -51,6 +53,11 @@ const RUSTC: &str = "/usr/bin/rustc";
 #[derive(Debug)]
 pub struct Workshop(Option<Root>);
 
+/// Whether this machine is of the release whose compilers these are.
+pub fn may_be_here() -> bool {
+    host_packages::is_debian(RELEASE.number)
+}
+
 impl Workshop {
     /// This machine, or a root file system that is there or is made.
     ///
@@ -58,7 +65,7 @@ impl Workshop {
     ///
     /// Neither has the compilers of a kernel with this configuration; names those that differ.
     pub fn find_or_make(config: &Config, install: bool, log: &Path) -> Result<Self> {
-        if host_packages::is_debian(RELEASE.number) {
+        if may_be_here() {
             host_packages::ensure(&[Group::Kernel], install)?;
             let here = Workshop(None);
             if here.check(config).is_ok() {
@@ -158,8 +165,7 @@ fn root(config: &Config, install: bool, log: &Path) -> Result<Root> {
     }
     host_packages::ensure(&[Group::Root], install)?;
     entry.create()?;
-    let title = format!("Getting the compilers of Debian {}", RELEASE.number);
-    let progress = Progress::start(&title);
+    let progress = Progress::start(TITLE);
     let root = Root::make(RELEASE, &packages, folder, log)?;
     progress.finish();
     entry.complete(&RELEASE.codename)?;

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which kernels and QEMUs are there, which can be had and how long that takes, and which of them is ready
+//! soonest.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::debian;
+use crate::host_packages::{self, Group};
+use crate::images::Which;
+use crate::kernel::{Kind, Named, Variant, Version};
+use crate::qemu::Choice;
+
+/// What there is of a kernel or a QEMU.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It is there, in this version.
+    There(String),
+    /// It is not there yet.
+    CanBeHad {
+        /// What would be done.
+        how: &'static str,
+        /// How long that takes on two processors, packages and downloads of a fast mirror included.
+        minutes: u32,
+        /// Whether that is what it took, and not what is made of what others took.
+        measured: bool,
+    },
+    /// It cannot be had on this machine, for this reason.
+    Cannot(String),
+}
+
+/// A row of the table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// As options name it.
+    pub name: String,
+    /// What there is of it.
+    pub state: State,
+}
+
+/// Every kernel and every QEMU that has a name.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Table {
+    /// By `--kernel`.
+    pub kernels: Vec<Row>,
+    /// By `--qemu`.
+    pub qemus: Vec<Row>,
+}
+
+impl Table {
+    /// As things are now.
+    pub fn now() -> Self {
+        let kernels = Named::value_variants().iter().map(|kernel| Row {
+            name: kernel.name().to_owned(),
+            state: of_kernel(*kernel),
+        });
+        let qemus = [Choice::Ours, Choice::Debian, Choice::Stock];
+        let qemus = qemus.iter().map(|qemu| Row {
+            name: qemu.name().to_string_lossy().into_owned(),
+            state: of_qemu(qemu),
+        });
+        Table {
+            kernels: kernels.collect(),
+            qemus: qemus.collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            State::There(version) => write!(f, "there: {version}"),
+            State::CanBeHad {
+                how,
+                minutes,
+                measured,
+            } => {
+                let word = if *measured { "measured" } else { "estimated" };
+                write!(
+                    f,
+                    "can be had: {how}, {minutes} min on two processors ({word})"
+                )
+            }
+            State::Cannot(why) => write!(f, "cannot be had: {why}"),
+        }
+    }
+}
+
+/// What there is of a kernel.
+pub fn of_kernel(kernel: Named) -> State {
+    if let Ok(built) = kernel.built() {
+        return State::There(built.version);
+    }
+    match kernel {
+        Named::Own(kind) => packages(kind.variant.packages(), own_kernel(kind)),
+        Named::Debian => fetched(
+            "Debian's packages, and the metadata for modules in Rust built again",
+            if host_packages::is_debian(debian::TRIXIE.number) {
+                3
+            } else {
+                5
+            },
+        ),
+    }
+}
+
+fn own_kernel(kind: Kind) -> State {
+    let (how, minutes) = match kind.variant {
+        Variant::Base => ("built from Linux's source", 9),
+        Variant::Debug => ("built from Linux's source", 18),
+        Variant::Kasan => ("built from Linux's source by clang", 20),
+    };
+    State::CanBeHad {
+        how,
+        minutes,
+        measured: kind.version == Version::default() && kind.variant != Variant::Kasan,
+    }
+}
+
+/// What there is of a QEMU.
+pub fn of_qemu(qemu: &Choice) -> State {
+    match (qemu.built(), qemu) {
+        (Ok(built), _) => State::There(format!("{}, {}", built.version, built.program.display())),
+        (Err(_), Choice::Ours) => packages(
+            &[Group::Qemu],
+            State::CanBeHad {
+                how: "built from QEMU's source with our patches",
+                minutes: 6,
+                measured: true,
+            },
+        ),
+        (Err(_), Choice::Debian) => fetched("Debian's packages, in a folder of ours", 1),
+        (Err(problem), _) => State::Cannot(format!("{problem:#}")),
+    }
+}
+
+/// `state`, where the packages that it takes are there or can be installed.
+fn packages(groups: &[Group], state: State) -> State {
+    match host_packages::missing(groups) {
+        Ok(_) => state,
+        Err(problem) => State::Cannot(format!("{problem:#}")),
+    }
+}
+
+/// What Debian's mirrors have.
+fn fetched(how: &'static str, minutes: u32) -> State {
+    match debian::reachable() {
+        Ok(()) => State::CanBeHad {
+            how,
+            minutes,
+            measured: false,
+        },
+        Err(problem) => State::Cannot(format!("{problem:#}")),
+    }
+}
+
+/// Settles what a command line leaves open by what is ready soonest: what is built here if it is there, else
+/// another that is there, else what takes the least time. The second is why, a line for each.
+pub fn soonest(which: Which) -> (Which, Vec<String>) {
+    let mut why = Vec::new();
+    let mut which = which;
+    if which.kernel.kernel.is_none() && which.kernel.kernel_tree.is_none() {
+        let candidates = [Named::default(), Named::Debian];
+        let states = candidates.map(|kernel| (kernel.name().to_owned(), of_kernel(kernel)));
+        let (index, reason) = best(&states);
+        which.kernel.kernel = candidates.get(index).copied();
+        why.extend(reason.map(|reason| format!("Kernel: {reason}")));
+    }
+    if which.qemu.qemu.is_none() {
+        let candidates = [Choice::Ours, Choice::Stock, Choice::Debian];
+        let states = candidates.each_ref().map(|qemu| {
+            let name = qemu.name().to_string_lossy().into_owned();
+            (name, of_qemu(qemu))
+        });
+        let (index, reason) = best(&states);
+        which.qemu.qemu = candidates.get(index).cloned();
+        why.extend(reason.map(|reason| format!("QEMU: {reason}")));
+    }
+    (which, why)
+}
+
+/// The best of some, the first of which is the one to have in the end, and why it is not that.
+fn best(states: &[(String, State)]) -> (usize, Option<String>) {
+    let rank = |state: &State| match state {
+        State::There(_) => 0,
+        State::CanBeHad { minutes, .. } => 1 + minutes,
+        State::Cannot(_) => u32::MAX,
+    };
+    // Of equals the first.
+    let best = states
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, (_, state))| rank(state));
+    let (Some((index, (name, state))), Some((ours, other))) = (best, states.first()) else {
+        return (0, None);
+    };
+    let reason = (index > 0).then(|| {
+        let other = match other {
+            State::CanBeHad { minutes, .. } => {
+                format!("takes about {minutes} min on two processors when it is first asked for")
+            }
+            other => other.to_string(),
+        };
+        format!("{name}, {state}; {ours} {other}")
+    });
+    (index, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn had(minutes: u32) -> State {
+        State::CanBeHad {
+            how: "somehow",
+            minutes,
+            measured: true,
+        }
+    }
+
+    fn index(states: &[State]) -> usize {
+        let names = ["ours", "stock", "debian"].map(str::to_owned);
+        let states: Vec<_> = names.into_iter().zip(states.iter().cloned()).collect();
+        best(&states).0
+    }
+
+    #[test]
+    fn the_soonest_is_what_is_there_and_ours_before_others() {
+        let there = || State::There("1".into());
+        let cannot = || State::Cannot("no".into());
+        assert_eq!(index(&[there(), there(), there()]), 0);
+        assert_eq!(index(&[had(6), there(), there()]), 1);
+        assert_eq!(index(&[had(6), cannot(), there()]), 2);
+        assert_eq!(index(&[had(6), cannot(), had(1)]), 2);
+        assert_eq!(index(&[had(6), cannot(), cannot()]), 0);
+        assert_eq!(index(&[had(1), cannot(), had(1)]), 0);
+        // Then the command says what it would take.
+        assert_eq!(index(&[cannot(), cannot(), cannot()]), 0);
+    }
+
+    #[test]
+    fn why_it_is_not_ours_is_said() {
+        let states = [("ours".to_owned(), had(6)), ("debian".to_owned(), had(1))];
+        let (_, why) = best(&states);
+        let why = why.expect("it is another");
+        for word in ["debian", "ours takes about 6 min", "measured"] {
+            assert!(why.contains(word), "no {word} in: {why}");
+        }
+        assert_eq!(best(&states[..1]).1, None);
+    }
+
+    #[test]
+    fn options_that_were_given_stay() {
+        let which = Which {
+            kernel: Named::Debian.into(),
+            qemu: crate::qemu::Which {
+                qemu: Some(Choice::Stock),
+            },
+            ..Which::default()
+        };
+        let (settled, why) = soonest(which.clone());
+        assert!(settled.words().eq(which.words()) && why.is_empty());
+    }
+}
