@@ -220,6 +220,11 @@ const LATER: &[Package] = &[
         "libclang-dev",
         "the C parser behind those bindings",
     ),
+    package(
+        Group::Debian,
+        "pahole",
+        "Debian's kernel has options that ask for it",
+    ),
     package(Group::Llvm, "clang", "C compiler of the KASAN kernel"),
     package(Group::Llvm, "lld", "linker of the KASAN kernel"),
     package(Group::Llvm, "llvm", "object tools of the KASAN kernel"),
