@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A QEMU that others have built, asked what it can. That takes a tenth of a second, so nothing of it is kept.
 
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -107,28 +108,36 @@ pub fn open(program: &Path) -> Result<Qemu> {
 /// What `program` writes to standard output.
 fn ask(program: &Path, args: &[&str]) -> Result<String> {
     let call = || format!("{} {}", program.display(), args.join(" "));
-    // A file takes all that it says, and ends when it does.
-    let mut output = tempfile::tempfile().context("A temporary file")?;
+    // Files take all that it says, and end when it does.
+    let file = || tempfile::tempfile().context("A temporary file");
+    let (output, errors) = (file()?, file()?);
+    let copy = |file: &File| file.try_clone().context("A temporary file");
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
-    command.stdout(output.try_clone().context("A temporary file")?);
-    command.stderr(Stdio::null());
+    command.stdout(copy(&output)?).stderr(copy(&errors)?);
     let started = Group::start(&mut command, Signal::SIGKILL);
     let mut group = started.with_context(|| format!("Cannot start {}", call()))?;
     match group.wait_at_most(ANSWER_LIMIT).with_context(call)? {
         Some(status) if status.success() => {}
-        Some(status) => bail!("{} ended with {status}", call()),
+        Some(status) => {
+            let said = text(errors).with_context(call)?;
+            let last = said.lines().last().unwrap_or("without a word");
+            bail!("{} ended with {status}: {last}", call())
+        }
         None => bail!(
             "{} does not end within {} s",
             call(),
             ANSWER_LIMIT.as_secs()
         ),
     }
+    text(output).with_context(call)
+}
+
+/// All that is in a file.
+fn text(mut file: File) -> io::Result<String> {
     let mut said = Vec::new();
-    output
-        .rewind()
-        .and_then(|()| output.read_to_end(&mut said))
-        .with_context(call)?;
+    file.rewind()?;
+    file.read_to_end(&mut said)?;
     Ok(String::from_utf8_lossy(&said).trim().to_owned())
 }
 
@@ -217,6 +226,7 @@ name "ivshmem-plain", bus PCI, desc "Inter-VM shared memory""#;
             .replace("ivshmem-plain", "ivshmem-doorbell")
             .replace("vhost-user-fs-pci", "virtio-9p-pci");
         let shallow = "test \"$1\" = --version || exec sh -c 'exit 3'";
+        let broken = "echo first >&2; echo 'qemu: no libpixman-1.so.0' >&2; exit 127";
         for (version, devices, more, words) in [
             (old.as_str(), DEVICES, "", ["7.2.22", "11.1 or later"]),
             (
@@ -230,7 +240,16 @@ name "ivshmem-plain", bus PCI, desc "Inter-VM shared memory""#;
                 VERSION,
                 DEVICES,
                 shallow,
-                ["-machine help", "exit status: 3"],
+                ["-machine help", "exit status: 3: without a word"],
+            ),
+            (
+                VERSION,
+                DEVICES,
+                broken,
+                [
+                    "--version ended with exit status: 127",
+                    "no libpixman-1.so.0",
+                ],
             ),
         ] {
             let error = opened(version, devices, more).expect_err("it cannot do");
