@@ -58,7 +58,7 @@ pub fn root() -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// Names the folder that has a blank or a colon in its name.
+/// Names the folder that has a name which they take apart.
 pub fn check_paths() -> Result<()> {
     for (folder, what, remedy) in [
         (
@@ -70,8 +70,7 @@ pub fn check_paths() -> Result<()> {
     ] {
         if !makes_can_use(&folder) {
             bail!(
-                "The kernel's makefiles cannot use {what} {}, whose name has a blank or a colon, or is no \
-                 text: {remedy}",
+                "The kernel's makefiles cannot use {what} {}, which {UNUSABLE}: {remedy}",
                 folder.display()
             );
         }
@@ -79,10 +78,19 @@ pub fn check_paths() -> Result<()> {
     Ok(())
 }
 
+/// Characters that make, or the shell that it calls, takes apart.
+const TAKEN_APART: &str = ":\"#$%&'()*;<>?[\\]`|";
+/// What is wrong with a folder that the kernel's makefiles cannot use.
+pub const UNUSABLE: &str =
+    "has a blank, a colon or another character in its name that make or the shell takes apart, or \
+                            a name that is no text";
+
 /// Whether the kernel's makefiles can use a folder of this name.
 pub fn makes_can_use(folder: &Path) -> bool {
-    let name = folder.to_str();
-    name.is_some_and(|name| !name.contains(|c: char| c.is_whitespace() || c == ':'))
+    let is_taken_apart = |c: char| c.is_whitespace() || c.is_control() || TAKEN_APART.contains(c);
+    folder
+        .to_str()
+        .is_some_and(|name| !name.contains(is_taken_apart))
 }
 
 /// Collects the inputs of a build.
@@ -250,9 +258,12 @@ pub fn make_folder(path: &Path) -> Result<()> {
 /// Names the file that could not be written.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let temporary = path.with_extension("new");
-    fs::write(&temporary, contents)
-        .and_then(|()| fs::rename(&temporary, path))
-        .with_context(|| format!("Cannot write {}", path.display()))
+    let written = fs::write(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Half a file of no use to anybody; that it cannot be removed tells nothing new.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("Cannot write {}", path.display()))
 }
 
 /// Keeps the newest builds of a kind, and all that somebody may still be running.
@@ -417,7 +428,17 @@ mod tests {
     fn folders_that_makefiles_take_apart_are_refused() {
         use std::os::unix::ffi::OsStrExt as _;
         assert!(makes_can_use(Path::new("/home/user/.cache/coax")));
-        for name in ["/home/a user/.cache", "/a:b", "/a\tb"] {
+        assert!(makes_can_use(Path::new("/srv/linux-7.2~rc1+mine,2@{x}=é")));
+        for name in [
+            "/home/a user/.cache",
+            "/a:b",
+            "/a\tb",
+            "/it's",
+            "/a#1",
+            "/$HOME",
+            "/100%",
+            "/a&b",
+        ] {
             assert!(!makes_can_use(Path::new(name)), "{name}");
         }
         let odd = std::ffi::OsStr::from_bytes(b"/\xff");

@@ -20,6 +20,7 @@ mod kind;
 pub mod merge;
 mod named;
 pub(crate) mod own;
+mod source;
 pub mod tree;
 mod variant;
 

@@ -2,9 +2,10 @@
 //! The script `coax`, with programs in its `PATH` that only tell how they are called.
 
 use std::fs;
-use std::os::unix::fs::{symlink, PermissionsExt};
+use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use coax_images::{cache, tool};
 use tempfile::TempDir;
@@ -37,31 +38,55 @@ impl Machine {
     }
 
     fn program(&self, name: &str, script: &str) {
-        let file = self.programs().join(name);
-        fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("writable");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("writable");
+        let script = format!("#!/bin/sh\n{script}\n");
+        install(script.as_bytes(), &self.programs().join(name));
     }
 
     /// A checkout of this name, as far as the script looks at it.
     fn checkout(&self, name: &str) -> PathBuf {
         let folder = self.0.path().join(name);
         fs::create_dir(&folder).expect("writable");
-        fs::copy(cache::checkout().join("coax"), folder.join("coax")).expect("writable");
+        let script = fs::read(cache::checkout().join("coax")).expect("it is there");
+        install(&script, &folder.join("coax"));
         folder
     }
 
     /// Output and errors of the script in a checkout.
     fn run(&self, checkout: &Path, shared: Option<&Path>) -> (String, String) {
+        self.run_in(checkout, shared.map(|folder| ("CARGO_TARGET_DIR", folder)))
+    }
+
+    /// The same with these variables.
+    fn run_in<'a>(
+        &self,
+        checkout: &Path,
+        variables: impl IntoIterator<Item = (&'a str, &'a Path)>,
+    ) -> (String, String) {
         let mut command = Command::new(checkout.join("coax"));
         command.args(["run", "--", "a b"]).env_clear();
-        command.env("PATH", self.programs());
-        command.envs(shared.map(|folder| ("CARGO_TARGET_DIR", folder)));
+        command.env("PATH", self.programs()).envs(variables);
         let output = command.output().expect("a shell script");
         let text = |bytes| String::from_utf8(bytes).expect("text");
         let (out, errors) = (text(output.stdout), text(output.stderr));
         assert!(output.status.success(), "{out}{errors}");
         (out, errors)
     }
+}
+
+/// Writes a program by a program of its own: a child of another test would keep a file of ours open, and the
+/// kernel runs no file that somebody may write.
+fn install(contents: &[u8], program: &Path) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(program);
+    let mut install = install.stdin(Stdio::piped()).spawn().expect("it starts");
+    let mut input = install.stdin.take().expect("a pipe");
+    input.write_all(contents).expect("it reads");
+    drop(input);
+    assert!(
+        install.wait().expect("it ends").success(),
+        "{}",
+        program.display()
+    );
 }
 
 #[test]
@@ -90,6 +115,36 @@ fn checkouts_that_share_a_build_folder_have_each_their_own_in_it() {
     assert_ne!(folders[0], folders[1]);
     for folder in folders {
         assert!(Path::new(&folder).starts_with(&shared), "{folder}");
+    }
+}
+
+#[test]
+fn flags_of_the_callers_own_builds_are_not_cargos() {
+    let machine = Machine::new();
+    machine.program(
+        "cargo",
+        "case $1 in --version) echo 'cargo 1.96.0' ;; *) env ;; esac",
+    );
+    let flags = [
+        "CARGO_BUILD_TARGET",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_PROFILE_RELEASE_OPT_LEVEL",
+        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER",
+        "RUSTC_WRAPPER",
+        "RUSTFLAGS",
+    ];
+    let kept = ["CARGO_BUILD_JOBS", "CARGO_HOME", "KCFLAGS"];
+    let variables = flags
+        .iter()
+        .chain(&kept)
+        .map(|name| (*name, Path::new("x")));
+    let (out, _) = machine.run_in(&machine.checkout("checkout"), variables);
+    let has = |name: &str| out.lines().any(|line| line == format!("{name}=x"));
+    for name in flags {
+        assert!(!has(name), "{name}: {out}");
+    }
+    for name in kept {
+        assert!(has(name), "{name}: {out}");
     }
 }
 

@@ -8,16 +8,16 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::Args;
 
 use coax_images::images::{Images, Which};
-use coax_images::kernel::{tree, DoesNotBuild};
+use coax_images::kernel::tree;
 
 /// The guest kernel, and QEMU.
 #[derive(Args, Clone, Debug)]
 pub struct Kernel {
     #[command(flatten)]
     pub which: Which,
-    /// Build the kernel of --kernel-tree first, by make in it. Exit status 125 if it does not build, if its
-    /// configuration lacks something, or if the driver does not build against it: what `git bisect run`
-    /// takes for a commit that cannot be tested
+    /// Build the kernel of --kernel-tree first, by make in it. Exit status 125 if there is nothing to boot
+    /// then: it does not build, its configuration lacks something, the driver does not build against it, or
+    /// this machine cannot; `git bisect run` takes that for a commit that cannot be tested
     #[arg(long, requires = "kernel_tree", conflicts_with = "kernel")]
     pub build: bool,
 }
@@ -32,19 +32,14 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// [`Untestable`] for a tree that does not build; that of a step that has nothing to do with it.
+    /// [`Untestable`] if a tree was to be built and there is nothing to boot, whatever the reason: status 1
+    /// would call the commit bad.
     pub fn ready(&self, install: bool) -> Result<&Which> {
         if let (true, Some(folder)) = (self.build, &self.which.kernel.kernel_tree) {
-            let made = tree::make(folder, install);
-            let made = made.and_then(|()| Images::build(&self.which, install));
-            if let Err(error) = made {
-                let is_it = error.chain().any(|cause| cause.is::<DoesNotBuild>());
-                return Err(if is_it {
-                    Untestable(error).into()
-                } else {
-                    error
-                });
-            }
+            let qemu = self.which.qemu.check();
+            let made = qemu.and_then(|()| tree::make(folder, install));
+            let built = made.and_then(|()| Images::build(&self.which, install));
+            built.map_err(Untestable)?;
         }
         Ok(&self.which)
     }

@@ -66,6 +66,8 @@ exec chroot "$root" env PWD=/ "$@"
 /// How others than root become root in namespaces of their own (`user_namespaces(7)`); takes the package
 /// `uidmap`.
 const BECOME_ROOT: &[&str] = &["--user", "--map-root-user", "--map-auto"];
+/// Namespaces that end with the program in them.
+const NAMESPACES: &[&str] = &["--mount", "--pid", "--fork", "--kill-child"];
 
 /// This machine's way to fetch packages, as an apt configuration.
 fn apt_options() -> Result<String> {
@@ -96,6 +98,26 @@ pub struct Root(PathBuf);
 
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// Refuses a user who may not have the namespaces that a root file system is made and used in, before it is
+/// waited for.
+///
+/// # Errors
+///
+/// Says what the system says, and what gives the right.
+pub fn check_right() -> Result<()> {
+    let mut unshare = tool::builder("unshare");
+    let needed = if is_root() {
+        "takes the right to mount (CAP_SYS_ADMIN), which root has not everywhere in a container"
+    } else {
+        unshare.args(BECOME_ROOT);
+        "takes root, or user namespaces and numbers for this user in /etc/subuid and /etc/subgid (usermod \
+         --add-subuids 100000-165535 --add-subgids 100000-165535 USER)"
+    };
+    unshare.args(NAMESPACES).arg("true");
+    let tried = tool::output_of(&mut unshare).map(drop);
+    tried.with_context(|| format!("A root file system of another release of Debian {needed}"))
 }
 
 impl Root {
@@ -199,8 +221,7 @@ impl Root {
         if !is_root() {
             enter.args(BECOME_ROOT);
         }
-        enter.args(["--mount", "--pid", "--fork", "--kill-child"]);
-        enter.args(["sh", "-c", ENTER, "sh"]);
+        enter.args(NAMESPACES).args(["sh", "-c", ENTER, "sh"]);
         enter.arg(&self.0).args(shown).args(["--", program]);
         enter.env("HOME", "/root");
         enter.env(

@@ -78,6 +78,7 @@ pub fn build(install: bool) -> Result<Kernel> {
     }
     cache::check_paths()?;
     let started = Instant::now();
+    Workshop::check_right(install)?;
     let entry = entry()?;
     entry.create()?;
     cache::check_space(&entry.path(""), NEEDED_MIB, "Debian's kernel")?;

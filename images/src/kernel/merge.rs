@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Adds to the configuration of a tree of the user's what it lacks, and nothing else.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::config::{in_later_versions, lacks, on_top_of, Lack};
 use super::read;
@@ -54,7 +53,7 @@ pub fn merge(folder: &Path, all: bool, install: bool) -> Result<Merged> {
     let tools = Tools::of_any(folder, &tree::configuration(folder)?, install)?;
     let (path, copy) = (folder.join(".config"), folder.join(COPY));
     let before = read(&path)?;
-    fs::copy(&path, &copy).with_context(|| format!("Cannot write {}", copy.display()))?;
+    cache::write_atomically(&copy, before.as_bytes())?;
     // Make drops the names that this version does not have.
     let lines = lacking.iter().flat_map(|lack| {
         let later = in_later_versions(lack.line);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{self, lost_lines, options, Config};
 use super::kind::{Kind, Version};
-use super::{read, Kernel, Variant};
+use super::{read, source, Kernel, Variant};
 use crate::artifacts::{Artifacts, Linux};
 use crate::cache::{self, Entry, Key};
 use crate::fetch::{self, Source};
@@ -175,7 +175,7 @@ fn linux(version: Version) -> Result<Linux> {
 }
 
 /// A pinned source, or the newest of its series.
-fn source(linux: &Linux) -> Result<Source> {
+fn package(linux: &Linux) -> Result<Source> {
     match fetch::first_of(&linux.sources) {
         Ok(source) => Ok(source),
         // A wrong file is refused, never replaced behind the user's back.
@@ -251,56 +251,10 @@ fn unpacked(source: Tree, log: &Path) -> Result<PathBuf> {
         Tree::There(tree) => return Ok(tree),
         Tree::In(source, tree) => (source, tree),
     };
-    let folder = cache::root()?.join("source");
     let progress = Progress::start(&format!("Unpacking Linux {}", source.version));
-    let part = folder.join("part");
-    if part.exists() {
-        fs::remove_dir_all(&part).with_context(|| format!("Cannot remove {}", part.display()))?;
-    }
-    cache::make_folder(&part)?;
-    let package = part.join("package");
-    tool::run_logged(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&source.path)
-            .arg(&package),
-        "Unpacking the kernel's package",
-        log,
-        |_| {},
-    )?;
-    let archive = find_archive(&package.join("usr/src"))?;
-    let mut tar = Command::new("tar");
-    for folder in LEFT_OUT {
-        tar.arg(format!("--exclude=*/{folder}"));
-    }
-    tar.args([
-        "--no-same-owner",
-        "--strip-components=1",
-        "--extract",
-        "--file",
-    ])
-    .arg(&archive);
-    tool::run_logged(
-        tar.current_dir(&part),
-        "Unpacking the kernel's source",
-        log,
-        |_| {},
-    )?;
-    fs::remove_dir_all(&package)
-        .and_then(|()| fs::rename(&part, &tree))
-        .with_context(|| format!("Cannot write {}", tree.display()))?;
+    source::unpack(&source.path, &tree, LEFT_OUT, log)?;
     progress.finish();
     Ok(tree)
-}
-
-pub(super) fn find_archive(folder: &Path) -> Result<PathBuf> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("Cannot read {}", folder.display()))?;
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.to_string_lossy().contains(".tar"))
-        .with_context(|| format!("No source archive in {}", folder.display()))
 }
 
 /// The kernel's make, with everything it has to be told.

@@ -5,6 +5,8 @@
 //! the cache. Whatever its build left is taken as it is; what a build that was not finished, or that another
 //! configuration asks for, lacks is said by name.
 
+mod image;
+mod place;
 mod tools;
 
 use std::ffi::OsStr;
@@ -23,8 +25,6 @@ pub use tools::Tools;
 
 /// Version of the key below, raised when what goes into it changes.
 const RECIPE: u32 = 1;
-/// The oldest kernel that the driver builds against.
-const OLDEST: (u32, u32) = (7, 2);
 /// What a whole build leaves: to boot, and for modules. Contents of the first ones make the key.
 const CONTENTS: &[&str] = &[
     "include/config/auto.conf",
@@ -36,6 +36,8 @@ const CONTENTS: &[&str] = &[
 /// Of these, which are large, the key has length and time: a build that changes nothing leaves both.
 const LARGE: &[&str] = &["vmlinux", IMAGE, "rust/libkernel.rmeta"];
 const IMAGE: &str = "arch/x86/boot/bzImage";
+/// What else the kernel's build leaves, with all of its symbols.
+const MAP: &str = "System.map";
 /// Drivers for trees that are kept.
 const KEPT_TREES: usize = 6;
 
@@ -50,11 +52,10 @@ pub fn parse(word: &OsStr) -> Result<PathBuf, String> {
         return Err("is no folder".into());
     }
     if !cache::makes_can_use(&folder) {
-        return Err(
-            "has a blank or a colon in its name, or one that is no text, which the kernel's makefiles cannot \
-             use: give it another name"
-                .into(),
-        );
+        return Err(format!(
+            "{}, and the kernel's makefiles cannot use it: give it another name",
+            cache::UNUSABLE
+        ));
     }
     Ok(folder)
 }
@@ -72,7 +73,7 @@ fn built(folder: &Path) -> Result<Kernel> {
     let configured = configuration(folder)?;
     refuse_lacks(folder, &config::lacks(&configured))?;
     let shown = folder.display();
-    for file in CONTENTS.iter().chain(LARGE) {
+    for file in CONTENTS.iter().chain(LARGE).chain([&MAP]) {
         ensure!(
             folder.join(file).is_file(),
             "{shown} is not built, or not whole: there is no {file}. Run make -C {shown} bzImage modules, or add \
@@ -89,12 +90,8 @@ fn built(folder: &Path) -> Result<Kernel> {
     }
     let version = read(&folder.join("include/config/kernel.release"))?;
     let version = version.trim().to_owned();
-    ensure!(
-        is_new_enough(&version),
-        "{shown} is Linux {version}, and the driver needs {}.{} or later",
-        OLDEST.0,
-        OLDEST.1
-    );
+    place::refuse_old(folder, &version)?;
+    image::check(folder, &version)?;
     let tools = Tools::of(folder, &config)?;
     tools.check(folder, &config)?;
     let key = key(folder)?;
@@ -104,7 +101,7 @@ fn built(folder: &Path) -> Result<Kernel> {
         image: folder.join(IMAGE),
         vmlinux: folder.join("vmlinux"),
         build_dir: folder.to_path_buf(),
-        source: source(folder),
+        source: place::source(folder)?,
         driver_dir: entry.path("driver"),
         version,
         key,
@@ -161,17 +158,10 @@ pub(super) fn log() -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// It is no kernel tree, is not configured, or is for another architecture.
+/// It is no kernel tree that can be used, is not configured, or is for another architecture.
 pub(super) fn configuration(folder: &Path) -> Result<Config> {
     let shown = folder.display();
-    let makefile = fs::read_to_string(folder.join("Makefile")).unwrap_or_default();
-    let is_source = makefile.contains("\nPATCHLEVEL =");
-    // Make leaves one in another folder that it builds in.
-    let is_link = |line: &str| line.starts_with("include ") && line.ends_with("/Makefile");
-    ensure!(
-        is_source || makefile.lines().any(is_link),
-        "{shown} is no kernel tree: give the folder of the source, or that which its make got as O="
-    );
+    place::source(folder)?;
     let path = folder.join(".config");
     ensure!(
         path.is_file(),
@@ -211,22 +201,6 @@ fn refuse_lacks(folder: &Path, lacks: &[Lack]) -> Result<()> {
     }
     let shown = folder.display();
     bail!("{shown} is configured without{list}\nRun ./coax config {shown}, which adds exactly these, and build it")
-}
-
-/// Where the source is that was built in `folder`: make leaves a link where that is another folder.
-fn source(folder: &Path) -> PathBuf {
-    let link = folder.join("source");
-    if link.is_dir() {
-        link
-    } else {
-        folder.to_path_buf()
-    }
-}
-
-fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next()?.parse::<u32>().ok();
-    number().zip(number()).is_some_and(|found| found >= OLDEST)
 }
 
 /// What was built in `folder`, so that a build of it has another name than the one before.

@@ -72,6 +72,7 @@ impl Vm {
     pub fn start(images: &Images, config: &VmConfig, job: &Job) -> Result<Self, LaunchError> {
         config.check().map_err(LaunchError::Config)?;
         let accel = images.accel.accel;
+        check_kernel(&images.kernel)?;
         let folder = prepare("a folder for the VM", TemporaryFolder::new)?;
         let file = JobFile {
             job: job.clone(),
@@ -160,6 +161,12 @@ impl Vm {
     }
 }
 
+/// Refuses a kernel that has gone since it was chosen, as one in a tree of the user's can.
+fn check_kernel(image: &Path) -> Result<(), LaunchError> {
+    let what = format!("a VM with the kernel {}", image.display());
+    prepare(&what, || File::open(image).map(drop))
+}
+
 /// Makes something that a VM needs.
 pub fn prepare<T>(what: &str, make: impl FnOnce() -> io::Result<T>) -> Result<T, LaunchError> {
     make().map_err(|source| LaunchError::Prepare {
@@ -174,4 +181,20 @@ pub fn start(program: &Path, command: &mut Command) -> Result<Group, LaunchError
         program: program.display().to_string(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_has_gone_is_named() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        check_kernel(file.path()).expect("it is there");
+        let path = file.into_temp_path().to_path_buf();
+        let error = check_kernel(&path).expect_err("it has gone");
+        let text = format!("{:#}", anyhow::Error::from(error));
+        let told = format!("kernel {}: No such file", path.display());
+        assert!(text.contains(&told), "{text}");
+    }
 }

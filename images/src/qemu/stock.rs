@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A QEMU that others have built, asked what it can. That takes a tenth of a second, so nothing of it is kept.
 
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -105,31 +106,33 @@ pub fn open(program: &Path) -> Result<Qemu> {
 
 /// What `program` writes to standard output.
 fn ask(program: &Path, args: &[&str]) -> Result<String> {
-    let (status, said) = call(program, args)?;
+    let (status, said, errors) = call(program, args)?;
     let shown = program.display();
     ensure!(
         status.success(),
-        "{shown} {} ended with {status}",
-        args.join(" ")
+        "{shown} {} ended with {status}: {}",
+        args.join(" "),
+        errors.lines().last().unwrap_or("without a word")
     );
     Ok(said)
 }
 
 /// Whether it has a device of this name, whose options it tells then.
 fn has_device(program: &Path, name: &str) -> Result<bool> {
-    let (_, said) = call(program, &["-device", &format!("{name},help")])?;
+    let (_, said, _) = call(program, &["-device", &format!("{name},help")])?;
     Ok(said.starts_with(&format!("{name} options:")))
 }
 
-/// How `program` ended, and what it wrote to standard output.
-fn call(program: &Path, args: &[&str]) -> Result<(ExitStatus, String)> {
+/// How `program` ended, and what it wrote to standard output and standard error.
+fn call(program: &Path, args: &[&str]) -> Result<(ExitStatus, String, String)> {
     let call = || format!("{} {}", program.display(), args.join(" "));
-    // A file takes all that it says, and ends when it does.
-    let mut output = tempfile::tempfile().context("A temporary file")?;
+    // Files take all that it says, and end when it does.
+    let file = || tempfile::tempfile().context("A temporary file");
+    let (output, errors) = (file()?, file()?);
+    let copy = |file: &File| file.try_clone().context("A temporary file");
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
-    command.stdout(output.try_clone().context("A temporary file")?);
-    command.stderr(Stdio::null());
+    command.stdout(copy(&output)?).stderr(copy(&errors)?);
     let started = Group::start(&mut command, Signal::SIGKILL);
     let mut group = started.with_context(|| format!("Cannot start {}", call()))?;
     let status = group.wait_at_most(ANSWER_LIMIT).with_context(call)?;
@@ -137,12 +140,16 @@ fn call(program: &Path, args: &[&str]) -> Result<(ExitStatus, String)> {
         let seconds = ANSWER_LIMIT.as_secs();
         format!("{} does not end within {seconds} s", call())
     })?;
+    let said = |file| text(file).with_context(call);
+    Ok((status, said(output)?, said(errors)?))
+}
+
+/// All that is in a file.
+fn text(mut file: File) -> io::Result<String> {
     let mut said = Vec::new();
-    output
-        .rewind()
-        .and_then(|()| output.read_to_end(&mut said))
-        .with_context(call)?;
-    Ok((status, String::from_utf8_lossy(&said).trim().to_owned()))
+    file.rewind()?;
+    file.read_to_end(&mut said)?;
+    Ok(String::from_utf8_lossy(&said).trim().to_owned())
 }
 
 /// `QEMU emulator version 11.1.3 (Debian …)` → `11.1.3`.
@@ -223,6 +230,7 @@ mod tests {
             .replace("ivshmem-plain", "ivshmem-doorbell")
             .replace("vhost-user-fs-pci", "virtio-9p-pci");
         let shallow = "test \"$1\" = --version || exec sh -c 'exit 3'";
+        let broken = "echo first >&2; echo 'qemu: no libpixman-1.so.0' >&2; exit 127";
         for (version, devices, more, words) in [
             (old.as_str(), DEVICES, "", ["7.2.22", "11.1 or later"]),
             (
@@ -236,7 +244,16 @@ mod tests {
                 VERSION,
                 DEVICES,
                 shallow,
-                ["-machine help", "exit status: 3"],
+                ["-machine help", "exit status: 3: without a word"],
+            ),
+            (
+                VERSION,
+                DEVICES,
+                broken,
+                [
+                    "--version ended with exit status: 127",
+                    "no libpixman-1.so.0",
+                ],
             ),
         ] {
             let error = opened(version, devices, more).expect_err("it cannot do");

@@ -11,7 +11,7 @@ use super::EARLY_MODULES;
 use crate::cache::{self, Entry};
 use crate::debian::apt::{self, Apt};
 use crate::kernel::config::Config;
-use crate::kernel::read;
+use crate::kernel::{read, source};
 use crate::progress::Progress;
 use crate::tool;
 
@@ -126,7 +126,7 @@ impl Packages {
         let progress = Progress::start(&format!("{UNPACKING} {}", self.version));
         let unpacked = self.folder.join("unpacked");
         for package in [&self.binary, &self.modules, &self.headers] {
-            extract(package, &unpacked, log)?;
+            source::extract(package, &unpacked, log)?;
         }
         let modules = unpacked.join("usr/lib/modules").join(&self.version);
         let image = entry.path("vmlinuz");
@@ -153,22 +153,18 @@ impl Packages {
         for file in [".config", "Module.symvers"] {
             copy(&headers.join(file), &build_dir.join(file))?;
         }
-        let source = entry.path("source");
-        if !source.is_dir() {
-            let package = self.folder.join("source");
-            extract(&self.source, &package, log)?;
-            let archive = super::super::own::find_archive(&package.join("usr/src"))?;
-            let title = "Unpacking the kernel's source";
-            tool::unpack_source(&archive, &source, LEFT_OUT, title, log, |_| Ok(()))?;
+        let tree = entry.path("source");
+        if !tree.is_dir() {
+            source::unpack(&self.source, &tree, LEFT_OUT, log)?;
         }
         let mut extract = tool::builder("sh");
         extract
-            .arg(source.join("scripts/extract-vmlinux"))
+            .arg(tree.join("scripts/extract-vmlinux"))
             .arg(&image);
         tool::output_into(&mut extract, &entry.path("vmlinux"))?;
         let stock = Stock {
             version: self.version.clone(),
-            source,
+            source: tree,
             config: Config::parse(&read(&build_dir.join(".config"))?),
             auto_conf: read(&headers.join("include/config/auto.conf"))?,
             symbols: read(&build_dir.join("Module.symvers"))?,
@@ -188,12 +184,6 @@ impl Packages {
         let folder = self.folder;
         fs::remove_dir_all(&folder).with_context(|| format!("Cannot remove {}", folder.display()))
     }
-}
-
-fn extract(package: &Path, folder: &Path, log: &Path) -> Result<()> {
-    let mut dpkg = Command::new("dpkg-deb");
-    dpkg.arg("--extract").arg(package).arg(folder);
-    tool::run_logged(&mut dpkg, "Unpacking the kernel's package", log, |_| {})
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -59,6 +59,19 @@ pub fn may_be_here() -> bool {
 }
 
 impl Workshop {
+    /// Refuses a user who will have none, before anything is fetched.
+    ///
+    /// # Errors
+    ///
+    /// This machine is of another release, and the user cannot enter a root file system.
+    pub fn check_right(install: bool) -> Result<()> {
+        if host_packages::is_debian(RELEASE.number) {
+            return Ok(());
+        }
+        host_packages::ensure(&[Group::Root], install)?;
+        crate::debian::root::check_right()
+    }
+
     /// This machine, or a root file system that is there or is made.
     ///
     /// # Errors

@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -54,6 +53,9 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// The variable that rustup goes by, before anything else.
+const TOOLCHAIN: &str = "RUSTUP_TOOLCHAIN";
+
 /// Variables for the make of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tools {
@@ -81,7 +83,7 @@ impl Tools {
             })?;
             variables.push((tool.variable, words));
         }
-        Ok(Self::with_the_rest(variables, config))
+        Ok(Self::with_the_rest(folder, variables, config))
     }
 
     /// What built the tree `folder` or, where it never was built, the tools of this machine; their packages
@@ -98,11 +100,16 @@ impl Tools {
         let variables = Toolchain::find_or_build()?.variables();
         let variables = variables.into_iter();
         let variables = variables.map(|(name, path)| (name, path.display().to_string()));
-        Ok(Self::with_the_rest(variables.collect(), config))
+        Ok(Self::with_the_rest(folder, variables.collect(), config))
     }
 
-    /// What no command tells: clang's fellows, and where bindgen finds its library.
-    fn with_the_rest(mut variables: Vec<(&'static str, String)>, config: &Config) -> Self {
+    /// What no command tells: clang's fellows, where bindgen finds its library, and what rustup takes in
+    /// `folder`, where the kernel's build runs; a module's build runs elsewhere.
+    fn with_the_rest(
+        folder: &Path,
+        mut variables: Vec<(&'static str, String)>,
+        config: &Config,
+    ) -> Self {
         let has =
             |variables: &[(&str, String)], name| variables.iter().any(|(other, _)| *other == name);
         if config.is_on("CC_IS_CLANG") && config.is_on("LD_IS_LLD") {
@@ -114,6 +121,9 @@ impl Tools {
             if let Some(library) = rust_for_kernel::find_libclang(Path::new("/usr/lib")) {
                 variables.push(("LIBCLANG_PATH", library.display().to_string()));
             }
+        }
+        if let Some(toolchain) = toolchain_in(folder) {
+            variables.push((TOOLCHAIN, toolchain));
         }
         Tools { variables }
     }
@@ -134,7 +144,7 @@ impl Tools {
                 continue;
             };
             let built_by = config.get(option).unwrap_or("an unknown version");
-            let Ok(here) = version_of(words, folder) else {
+            let Ok(here) = self.version_of(words) else {
                 bail!(
                     "{shown} was built by {words} ({built_by}), which is not here any more: install it, or build \
                      {shown} anew by another"
@@ -147,6 +157,18 @@ impl Tools {
             );
         }
         Ok(())
+    }
+
+    /// First line of what a compiler, perhaps behind a launcher, says of its version.
+    fn version_of(&self, words: &str) -> Result<String> {
+        let mut words = words.split_whitespace();
+        let mut command = tool::builder(words.next().context("It has no name")?);
+        command.args(words).arg("--version");
+        let toolchain = self.variables.iter().filter(|(name, _)| *name == TOOLCHAIN);
+        command.envs(toolchain.map(|(name, value)| (name, value)));
+        let text = tool::output_of(&mut command)?;
+        let line = text.lines().next().unwrap_or_default();
+        Ok(line.trim_end().to_owned())
     }
 
     /// The variables as make takes them on its command line.
@@ -203,20 +225,14 @@ fn llvm_of(cc: &str) -> String {
     }
 }
 
-/// First line of what a compiler, perhaps behind a launcher, says of its version.
-fn version_of(words: &str, folder: &Path) -> Result<String> {
-    let mut words = words.split_whitespace();
-    let program = words.next().context("It has no name")?;
-    // rustup chooses by folder.
-    let mut command: Command = tool::builder(program);
-    command.args(words).arg("--version").current_dir(folder);
-    let text = tool::output_of(&mut command)?;
-    Ok(text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .trim_end()
-        .to_owned())
+/// The toolchain that rustup, if it is here, takes in a folder.
+fn toolchain_in(folder: &Path) -> Option<String> {
+    let mut rustup = tool::builder("rustup");
+    rustup.args(["show", "active-toolchain"]);
+    // Cargo, which has started this program, was told one for the checkout.
+    rustup.env_remove(TOOLCHAIN).current_dir(folder);
+    let told = tool::output_of(&mut rustup).ok()?;
+    told.split_whitespace().next().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -251,7 +267,7 @@ mod tests {
             assert_eq!(llvm_of(cc), llvm, "{cc}");
         }
         let config = Config::parse("CONFIG_CC_IS_CLANG=y\nCONFIG_LD_IS_LLD=y\n");
-        let tools = Tools::with_the_rest(vec![("CC", "clang-19".into())], &config);
+        let tools = Tools::with_the_rest(Path::new("/"), vec![("CC", "clang-19".into())], &config);
         assert!(tools.make_variables().contains(&"LLVM=-19".to_owned()));
     }
 }

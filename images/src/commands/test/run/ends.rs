@@ -67,6 +67,11 @@ pub const TRIALS: &[Trial] = &[
         long_folder,
     ),
     (
+        "run.a_small_disk_for_temporary_files_is_named",
+        "status 1 and one line, with TMPDIR, before anything is booted",
+        small_disk,
+    ),
+    (
         "run.a_guest_that_reboots_has_no_verdict",
         "`reboot -f` is not taken for a back end that left",
         reboot,
@@ -292,6 +297,36 @@ fn long_folder(which: &Which) -> Result<()> {
     call.succeeds(&mut group)?;
     let left = fs::read_dir(&long)?.count();
     ensure!(left == 0, "{left} files are left in the folder");
+    Ok(())
+}
+
+fn small_disk(which: &Which) -> Result<()> {
+    // A tenth of a VM's root file system, in namespaces that end with the call.
+    let script = "mount -t tmpfs -o size=5m disk \"$TMPDIR\" && exec \"$@\"";
+    let starter = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+    ];
+    let mut call = Call::by(which, &starter, LIMIT_SECONDS, &["run", "--", "true"])?;
+    let disk = call.folder.path().join("disk");
+    fs::create_dir(&disk).context("A folder for the disk")?;
+    call.command.env("TMPDIR", &disk);
+    let mut group = call.start()?;
+    let status = call.ended(&mut group)?;
+    let errors = call.errors()?;
+    ensure!(status.code() == Some(1), "{status}\n{errors}");
+    let last = errors.lines().last().unwrap_or_default();
+    for part in ["coax: Cannot prepare", "No space left on device", "TMPDIR"] {
+        ensure!(
+            last.contains(part),
+            "no {part} in the last line of\n{errors}"
+        );
+    }
     Ok(())
 }
 
