@@ -10,7 +10,7 @@ use clap::ValueEnum as _;
 use coax_images::accel::{self, Choice};
 use coax_images::host_packages::{self, Group};
 use coax_images::kernel::{Named, Which};
-use coax_images::{cache, fetch, guest, qemu, tool, virtiofsd};
+use coax_images::{archive, cache, fetch, guest, qemu, tool, virtiofsd};
 use coax_program::outln;
 use coax_program::output::OutputError;
 
@@ -33,6 +33,11 @@ pub fn run() -> Result<ExitCode> {
         "cache",
         &format!("{}, {}", root.display(), free_space(&root)),
     )?;
+    if let Some(archive) = archive::here()? {
+        // Nothing is fetched, installed or built.
+        line("archive", &archive.describe())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     line(
         "mirrors",
         &or_problem(fetch::mirrors().map(|sites| sites.join(" "))),
