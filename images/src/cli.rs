@@ -296,6 +296,40 @@ mod tests {
     }
 
     #[test]
+    fn every_coax_line_of_the_examples_for_ci_is_understood() {
+        let mut lines = 0;
+        for text in [
+            include_str!("../../ci/github.yml"),
+            include_str!("../../ci/gitlab.yml"),
+            include_str!("../../ci/README.md"),
+        ] {
+            let text = text
+                .replace("${{ matrix.kernel }}", "debug")
+                .replace("${{ matrix.mode }}", "numa")
+                .replace("${{ matrix.shard }}", "2")
+                .replace("\n          --", " --");
+            for line in text.lines() {
+                let words: Vec<&str> = line
+                    .split('#')
+                    .next()
+                    .unwrap_or_default()
+                    .split(' ')
+                    .collect();
+                let is_coax = |word: &&str| ["./coax", "coax-archive/coax"].contains(word);
+                let Some(at) = words.iter().position(is_coax) else {
+                    continue;
+                };
+                let words = words[at..].iter().filter(|word| !word.is_empty());
+                let end = |word: &&&str| !["||", ">-"].contains(*word);
+                let parsed = Cli::try_parse_from(words.take_while(end));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("wrong"));
+                lines += 1;
+            }
+        }
+        assert_eq!(lines, 11, "no line is overlooked");
+    }
+
+    #[test]
     fn wrong_usage_ends_with_status_2() {
         for line in [
             "coax",
