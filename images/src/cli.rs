@@ -3,6 +3,7 @@
 
 mod bench;
 mod kernel;
+mod report;
 mod run;
 
 use std::path::PathBuf;
@@ -10,9 +11,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use coax_images::job::Mode;
+use coax_results::partition::Partition;
 
 pub use bench::{Bench, BenchPart, Fairness, Invalidate, Migrate, Programs};
 pub use kernel::{Configure, Kernel, Untestable};
+pub use report::{Merge, Report};
 pub use run::{Run, Shell, VmOptions};
 
 /// A virtual accelerator with coherent memory, in a virtual machine of its own.
@@ -60,6 +63,9 @@ pub enum Command {
     Shell(Shell),
     /// Measure, and compare with what must be reached
     Bench(Bench),
+    /// Join reports of `test`, or take something out of one
+    #[command(subcommand)]
+    Report(Report),
     /// Say what this machine has, what is built, and what would be done
     Doctor(Doctor),
     /// Build without running anything
@@ -169,12 +175,23 @@ pub struct Test {
     /// Suites to run; if none is named all that do not run only when they are, cheapest first
     #[arg(value_enum, value_name = "SUITE")]
     pub suites: Vec<Suite>,
-    /// Only list the suites, with the cases of `vm`
-    #[arg(long, conflicts_with = "ktap")]
+    /// Only list the suites, with the cases of `vm`; with --partition, the full names of the tests in that part
+    #[arg(long, conflicts_with_all = ["ktap", "junit", "results"])]
     pub list: bool,
-    /// Also write the results as KTAP
+    /// Also write the results as KTAP, nested by suite and VM
     #[arg(long, value_name = "FILE")]
     pub ktap: Option<PathBuf>,
+    /// Also write the results as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Also write the results as JSON
+    #[arg(long, value_name = "FILE")]
+    pub results: Option<PathBuf>,
+    /// Run part M of N alone. Parts have no test in common, together have all, are the same on every machine, and
+    /// take about the same time. Without the option $SHARD_INDEX of $SHARD_NUMBER, or $CI_NODE_INDEX of
+    /// $CI_NODE_TOTAL, if they are set; `coax report merge` makes one report of all
+    #[arg(long, value_name = "slice:M/N")]
+    pub partition: Option<Partition>,
     /// Of the suite `vm`, only cases whose name contains this, of `hmm` only such tests, of `stress` such
     /// stressors, of `fresh` such releases; may be repeated
     #[arg(long, value_name = "TEXT")]
@@ -182,7 +199,7 @@ pub struct Test {
     /// Of the suite `fresh`, only commands in whose name is this: `demo` is the first and the second demo
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
-    /// Also write the results of `hmm`, `requirements`, `soak`, `stress`, `stall` or `kill`, whichever runs first, as
+    /// Also write the report of `hmm`, `requirements`, `soak`, `stress`, `stall` or `kill`, whichever runs first, as
     /// JSON
     #[arg(long, value_name = "FILE", conflicts_with = "list")]
     pub json: Option<PathBuf>,
@@ -190,7 +207,8 @@ pub struct Test {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
-    /// Of the suites `soak`, `stress`, `stall` and `kill`, only this mode
+    /// Of the suites `vm`, `requirements`, `soak`, `stress`, `stall` and `kill`, only this mode; calls of `coax run` in `vm` belong to
+    /// private
     #[arg(long, value_enum)]
     pub mode: Option<OneMode>,
     /// Least minutes of storm in each mode of the suite `soak`; what is running then is finished
@@ -242,6 +260,11 @@ pub struct Build {
     /// What to build
     #[arg(value_enum, default_value_t = Part::All)]
     pub part: Part,
+    /// Also pack everything that VMs and the suites `vm`, `hmm`, `requirements`, `stress`, `stall` and `kill` take into FILE,
+    /// compressed as the end of its name says (.tar, .tar.gz, .tar.xz). Unpacked, coax-archive/coax runs them on machines
+    /// that have no checkout and no compilers
+    #[arg(long, value_name = "FILE", conflicts_with = "part")]
+    pub archive: Option<PathBuf>,
     #[command(flatten)]
     pub kernel: Kernel,
 }
@@ -287,6 +310,40 @@ mod tests {
     }
 
     #[test]
+    fn every_coax_line_of_the_examples_for_ci_is_understood() {
+        let mut lines = 0;
+        for text in [
+            include_str!("../../ci/github.yml"),
+            include_str!("../../ci/gitlab.yml"),
+            include_str!("../../ci/README.md"),
+        ] {
+            let text = text
+                .replace("${{ matrix.kernel }}", "debug")
+                .replace("${{ matrix.mode }}", "numa")
+                .replace("${{ matrix.shard }}", "2")
+                .replace("\n          --", " --");
+            for line in text.lines() {
+                let words: Vec<&str> = line
+                    .split('#')
+                    .next()
+                    .unwrap_or_default()
+                    .split(' ')
+                    .collect();
+                let is_coax = |word: &&str| ["./coax", "coax-archive/coax"].contains(word);
+                let Some(at) = words.iter().position(is_coax) else {
+                    continue;
+                };
+                let words = words[at..].iter().filter(|word| !word.is_empty());
+                let end = |word: &&&str| !["||", ">-"].contains(*word);
+                let parsed = Cli::try_parse_from(words.take_while(end));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("wrong"));
+                lines += 1;
+            }
+        }
+        assert_eq!(lines, 11, "no line is overlooked");
+    }
+
+    #[test]
     fn wrong_usage_ends_with_status_2() {
         for line in [
             "coax",
@@ -313,11 +370,17 @@ mod tests {
             "coax test nothing",
             "coax test --list --ktap x",
             "coax test --list --json x",
+            "coax test --list --junit x",
+            "coax test --partition 1/4",
+            "coax test --partition slice:5/4",
+            "coax report merge",
+            "coax report seconds",
             "coax test hmm --repeat 0",
             "coax test soak --minutes 0",
             "coax test soak --mode all",
             "coax test stall --points 0",
             "coax build everything",
+            "coax build kernel --archive x",
             "coax bench dance",
             "coax bench invalidate --json",
             "coax bench fairness --mode all",

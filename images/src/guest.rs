@@ -36,6 +36,7 @@ const INPUTS: &[&str] = &[
     "vmm-device",
     "images",
     "program",
+    "results",
     "tests",
 ];
 /// Programs of the guest, each with the package it is in; all are static.

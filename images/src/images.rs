@@ -7,8 +7,10 @@ use std::sync::OnceLock;
 
 use anyhow::{anyhow, Context, Result};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
-use crate::accel::{self, Decision};
+use crate::accel::{self, Accel, Decision};
+use crate::archive;
 use crate::cache::Lock;
 use crate::guest;
 use crate::host_packages::{self, Group};
@@ -76,13 +78,13 @@ impl Which {
     }
 
     /// What runs the guest's code, and why.
-    fn decide(&self) -> Result<Decision> {
+    pub(crate) fn decide(&self) -> Result<Decision> {
         accel::decide(self.accel).map_err(|reason| anyhow!("KVM does not work here: {reason}"))
     }
 }
 
 /// Paths of everything a VM needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Images {
     /// Bootable kernel.
     pub kernel: PathBuf,
@@ -91,7 +93,7 @@ pub struct Images {
     /// How many times as long as on a kernel without checks VMs may take.
     pub time_factor: u32,
     /// Words for the kernel's command line that it was built for.
-    pub kernel_args: Option<&'static str>,
+    pub kernel_args: Option<String>,
     /// QEMU.
     pub qemu: PathBuf,
     /// Which QEMU that is.
@@ -100,7 +102,8 @@ pub struct Images {
     pub firmware: Vec<PathBuf>,
     /// How QEMU shows the device.
     pub form: Form,
-    /// What runs the guest's code, and why.
+    /// What runs the guest's code, and why: each machine's own affair.
+    #[serde(skip, default = "undecided")]
     pub accel: Decision,
     /// Root file system, without a job.
     pub initramfs: PathBuf,
@@ -114,13 +117,25 @@ pub struct Images {
     pub build_seconds: f64,
 }
 
+/// On whatever machine these images are, this is what runs.
+fn undecided() -> Decision {
+    Decision {
+        accel: Accel::Tcg,
+        reason: String::new(),
+    }
+}
+
 impl Images {
-    /// The images of this checkout with this kernel and this QEMU, which must have been built.
+    /// The images of this checkout with this kernel and this QEMU, which must have been built, or those of the
+    /// archive that this program is in.
     ///
     /// # Errors
     ///
     /// Says which image is missing and how to build it.
     pub fn built(which: &Which) -> Result<Self> {
+        if let Some(archive) = archive::here()? {
+            return archive.images(which);
+        }
         let kernel = which.kernel.built()?;
         let guest = guest::built(&kernel)?;
         Ok(Self::join(
@@ -137,8 +152,9 @@ impl Images {
     ///
     /// Those of the builds, each with the place of its log.
     pub fn build(which: &Which, install: bool) -> Result<Self> {
-        if let Ok(images) = Self::built(which) {
-            return Ok(images);
+        match Self::built(which) {
+            Err(_) if archive::here()?.is_none() => {}
+            built => return built,
         }
         which.check()?;
         let _lock = Lock::take()?;
@@ -173,6 +189,50 @@ impl Images {
         Machine::new(self, modes)
     }
 
+    /// The same, each file where `place` says that it is.
+    #[must_use]
+    pub fn moved(mut self, mut place: impl FnMut(PathBuf) -> PathBuf) -> Self {
+        for path in [
+            &mut self.kernel,
+            &mut self.qemu,
+            &mut self.initramfs,
+            &mut self.device,
+            &mut self.hmm_tests,
+            &mut self.engine_bench,
+        ]
+        .into_iter()
+        .chain(&mut self.firmware)
+        {
+            *path = place(std::mem::take(path));
+        }
+        self
+    }
+
+    /// Images that are nowhere.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        let part = Part {
+            source: String::new(),
+            version: String::new(),
+        };
+        Images {
+            kernel: "kernel".into(),
+            kernel_part: part.clone(),
+            time_factor: 1,
+            kernel_args: None,
+            qemu: "qemu".into(),
+            qemu_part: part,
+            firmware: Vec::new(),
+            form: Form::OneFunction,
+            accel: undecided(),
+            initramfs: "initramfs".into(),
+            device: "device".into(),
+            hmm_tests: "tests".into(),
+            engine_bench: "bench".into(),
+            build_seconds: 0.0,
+        }
+    }
+
     fn join(kernel: Kernel, qemu: Qemu, guest: guest::Guest, accel: Decision) -> Self {
         Images {
             build_seconds: kernel.seconds + qemu.seconds + guest.seconds,
@@ -182,7 +242,7 @@ impl Images {
                 version: kernel.version,
             },
             time_factor: kernel.config.time_factor(),
-            kernel_args: kernel.config.kernel_args(),
+            kernel_args: kernel.config.kernel_args().map(str::to_owned),
             qemu: qemu.program,
             qemu_part: Part {
                 source: qemu.name,

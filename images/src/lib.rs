@@ -13,6 +13,8 @@ pub mod job;
 #[cfg(feature = "host")]
 pub mod accel;
 #[cfg(feature = "host")]
+pub mod archive;
+#[cfg(feature = "host")]
 pub mod artifacts;
 #[cfg(feature = "host")]
 pub mod availability;

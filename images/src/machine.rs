@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::images::Images;
 use crate::job::Mode;
@@ -19,7 +19,7 @@ pub enum Translation {
 }
 
 /// A part that there are several of: which it is, as options name it, and its version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// A word, or the path of one of the user's own.
     pub source: String,

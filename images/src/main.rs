@@ -43,6 +43,7 @@ fn run_command(cli: &Cli) -> Result<ExitCode> {
         Command::Run(options) => commands::run::run(&options.vm, &options.argv, install),
         Command::Shell(options) => commands::run::shell(&options.vm, install),
         Command::Bench(options) => commands::bench::run(options, install),
+        Command::Report(options) => commands::report::run(options),
         Command::Doctor(options) => commands::doctor::run(options),
         Command::Build(options) => commands::build::run(options, install),
         Command::Config(options) => commands::config::run(options, install),

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use nix::unistd::Uid;
 
+use crate::archive;
 use crate::cache::Lock;
 use crate::crate_program::CrateProgram;
 use crate::host_packages::{self, Group};
@@ -66,6 +67,9 @@ fn succeeds(command: &mut Command) -> bool {
 ///
 /// It is not built.
 pub fn built() -> Result<PathBuf> {
+    if let Some(archive) = archive::here()? {
+        return archive.virtiofsd();
+    }
     let path = VIRTIOFSD.path()?;
     let there = path.is_file().then_some(path);
     there.context("virtiofsd is not built: run ./coax build virtiofsd")
@@ -77,8 +81,9 @@ pub fn built() -> Result<PathBuf> {
 ///
 /// Says which step failed and where its log is.
 pub fn build(install: bool) -> Result<PathBuf> {
-    if let Ok(path) = built() {
-        return Ok(path);
+    match built() {
+        Err(_) if archive::here()?.is_none() => {}
+        built => return built,
     }
     let _lock = Lock::take()?;
     host_packages::ensure(&[Group::Virtiofsd], install)?;

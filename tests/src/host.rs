@@ -6,8 +6,8 @@ mod report;
 mod vm;
 mod witness;
 
-pub use plan::{Group, Selection};
-pub use report::{write_ktap, Named, Report};
+pub use plan::{groups, Group, Selection};
+pub use report::Report;
 pub use vm::{action, run_group};
 
 use anyhow::Result;
@@ -34,7 +34,14 @@ impl From<Mode> for job::Mode {
 /// When a VM cannot be started at all, or results cannot be shown; what goes wrong in a VM is a result.
 pub fn run(images: &Images, selection: &Selection) -> Result<Report> {
     let groups = plan::groups(selection);
-    let mut report = Report::default();
+    let mut report = Report::new(groups.len())?;
+    let mut modes: Vec<job::Mode> = Vec::new();
+    for group in &groups {
+        if !modes.contains(&group.mode.into()) {
+            modes.push(group.mode.into());
+        }
+    }
+    report.ran_on(&images.machine(&modes));
     for (index, group) in groups.iter().enumerate() {
         outln!(
             "# VM {} of {}: {group}, {} cases",

@@ -25,8 +25,12 @@ fn words_that_cannot_be_written_are_failures_and_no_panics() {
     .check();
     Calls {
         program: env!("CARGO_BIN_EXE_coax-vm-tests"),
-        answers: &[&["--version"], &["--list"]],
-        failures: &[&["--ktap=/nonexistent/ktap"]],
+        answers: &[&["--version"], &["--list"], &["--plan", "fork."]],
+        failures: &[
+            &["--ktap=/nonexistent/ktap"],
+            &["--junit=/nonexistent/junit"],
+            &["--results=/nonexistent/results"],
+        ],
     }
     .check();
     Calls {

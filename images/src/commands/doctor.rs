@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::create;
 use crate::cli::Doctor;
 use coax_images::accel::{self, Choice};
+use coax_images::archive::{self, Archive};
 use coax_images::availability::{Row, Table};
 use coax_images::host_packages::{self, Group};
 use coax_images::kernel::Which;
@@ -21,19 +22,23 @@ use coax_program::output::OutputError;
 #[derive(Debug, Serialize)]
 struct Report {
     facts: serde_json::Map<String, serde_json::Value>,
+    /// With an archive nothing else is taken.
     #[serde(flatten)]
-    table: Table,
+    table: Option<Table>,
 }
 
 /// Prints a line for everything that matters; what is not there is no failure.
 pub fn run(options: &Doctor) -> Result<ExitCode> {
     let json = create(&options.json)?;
-    let facts = facts()?;
+    let archive = archive::here()?;
+    let facts = facts(archive.as_ref())?;
     for (name, text) in &facts {
         line(name, text)?;
     }
-    let table = Table::now();
-    for (title, rows) in [("--kernel", &table.kernels), ("--qemu", &table.qemus)] {
+    let table = archive.is_none().then(Table::now);
+    let parts = table.iter();
+    let parts = parts.flat_map(|table| [("--kernel", &table.kernels), ("--qemu", &table.qemus)]);
+    for (title, rows) in parts {
         for (number, Row { name, state }) in rows.iter().enumerate() {
             let title = if number == 0 { title } else { "" };
             line(title, &format!("{name:<10} {state}"))?;
@@ -52,7 +57,7 @@ pub fn run(options: &Doctor) -> Result<ExitCode> {
 }
 
 /// What there is but for kernels and QEMUs.
-fn facts() -> Result<Vec<(&'static str, String)>> {
+fn facts(archive: Option<&Archive>) -> Result<Vec<(&'static str, String)>> {
     let root = cache::root()?;
     cache::make_folder(&root)?;
     let acceleration = accel::decide(Choice::Auto).map_or_else(
@@ -67,11 +72,6 @@ fn facts() -> Result<Vec<(&'static str, String)>> {
         ),
         Err(error) => format!("{error:#}"),
     };
-    let guest = Which::default()
-        .built()
-        .and_then(|kernel| guest::built(&kernel));
-    let guest = guest.map(|guest| guest.initramfs.display().to_string());
-    let daemon = virtiofsd::built().map(|path| path.display().to_string());
     let mut facts = vec![
         ("processors", tool::jobs().to_string()),
         ("rustc", or_problem(tool::version_of(Path::new("rustc")))),
@@ -80,6 +80,17 @@ fn facts() -> Result<Vec<(&'static str, String)>> {
             "cache",
             format!("{}, {}", root.display(), free_space(&root)),
         ),
+    ];
+    if let Some(archive) = archive {
+        facts.push(("archive", archive.describe()));
+        return Ok(facts);
+    }
+    let guest = Which::default()
+        .built()
+        .and_then(|kernel| guest::built(&kernel));
+    let guest = guest.map(|guest| guest.initramfs.display().to_string());
+    let daemon = virtiofsd::built().map(|path| path.display().to_string());
+    facts.extend([
         (
             "mirrors",
             or_problem(fetch::mirrors().map(|sites| sites.join(" "))),
@@ -90,7 +101,7 @@ fn facts() -> Result<Vec<(&'static str, String)>> {
             "virtiofsd",
             built(daemon, "about 90 seconds, for run --root,"),
         ),
-    ];
+    ]);
     if let Some(folder) = std::env::var_os("COAX_SOURCES") {
         facts.push(("COAX_SOURCES", folder.to_string_lossy().into_owned()));
     }

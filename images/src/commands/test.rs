@@ -4,6 +4,7 @@
 mod driver;
 mod fresh;
 mod hmm;
+mod part;
 mod requirements;
 mod results;
 mod run;
@@ -15,31 +16,52 @@ mod untouched;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 use clap::ValueEnum;
+use coax_results::file::Format;
 
 use super::{create, exit_code};
 use crate::cli::{Suite, Test};
+use coax_images::archive;
 use coax_images::job::Mode;
 use coax_program::outln;
+use part::Part;
 use results::Results;
+
+pub use suites::test_program;
 
 /// Runs the suites asked for, and prints the sums as its last line.
 pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
     if options.list {
-        return list(options);
+        return list(options, install);
     }
-    let ktap = create(&options.ktap)?;
+    if archive::here()?.is_some() {
+        if let Some(&suite) = options.suites.iter().find(|suite| needs_checkout(**suite)) {
+            bail!(
+                "The suite {} needs a checkout, and this is an archive: run it where the archive was built",
+                name(suite)
+            );
+        }
+    }
+    let files = [
+        (Format::Ktap, create(&options.ktap)?),
+        (Format::Junit, create(&options.junit)?),
+        (Format::Json, create(&options.results)?),
+    ];
     let mut json = create(&options.json)?;
     options.kernel.ready(install)?;
-    let mut results = Results::default();
+    let part = Part::of(options, || names(options, install))?;
+    let mut results = Results::of(part.partition());
     for suite in chosen(options) {
+        if !part.has_some_of(name(suite)) {
+            continue;
+        }
         outln!("Suite {}", name(suite))?;
         let ran = match suite {
-            Suite::Unit => suites::unit(&mut results),
+            Suite::Unit => suites::unit(&mut results, &part),
             Suite::Driver => driver::run(&mut results, options, install),
-            Suite::Vm => suites::vm(&mut results, options, install),
-            Suite::Hmm => hmm::run(&mut results, options, json.take(), install),
+            Suite::Vm => suites::vm(&mut results, options, &part, install),
+            Suite::Hmm => hmm::run(&mut results, options, &part, json.take(), install),
             Suite::Requirements => requirements::run(&mut results, options, json.take(), install),
             Suite::Fresh => fresh::run(&mut results, options, install),
             // These open the file themselves.
@@ -56,22 +78,53 @@ pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
             if coax_program::reader_has_gone(&error) {
                 return Err(error);
             }
-            results.broken(name(suite), &format!("{error:#}"));
+            results.broken(&[name(suite)], "the suite runs", &format!("{error:#}"));
         }
         results.all_shown()?;
     }
-    if let Some(file) = ktap {
-        file.write(|file| results.write_ktap(file))?;
+    let run = results.run();
+    for (format, file) in files {
+        if let Some(file) = file {
+            file.write(|file| format.write(run, file))?;
+        }
     }
-    outln!("{results}")?;
-    Ok(exit_code(results.passed()))
+    if let (Some(partition), true) = (part.partition(), run.tests().is_empty()) {
+        outln!("There is nothing for {partition}")?;
+    }
+    outln!("{run}")?;
+    Ok(exit_code(run.passed()))
+}
+
+/// What the chosen suites have, in the order in which it runs, for parts to be made of: what is started for a
+/// test, and the test's full name. Suites that run only when they are named are whole in one part, and so is
+/// `driver`.
+fn names(options: &Test, install: bool) -> Result<Vec<(String, String)>> {
+    let mut names = Vec::new();
+    for suite in chosen(options) {
+        match suite {
+            Suite::Unit => {
+                let steps = suites::UNIT.map(|step| format!("unit/{step}"));
+                names.extend(steps.map(|step| (step.clone(), step)));
+            }
+            Suite::Vm => names.extend(suites::vm_names(options, install)?),
+            Suite::Hmm => {
+                let tests = hmm::names(options, install)?.into_iter();
+                names.extend(tests.map(|test| ("hmm".to_owned(), format!("hmm/{test}"))));
+            }
+            whole => names.push((name(whole).to_owned(), name(whole).to_owned())),
+        }
+    }
+    Ok(names)
 }
 
 /// The suites asked for in the order in which they run; if none is, all but those that run only when they
 /// are named.
 fn chosen(options: &Test) -> Vec<Suite> {
     let all = Suite::value_variants().iter().copied();
-    let by_default = |suite: Suite| options.suites.is_empty() && runs_unnamed(suite);
+    let in_archive = matches!(archive::here(), Ok(Some(_)));
+    let can_run = |suite: Suite| !in_archive || !needs_checkout(suite);
+    let by_default =
+        |suite: Suite| options.suites.is_empty() && runs_unnamed(suite) && can_run(suite);
     all.filter(|&suite| by_default(suite) || options.suites.contains(&suite))
         .collect()
 }
@@ -86,6 +139,19 @@ fn runs_unnamed(suite: Suite) -> bool {
         | Suite::Stall
         | Suite::Kill
         | Suite::Fresh => false,
+    }
+}
+
+/// Whether the suite builds something, or looks at the sources.
+fn needs_checkout(suite: Suite) -> bool {
+    match suite {
+        Suite::Unit | Suite::Driver | Suite::Soak | Suite::Fresh => true,
+        Suite::Vm
+        | Suite::Hmm
+        | Suite::Requirements
+        | Suite::Stress
+        | Suite::Stall
+        | Suite::Kill => false,
     }
 }
 
@@ -110,7 +176,14 @@ fn name(suite: Suite) -> &'static str {
     }
 }
 
-fn list(options: &Test) -> Result<ExitCode> {
+fn list(options: &Test, install: bool) -> Result<ExitCode> {
+    let part = Part::of(options, || names(options, install))?;
+    if let Some(names) = part.names() {
+        for name in names {
+            outln!("{name}")?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     for suite in chosen(options) {
         let help = suite
             .to_possible_value()

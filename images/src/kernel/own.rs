@@ -204,12 +204,12 @@ fn source_of(version: Version) -> Result<Tree> {
     if let Some(tree) = trees.find(|tree| tree.is_dir()) {
         return Ok(Tree::There(tree));
     }
-    let source = source(&linux)?;
-    let tree = tree_of(&source.path).context("The archive has no name")?;
+    let package = package(&linux)?;
+    let tree = tree_of(&package.path).context("The archive has no name")?;
     Ok(if tree.is_dir() {
         Tree::There(tree)
     } else {
-        Tree::In(source, tree)
+        Tree::In(package, tree)
     })
 }
 
@@ -247,12 +247,12 @@ pub fn expected(kind: Kind) -> Vec<Expected> {
 
 /// Unpacks the source; its folder appears complete or not at all.
 fn unpacked(source: Tree, log: &Path) -> Result<PathBuf> {
-    let (source, tree) = match source {
+    let (package, tree) = match source {
         Tree::There(tree) => return Ok(tree),
-        Tree::In(source, tree) => (source, tree),
+        Tree::In(package, tree) => (package, tree),
     };
-    let progress = Progress::start(&format!("Unpacking Linux {}", source.version));
-    source::unpack(&source.path, &tree, LEFT_OUT, log)?;
+    let progress = Progress::start(&format!("Unpacking Linux {}", package.version));
+    source::unpack(&package.path, &tree, LEFT_OUT, log)?;
     progress.finish();
     Ok(tree)
 }

@@ -112,7 +112,7 @@ pub fn qemu(images: &Images, config: &VmConfig, form: Form, paths: &Sockets) -> 
         )
         .chain((config.mode == Mode::Numa).then_some(NUMA_KERNEL_ARGS))
         .chain((config.cpus == 1).then_some(ONE_CPU_KERNEL_ARGS))
-        .chain(images.kernel_args)
+        .chain(images.kernel_args.as_deref())
         .chain(config.kernel_args.iter().map(String::as_str))
         .chain(std::iter::once(LAST_KERNEL_ARGS))
         .collect();
@@ -274,8 +274,6 @@ fn shell_word(word: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accel::Decision;
-    use crate::machine::Part;
 
     #[test]
     fn shell_line_quotes_what_a_shell_would_take_apart() {
@@ -287,29 +285,8 @@ mod tests {
     }
 
     fn line(config: &VmConfig, accel: Accel) -> String {
-        let part = Part {
-            source: String::new(),
-            version: String::new(),
-        };
-        let images = Images {
-            kernel: "kernel".into(),
-            kernel_part: part.clone(),
-            time_factor: 1,
-            kernel_args: None,
-            qemu: "qemu".into(),
-            qemu_part: part,
-            firmware: Vec::new(),
-            form: Form::OneFunction,
-            accel: Decision {
-                accel,
-                reason: String::new(),
-            },
-            initramfs: "initramfs".into(),
-            device: "device".into(),
-            hmm_tests: "tests".into(),
-            engine_bench: "bench".into(),
-            build_seconds: 0.0,
-        };
+        let mut images = Images::for_tests();
+        images.accel.accel = accel;
         let path = Path::new("/run/x");
         let sockets = Sockets {
             devices: vec![path],

@@ -20,6 +20,7 @@ use super::qemu_args::{self, Sockets};
 use super::record::Record;
 use super::terminal::RawMode;
 use crate::accel::Accel;
+use crate::archive;
 use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Job, JobFile, TerminalSize};
@@ -177,6 +178,9 @@ pub fn prepare<T>(what: &str, make: impl FnOnce() -> io::Result<T>) -> Result<T,
 
 /// Starts a program in a group of its own.
 pub fn start(program: &Path, command: &mut Command) -> Result<Group, LaunchError> {
+    if let Some(libraries) = archive::libraries_of(program) {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
     Group::start(command, Signal::SIGKILL).map_err(|source| LaunchError::Start {
         program: program.display().to_string(),
         source,

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use coax_program::output::OutputError;
 use coax_program::{errln, outln};
+use coax_results::ktap::{one_line, ResultLine, VERSION_LINE};
+use coax_results::Outcome;
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
 use super::process::readable;
 use super::wait::on_this_kernel;
 use crate::case::{Case, Entry, Skip};
-use crate::ktap::{one_line, Outcome, ResultLine, VERSION_LINE};
 
 /// Exit status of a case process that does not apply, as in the kernel's selftests.
 const STATUS_SKIP: u8 = 4;
@@ -55,13 +56,13 @@ pub fn run(entries: &[Entry]) -> Result<Verdict> {
             verdict = Verdict::Failed;
             outln!("# {name} shows: {}", entry.case.shows)?;
         }
-        outln!("# took {:.1} s", started.elapsed().as_secs_f64())?;
         outln!(
             "{}",
             ResultLine {
                 number: index + 1,
                 name: &name,
-                outcome: &outcome
+                outcome: &outcome,
+                seconds: Some(started.elapsed().as_secs_f64()),
             }
         )?;
     }

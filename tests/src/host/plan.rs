@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Which cases run together.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::case::{Entry, Mode, Vm};
@@ -13,6 +14,8 @@ pub struct Selection {
     pub filters: Vec<String>,
     /// Only this mode; all if absent.
     pub mode: Option<Mode>,
+    /// Only these results, each with its mode; all if absent.
+    pub exact: Option<BTreeSet<String>>,
 }
 
 /// Cases that share a VM.
@@ -30,6 +33,25 @@ impl Group {
     /// Name of a result in this group, unique in a run.
     pub fn result_name(&self, name: &str) -> String {
         format!("{}.{name}", self.mode)
+    }
+
+    /// Name of the group.
+    pub fn name(&self) -> String {
+        self.result_name(self.vm.name())
+    }
+
+    /// Names of the results that come of it.
+    pub fn results(&self) -> impl Iterator<Item = String> + '_ {
+        let of_cases = self
+            .entries
+            .iter()
+            .map(|entry| self.result_name(&entry.full_name()));
+        of_cases.chain([self.end()])
+    }
+
+    /// Name of the result that says how its VMs ended.
+    pub fn end(&self) -> String {
+        format!("{}.the_vm_ends_well", self.name())
     }
 }
 
@@ -51,8 +73,14 @@ pub fn groups(selection: &Selection) -> Vec<Group> {
                 .filter(|entry| entry.case.vm == vm && entry.case.modes.contains(&mode))
                 .filter(|entry| entry.selected_by(&selection.filters))
                 .collect();
-            if !entries.is_empty() {
-                groups.push(Group { vm, mode, entries });
+            let mut group = Group { vm, mode, entries };
+            if let Some(exact) = &selection.exact {
+                let named =
+                    |entry: &Entry| exact.contains(&format!("{mode}.{}", entry.full_name()));
+                group.entries.retain(named);
+            }
+            if !group.entries.is_empty() {
+                groups.push(group);
             }
         }
     }
@@ -76,6 +104,7 @@ mod tests {
         let selection = Selection {
             filters: vec!["fork.".into()],
             mode: Some(Mode::Coherent),
+            exact: None,
         };
         let groups = groups(&selection);
         assert_eq!(groups.len(), 1);
@@ -90,8 +119,28 @@ mod tests {
     fn a_filter_that_fits_nothing_gives_no_group() {
         let selection = Selection {
             filters: vec!["no such case".into()],
-            mode: None,
+            ..Selection::default()
         };
         assert!(groups(&selection).is_empty());
+    }
+
+    #[test]
+    fn results_have_unique_names_by_which_they_are_selected_alone() {
+        let all = groups(&Selection::default());
+        let names: Vec<String> = all.iter().flat_map(Group::results).collect();
+        let unique: BTreeSet<&String> = names.iter().collect();
+        assert_eq!(unique.len(), names.len());
+        for group in &all {
+            let last = group.entries.len() - 1;
+            let name = group.result_name(&group.entries[last].full_name());
+            let selection = Selection {
+                exact: Some([name.clone()].into()),
+                ..Selection::default()
+            };
+            let [alone] = &groups(&selection)[..] else {
+                panic!("not one group for {name}");
+            };
+            assert_eq!(alone.results().collect::<Vec<_>>(), [name, group.end()]);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! Runs a group of cases, in one VM as long as that lives.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use coax_images::images::Images;
@@ -11,12 +11,13 @@ use coax_images::launch::{Action, Bytes, LaunchError, Tree, Vm as Machine, VmCon
 use coax_images::qemu::Form;
 use coax_images::virtiofsd;
 use coax_program::output::OutputError;
+use coax_results::ktap::Parser;
+use coax_results::{Outcome, TestResult};
 
 use super::plan::Group;
-use super::report::{Named, Report};
+use super::report::Report;
 use super::witness::Witness;
 use crate::case::{Entry, Mode, Vm, TIME_FACTOR_VARIABLE};
-use crate::ktap::{Outcome, Parser};
 use crate::request::Request;
 
 /// The guest program, in the guest's `PATH`.
@@ -32,38 +33,63 @@ const STOP_TIME: Duration = Duration::from_secs(13);
 const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Runs the cases of a group. A case that takes the VM with it has failed, and those after it
-/// run in another VM.
+/// run in another VM. The last result is how all VMs of the group ended, with the time of everything but
+/// the cases.
 ///
 /// # Errors
 ///
 /// When a VM cannot be started, or results cannot be shown.
 pub fn run_group(images: &Images, group: &Group, report: &mut Report) -> Result<()> {
+    let (name, started) = (group.name(), Instant::now());
+    let test = |result: &str, outcome| TestResult::new(&[&name], result, outcome);
+    report.begin(&name, group.entries.len() + 1)?;
     if group.vm.loses_back_end() && images.form == Form::TwoFunctions {
-        return skip(group, report);
+        let reason = "a QEMU without our patches ends when the back end does";
+        for result in group.results() {
+            report.add(test(&result, Outcome::Skipped(reason.into())))?;
+        }
+        return Ok(report.end(&name)?);
     }
     let mut left = group.entries.as_slice();
+    let mut diagnostics = Vec::new();
     while !left.is_empty() {
-        let done = run_vm(images, group, left, report)?;
-        left = &left[done.min(left.len())..];
+        let ended = run_vm(images, group, left, report)?;
+        diagnostics.extend(ended.diagnostics);
+        let done = match ended.results {
+            Some(results) => results.min(left.len()),
+            // Another VM would not do better.
+            None => {
+                for entry in left {
+                    let reason = format!("no case ran, see {}", group.end());
+                    let result = group.result_name(&entry.full_name());
+                    report.add(test(&result, Outcome::Skipped(reason)))?;
+                }
+                left.len()
+            }
+        };
+        left = &left[done..];
     }
-    Ok(())
+    // A result of its own, so that a complaint of the kernel fails the run even if every case
+    // passed.
+    let seconds = started.elapsed().as_secs_f64() - report.seconds();
+    report.add(TestResult {
+        seconds: Some(seconds.max(0.0)),
+        diagnostics: diagnostics.clone(),
+        ..test(&group.end(), Outcome::of(diagnostics.is_empty()))
+    })?;
+    Ok(report.end(&name)?)
 }
 
-/// Skips the cases of a VM that would end with its back end.
-fn skip(group: &Group, report: &mut Report) -> Result<()> {
-    for entry in &group.entries {
-        let reason = "a QEMU without our patches ends when the back end does";
-        report.add(Named {
-            name: group.result_name(&entry.full_name()),
-            outcome: Outcome::Skipped(reason.into()),
-            diagnostics: Vec::new(),
-        })?;
-    }
-    Ok(())
+/// What came of a VM.
+struct Ended {
+    /// How many cases have their result; `None` if the guest began none.
+    results: Option<usize>,
+    /// What was not well about the VM itself.
+    diagnostics: Vec<String>,
 }
 
-/// Runs the cases in a VM and returns how many of them have their result.
-fn run_vm(images: &Images, group: &Group, entries: &[Entry], report: &mut Report) -> Result<usize> {
+/// Runs the cases in a VM.
+fn run_vm(images: &Images, group: &Group, entries: &[Entry], report: &mut Report) -> Result<Ended> {
     let mut argv = vec![GUEST_PROGRAM.to_owned(), "run".to_owned()];
     argv.extend(entries.iter().map(Entry::full_name));
     let mut output = Output::new(group, report);
@@ -105,39 +131,30 @@ fn run_vm(images: &Images, group: &Group, entries: &[Entry], report: &mut Report
     if let Some(witness) = &witness {
         diagnostics.extend(witness.changes()?);
     }
-    if started && !complete {
+    if !started {
+        diagnostics.push(format!("{} cases were not run", entries.len()));
+        return Ok(Ended {
+            results: None,
+            diagnostics,
+        });
+    }
+    if !complete {
         // The case that was running when the output stopped.
         if let Some(entry) = entries.get(shown) {
-            let mut said = last_words;
-            said.extend(bail_out.map(|reason| format!("bail out: {reason}")));
-            said.push("the VM ended, or the run stopped, during this case".to_owned());
-            report.add(Named {
-                name: group.result_name(&entry.full_name()),
-                outcome: Outcome::Failed,
-                diagnostics: said,
-            })?;
+            let name = group.result_name(&entry.full_name());
+            let mut test = TestResult::new(&[group.name()], name, Outcome::Failed);
+            test.diagnostics = last_words;
+            let bail_out = bail_out.map(|reason| format!("bail out: {reason}"));
+            test.diagnostics.extend(bail_out);
+            let end = "the VM ended, or the run stopped, during this case";
+            report.add(test.saying(end))?;
             shown += 1;
         }
     }
-    if !started {
-        // Another VM would not do better.
-        diagnostics.push(format!("{} cases were not run", entries.len()));
-        shown = entries.len();
-    }
-    // A result of its own, so that a complaint of the kernel fails the run even if every case
-    // passed.
-    let outcome = if diagnostics.is_empty() {
-        Outcome::Passed
-    } else {
-        Outcome::Failed
-    };
-    let name = group.result_name(&format!("{}.the_vm_ends_well", group.vm.name()));
-    report.add(Named {
-        name,
-        outcome,
+    Ok(Ended {
+        results: Some(shown),
         diagnostics,
-    })?;
-    Ok(shown)
+    })
 }
 
 /// Reads the guest's output as it comes.
@@ -165,10 +182,10 @@ impl<'a> Output<'a> {
         }
         self.parser.line(line);
         for result in &self.parser.results()[self.shown..] {
-            self.report.add(Named {
+            self.report.add(TestResult {
+                path: vec![self.group.name()],
                 name: self.group.result_name(&result.name),
-                outcome: result.outcome.clone(),
-                diagnostics: result.diagnostics.clone(),
+                ..result.clone()
             })?;
         }
         self.shown = self.parser.results().len();

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The suite `driver`: its build against a kernel, and its tests that need none.
 
-use anyhow::Result;
+use std::time::Instant;
 
-use super::results::{CargoOutput, Results, Verdict};
+use anyhow::Result;
+use coax_results::Outcome;
+
+use super::results::{CargoOutput, Results};
 use super::suites::{log, step, summary};
 use super::untouched::Untouched;
 use crate::cli::Test;
@@ -26,37 +29,34 @@ pub fn run(results: &mut Results, options: &Test, install: bool) -> Result<()> {
         |_| {},
     )?;
     for (name, target) in [
-        ("driver: kernel has what it needs", "check"),
-        ("driver: module builds", "modules"),
+        ("kernel has what it needs", "check"),
+        ("module builds", "modules"),
     ] {
         let mut make = guest::driver_make(&kernel)?;
         make.arg(target);
-        step(results, name, make, &log);
+        step(results, &["driver"], name, make, &log);
     }
-    let name = "driver: nothing in the kernel's tree has changed";
+    let name = "nothing in the kernel's tree has changed";
     match before.check(&kernel) {
-        Ok(()) => results.add(name.into(), Verdict::Passed),
-        Err(error) => results.broken(name, &format!("{error:#}")),
+        Ok(()) => results.add(&["driver"], name, Outcome::Passed),
+        Err(error) => results.broken(&["driver"], name, &format!("{error:#}")),
     }
     let from = results.len();
     let mut output = CargoOutput::default();
     let mut make = guest::driver_make(&kernel)?;
     make.arg("test");
+    let began = Instant::now();
     let ran = tool::run_logged(
         &mut make,
         "Tests of the driver's pure parts",
         &log,
         |line| {
-            if let Some((name, verdict)) = output.line(line) {
-                results.add(format!("driver{name}"), verdict);
+            if let Some(test) = output.line("driver", line) {
+                results.take(test);
             }
         },
     );
-    let name = "driver: pure parts";
-    match ran {
-        Ok(()) => results.add(name.into(), Verdict::Passed),
-        Err(error) => results.broken(name, &format!("{error:#}")),
-    }
+    results.step(&["driver"], "pure parts", began.elapsed(), ran);
     summary(results, from, "tests of the driver's pure parts")?;
     Ok(())
 }

@@ -8,8 +8,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
+use coax_results::{Outcome, TestResult};
 
-use super::results::{Results, Verdict};
+use super::results::Results;
 use crate::cli::Test;
 use coax_images::cache;
 use coax_images::debian::root::Root;
@@ -47,7 +48,7 @@ pub fn run(results: &mut Results, options: &Test, install: bool) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         for release in releases {
             let reason = "only root can make a root file system and enter it".to_owned();
-            results.add(name_of(release), Verdict::Skipped(reason));
+            results.add(&["fresh"], name_of(release), Outcome::Skipped(reason));
         }
         return Ok(());
     }
@@ -69,7 +70,7 @@ pub fn run(results: &mut Results, options: &Test, install: bool) -> Result<()> {
 
 /// Name in reports.
 fn name_of(release: &Release) -> String {
-    format!("fresh: Debian {}", release.number)
+    format!("Debian {}", release.number)
 }
 
 fn on(results: &mut Results, release: &Release, commands: &[&(&str, &str)]) -> Result<()> {
@@ -117,12 +118,13 @@ fn step<T>(
         Ok(value) => {
             progress.finish();
             outln!("  ok {name}: {took}")?;
-            results.add(name, Verdict::Passed);
+            let test = TestResult::new(&["fresh"], name, Outcome::Passed);
+            results.take(test.took(began.elapsed()));
             Ok(Some(value))
         }
         Err(error) => {
             progress.abandon();
-            results.broken(&name, &format!("after {took}: {error:#}"));
+            results.broken(&["fresh"], &name, &format!("after {took}: {error:#}"));
             Ok(None)
         }
     }

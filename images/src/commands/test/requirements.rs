@@ -7,9 +7,10 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{ensure, Result};
+use coax_results::{Outcome, TestResult};
 use serde::Serialize;
 
-use super::results::{ktap_line, Results, Verdict};
+use super::results::Results;
 use super::suites;
 use crate::cli::Test;
 use crate::commands::announce;
@@ -54,21 +55,28 @@ pub fn run(
 ) -> Result<()> {
     let images = Images::build(&options.kernel.which, install)?;
     let machine = announce(&images, &Mode::ALL)?;
+    results.ran_on(&machine);
     let cases = cases(&suites::vm_case_list()?);
     let wanted = wanted(&cases)?;
     let mut verdicts = BTreeMap::new();
-    let ended = suites::vm_lines(options, &wanted, |line| {
-        if let Some((name, verdict)) = ktap_line(line) {
-            verdicts.insert(name, verdict);
+    let mut ends = Vec::new();
+    let ended = suites::vm_results(options, &wanted, |test| {
+        verdicts.insert(test.name.clone(), test.outcome.clone());
+        // A VM that does not end well belongs to no requirement and is no success either.
+        if test.name.ends_with("the_vm_ends_well") {
+            ends.push(test.clone());
         }
     });
-    if !verdicts.values().any(|verdict| *verdict == Verdict::Failed) {
+    if !verdicts.values().any(|verdict| *verdict == Outcome::Failed) {
         ended?;
     }
-    let rows: Vec<Row> = table::ALL
-        .iter()
-        .flat_map(|requirement| Mode::ALL.map(|mode| row(requirement, mode, &cases, &verdicts)))
-        .collect();
+    let is_asked_for = |mode: &Mode| options.mode.is_none_or(|only| Mode::from(only) == *mode);
+    let modes: Vec<Mode> = Mode::ALL.into_iter().filter(is_asked_for).collect();
+    let of_modes = |requirement| {
+        let of_mode = |mode: &Mode| row(requirement, *mode, &cases, &verdicts);
+        modes.iter().map(of_mode).collect::<Vec<_>>()
+    };
+    let rows: Vec<Row> = table::ALL.iter().flat_map(of_modes).collect();
     for row in &rows {
         outln!(
             "  {:<4} {:<9} {:<15} {}",
@@ -78,18 +86,19 @@ pub fn run(
             row.checked
         )?;
         let verdict = match row.result {
-            PASS => Verdict::Passed,
-            NOT_APPLICABLE => Verdict::Skipped(row.checked.clone()),
-            _ => Verdict::Failed,
+            PASS => Outcome::Passed,
+            NOT_APPLICABLE => Outcome::Skipped(row.checked.clone()),
+            _ => Outcome::Failed,
         };
-        results.add(format!("requirements: {}.{}", row.mode, row.id), verdict);
+        results.add(
+            &["requirements", row.mode],
+            format!("{}.{}", row.mode, row.id),
+            verdict,
+        );
     }
-    // A VM that does not end well belongs to no requirement and is no success either.
-    for (name, verdict) in verdicts
-        .iter()
-        .filter(|(name, _)| name.ends_with("the_vm_ends_well"))
-    {
-        results.add(format!("requirements: {name}"), verdict.clone());
+    for end in ends {
+        let path = vec!["requirements".to_owned(), "VMs".to_owned()];
+        results.take(TestResult { path, ..end });
     }
     if let Some(file) = json {
         let report = serde_json::json!({ "requirements": rows });
@@ -139,7 +148,7 @@ fn row(
     requirement: &Requirement,
     mode: Mode,
     cases: &[Case],
-    verdicts: &BTreeMap<String, Verdict>,
+    verdicts: &BTreeMap<String, Outcome>,
 ) -> Row {
     let of_it = cases.iter().filter(|case| {
         let patterns = requirement.cases.iter();
@@ -149,11 +158,11 @@ fn row(
     let (mut shown, mut bad) = (Vec::new(), Vec::new());
     for case in of_it {
         match verdicts.get(&format!("{mode}.{}", case.name)) {
-            Some(Verdict::Passed) => shown.push(format!("{}: {}", case.name, case.shows)),
-            Some(Verdict::Skipped(reason)) => {
+            Some(Outcome::Passed) => shown.push(format!("{}: {}", case.name, case.shows)),
+            Some(Outcome::Skipped(reason)) => {
                 bad.push(format!("{} was skipped: {reason}", case.name))
             }
-            Some(Verdict::Failed) => bad.push(format!("{} failed", case.name)),
+            Some(Outcome::Failed) => bad.push(format!("{} failed", case.name)),
             None => bad.push(format!("{} did not run", case.name)),
         }
     }
@@ -207,8 +216,8 @@ no case";
     fn a_requirement_is_met_where_all_its_cases_passed() {
         let cases = cases(LIST);
         let mut verdicts = BTreeMap::from([
-            ("private.a.first".to_owned(), Verdict::Passed),
-            ("coherent.a.first".to_owned(), Verdict::Passed),
+            ("private.a.first".to_owned(), Outcome::Passed),
+            ("coherent.a.first".to_owned(), Outcome::Passed),
         ]);
         let met = row(&REQUIREMENT, Mode::Private, &cases, &verdicts);
         assert_eq!(met.result, PASS);
@@ -216,7 +225,7 @@ no case";
         let missing = row(&REQUIREMENT, Mode::Coherent, &cases, &verdicts);
         assert_eq!(missing.result, FAIL);
         assert!(missing.checked.contains("a.second did not run"));
-        verdicts.insert("coherent.a.second".to_owned(), Verdict::Failed);
+        verdicts.insert("coherent.a.second".to_owned(), Outcome::Failed);
         let failed = row(&REQUIREMENT, Mode::Coherent, &cases, &verdicts);
         assert!(failed.checked.contains("a.second failed"));
         let none = row(&REQUIREMENT, Mode::Numa, &cases, &verdicts);

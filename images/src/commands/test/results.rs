@@ -1,50 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Collects results from the output of cargo, rustc's test harness and KTAP.
+//! Collects the results of all suites, and those in the output of cargo and rustc's test harness.
 
+use std::time::Duration;
+
+use coax_images::machine::Machine;
 use coax_program::outln;
 use coax_program::output::OutputError;
-use std::fmt;
-use std::io::{self, Write};
-
-/// How a test ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Well.
-    Passed,
-    /// Badly.
-    Failed,
-    /// It was not run, for this reason.
-    Skipped(String),
-}
-
-/// One test.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Test {
-    name: String,
-    verdict: Verdict,
-}
+use coax_results::partition::Partition;
+use coax_results::run::Run;
+use coax_results::{Outcome, TestResult};
 
 /// All tests so far.
 #[derive(Debug, Default)]
 pub struct Results {
-    tests: Vec<Test>,
+    run: Run,
     /// Why the first failure that is not shown is not.
     unshown: Option<OutputError>,
 }
 
 impl Results {
-    /// Takes a result.
-    pub fn add(&mut self, name: String, verdict: Verdict) {
-        if verdict == Verdict::Failed {
-            self.show(outln!("  FAILED {name}"));
+    /// No results yet, of this part of a run.
+    pub fn of(partition: Option<Partition>) -> Self {
+        Results {
+            run: Run::of(partition),
+            unshown: None,
         }
-        self.tests.push(Test { name, verdict });
+    }
+
+    /// Notes what VMs ran some of it.
+    pub fn ran_on(&mut self, machine: &Machine) {
+        self.run.ran_on(&machine.to_string());
+    }
+
+    /// Takes a result that stands under this path.
+    pub fn add(&mut self, path: &[&str], name: impl Into<String>, outcome: Outcome) {
+        self.take(TestResult::new(path, name, outcome));
     }
 
     /// Takes the failure of a step, or of a whole suite, with its reason.
-    pub fn broken(&mut self, name: &str, reason: &str) {
+    pub fn broken(&mut self, path: &[&str], name: &str, reason: &str) {
         self.show(outln!("{reason}"));
-        self.add(name.to_owned(), Verdict::Failed);
+        self.take(TestResult::new(path, name, Outcome::Failed).saying(reason));
+    }
+
+    /// Takes what came of a step that took this long.
+    pub fn step(
+        &mut self,
+        path: &[&str],
+        name: &str,
+        took: Duration,
+        ended: Result<(), anyhow::Error>,
+    ) {
+        let test = TestResult::new(path, name, Outcome::of(ended.is_ok())).took(took);
+        match ended {
+            Ok(()) => self.take(test),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                self.show(outln!("{reason}"));
+                self.take(test.saying(&reason));
+            }
+        }
+    }
+
+    /// Takes a result with all that is known of it.
+    pub fn take(&mut self, test: TestResult) {
+        if test.outcome == Outcome::Failed {
+            self.show(outln!("  FAILED {}", test.full_name()));
+        }
+        self.run.add(test);
     }
 
     fn show(&mut self, shown: Result<(), OutputError>) {
@@ -62,43 +85,17 @@ impl Results {
 
     /// How many tests there are, for what follows to be told apart.
     pub fn len(&self) -> usize {
-        self.tests.len()
+        self.run.tests().len()
     }
 
     /// Passed and failed among the tests from number `from` on.
     pub fn counts_from(&self, from: usize) -> (usize, usize) {
-        let tests = self.tests.get(from..).unwrap_or_default();
-        let count = |wanted| tests.iter().filter(|test| test.verdict == wanted).count();
-        (count(Verdict::Passed), count(Verdict::Failed))
+        self.run.counts_from(from)
     }
 
-    /// Whether something ran and nothing failed.
-    pub fn passed(&self) -> bool {
-        let (passed, failed) = self.counts_from(0);
-        failed == 0 && passed > 0
-    }
-
-    /// Writes all results as one KTAP document.
-    pub fn write_ktap(&self, mut to: impl Write) -> io::Result<()> {
-        writeln!(to, "KTAP version 1\n1..{}", self.tests.len())?;
-        for (index, test) in self.tests.iter().enumerate() {
-            let number = index + 1;
-            // A number sign would begin a directive.
-            let name = test.name.replace('#', "");
-            match &test.verdict {
-                Verdict::Passed => writeln!(to, "ok {number} {name}")?,
-                Verdict::Failed => writeln!(to, "not ok {number} {name}")?,
-                Verdict::Skipped(reason) => writeln!(to, "ok {number} {name} # SKIP {reason}")?,
-            }
-        }
-        to.flush()
-    }
-}
-
-impl fmt::Display for Results {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (passed, failed) = self.counts_from(0);
-        write!(f, "{passed} passed, {failed} failed")
+    /// All of them.
+    pub fn run(&self) -> &Run {
+        &self.run
     }
 }
 
@@ -110,24 +107,27 @@ pub struct CargoOutput {
 }
 
 impl CargoOutput {
-    /// The result on this line, if there is one.
-    pub fn line(&mut self, line: &str) -> Option<(String, Verdict)> {
+    /// The result on this line, if there is one, under its suite and program.
+    pub fn line(&mut self, suite: &str, line: &str) -> Option<TestResult> {
         let line = line.trim();
         if let Some(rest) = line.strip_prefix("Running ") {
             self.program = program_name(rest);
         } else if let Some(name) = line.strip_prefix("Doc-tests ") {
             self.program = format!("{name} documentation");
         }
-        let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
-        let verdict = match verdict {
-            "ok" => Verdict::Passed,
-            "FAILED" => Verdict::Failed,
+        let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+        let outcome = match outcome {
+            "ok" => Outcome::Passed,
+            "FAILED" => Outcome::Failed,
             other => {
                 let reason = other.strip_prefix("ignored")?.trim_start_matches(", ");
-                Verdict::Skipped(reason.to_owned())
+                Outcome::Skipped(reason.to_owned())
             }
         };
-        Some((format!("{}: {name}", self.program), verdict))
+        let path = [suite, &self.program];
+        // Tests outside of cargo have no program.
+        let depth = if self.program.is_empty() { 1 } else { 2 };
+        Some(TestResult::new(&path[..depth], name, outcome))
     }
 }
 
@@ -142,24 +142,6 @@ fn program_name(text: &str) -> String {
         .to_owned()
 }
 
-/// The result on a line of KTAP, if there is one.
-pub fn ktap_line(line: &str) -> Option<(String, Verdict)> {
-    let (verdict, rest) = match line.strip_prefix("not ok ") {
-        Some(rest) => (Verdict::Failed, rest),
-        None => (Verdict::Passed, line.strip_prefix("ok ")?),
-    };
-    let (number, description) = rest.split_once(' ')?;
-    number.parse::<usize>().ok()?;
-    let description = description.trim_start_matches("- ");
-    Some(match description.split_once("# SKIP") {
-        Some((name, reason)) => (
-            name.trim().to_owned(),
-            Verdict::Skipped(reason.trim().to_owned()),
-        ),
-        None => (description.trim().to_owned(), verdict),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,56 +149,44 @@ mod tests {
     #[test]
     fn cargo_output_is_read_with_the_programs_names() {
         let mut output = CargoOutput::default();
-        assert_eq!(
-            output.line("     Running unittests src/lib.rs (t/deps/coax_abi-0a1b)"),
-            None
-        );
-        let passed = output.line("test wire::tests::sizes ... ok");
-        assert_eq!(
-            passed,
-            Some(("coax_abi: wire::tests::sizes".into(), Verdict::Passed))
-        );
-        let failed = output.line("test a ... FAILED").map(|(_, verdict)| verdict);
-        assert_eq!(failed, Some(Verdict::Failed));
-        let skipped = output
-            .line("test b ... ignored, needs root")
-            .map(|(_, verdict)| verdict);
-        assert_eq!(skipped, Some(Verdict::Skipped("needs root".into())));
-        assert_eq!(output.line("test result: ok. 3 passed; 0 failed"), None);
+        let mut line = |line| {
+            let test = output.line("unit", line);
+            test.map(|test| (test.full_name(), test.outcome))
+        };
+        let pure = line("test pure ... ok");
+        assert_eq!(pure, Some(("unit/pure".into(), Outcome::Passed)));
+        let running = "     Running unittests src/lib.rs (t/deps/coax_abi-0a1b)";
+        assert_eq!(line(running), None);
+        let passed = line("test wire::tests::sizes ... ok");
+        let name = "unit/coax_abi/wire::tests::sizes";
+        assert_eq!(passed, Some((name.into(), Outcome::Passed)));
+        let failed = line("test a ... FAILED").map(|(_, outcome)| outcome);
+        assert_eq!(failed, Some(Outcome::Failed));
+        let skipped = line("test b ... ignored, needs root").map(|(_, outcome)| outcome);
+        assert_eq!(skipped, Some(Outcome::Skipped("needs root".into())));
+        assert_eq!(line("test result: ok. 3 passed; 0 failed"), None);
     }
 
     #[test]
-    fn ktap_lines_are_read() {
-        assert_eq!(ktap_line("ok 1 a.b"), Some(("a.b".into(), Verdict::Passed)));
-        assert_eq!(
-            ktap_line("not ok 2 - c"),
-            Some(("c".into(), Verdict::Failed))
-        );
-        let skipped = ktap_line("ok 3 d # SKIP no reason");
-        assert_eq!(
-            skipped,
-            Some(("d".into(), Verdict::Skipped("no reason".into())))
-        );
-        assert_eq!(ktap_line("okay then"), None);
-        assert_eq!(ktap_line("# ok 1 a"), None);
-    }
-
-    #[test]
-    fn sums_and_ktap_show_every_result() {
+    fn a_step_has_its_time_and_its_reason() {
         let mut results = Results::default();
-        assert!(!results.passed());
-        results.add("a".into(), Verdict::Passed);
-        results.add("b".into(), Verdict::Skipped("why".into()));
-        assert!(results.passed());
-        results.add("c".into(), Verdict::Failed);
-        assert!(!results.passed());
-        assert_eq!(results.to_string(), "1 passed, 1 failed");
-        let mut text = Vec::new();
-        results.write_ktap(&mut text).expect("a vector takes all");
-        let text = String::from_utf8(text).expect("ASCII");
+        let took = Duration::from_millis(1500);
+        results.step(&["driver"], "module builds", took, Ok(()));
+        let error = anyhow::anyhow!("no make");
+        results.step(&["driver"], "tests", took, Err(error));
+        results.all_shown().expect("output is captured");
+        let [passed, failed] = results.run().tests() else {
+            panic!("two results");
+        };
         assert_eq!(
-            text,
-            "KTAP version 1\n1..3\nok 1 a\nok 2 b # SKIP why\nnot ok 3 c\n"
+            (&passed.outcome, passed.seconds),
+            (&Outcome::Passed, Some(1.5))
         );
+        assert_eq!(
+            (&failed.outcome, failed.seconds),
+            (&Outcome::Failed, Some(1.5))
+        );
+        assert_eq!(failed.diagnostics, ["no make"]);
+        assert_eq!(results.counts_from(1), (0, 1));
     }
 }

@@ -3,6 +3,7 @@
 
 mod ends;
 mod machine;
+mod parts;
 mod tree;
 
 use std::ffi::OsString;
@@ -11,14 +12,18 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
+use coax_images::archive;
 use coax_images::images::Which;
 use coax_program::outln;
 use coax_program::output::OutputError;
+use coax_results::{Outcome, TestResult};
 
-use super::results::{Results, Verdict};
-use crate::cli::Test;
+use super::part::Part;
+use super::results::Results;
+use crate::cli::{OneMode, Test};
 
 /// One call and what is to come of it.
 struct Check {
@@ -190,25 +195,38 @@ pub fn list(options: &Test) -> Result<(), OutputError> {
     Ok(())
 }
 
-/// Runs those that the filter leaves.
-pub fn run(results: &mut Results, options: &Test) -> Result<(), OutputError> {
+/// Where the results stand.
+pub const PATH: &[&str] = &["vm", "run"];
+
+/// The names of those that the filter leaves, in their order.
+pub fn names(options: &Test) -> Vec<&'static str> {
+    selected(options).map(|check| check.name).collect()
+}
+
+/// Runs those that the filter leaves and that belong to this part.
+pub fn run(results: &mut Results, options: &Test, part: &Part) -> Result<(), OutputError> {
     for check in selected(options) {
-        let name = format!("vm: {}", check.name);
-        match (check.hold)() {
-            Ok(()) => {
-                outln!("  ok {}", check.name)?;
-                results.add(name, Verdict::Passed);
-            }
-            Err(error) => results.broken(&name, &format!("{error:#}")),
+        let test = TestResult::new(PATH, check.name, Outcome::Passed);
+        if !part.has(&test.full_name()) {
+            continue;
         }
+        let began = Instant::now();
+        let held = (check.hold)();
+        if held.is_ok() {
+            outln!("  ok {}", check.name)?;
+        }
+        results.step(PATH, check.name, began.elapsed(), held);
     }
     Ok(())
 }
 
 fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
-    let fits = |test: &Named| {
+    // Those that have a mode have the default's.
+    let is_of_mode = options.mode.is_none_or(|mode| mode == OneMode::Private);
+    let fits = move |test: &Named| {
         let mut filter = options.filter.iter();
-        options.filter.is_empty() || filter.any(|text| test.name.contains(text.as_str()))
+        let named = options.filter.is_empty();
+        is_of_mode && (named || filter.any(|text| test.name.contains(text.as_str())))
     };
     let which = &options.kernel.which;
     let calls = CHECKS.iter().map(move |check| Named {
@@ -226,12 +244,23 @@ fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
         shows: "`--kernel-tree`: the folder that this kernel was built in as a tree of the user's",
         hold: Box::new(move || tree::is_booted(which)),
     };
+    // An archive has no kernel tree.
+    let tree = matches!(archive::here(), Ok(None)).then_some(tree);
     let machine = Named {
         name: "run.the_machine_is_told",
         shows: "what ran, in the line of `run`, and in that of `demo` as in its report",
         hold: Box::new(move || machine::is_told(which)),
     };
-    calls.chain(trials).chain([tree, machine]).filter(fits)
+    let parts = Named {
+        name: "run.parts_of_the_tests_make_the_whole",
+        shows: "`test --list --partition`: each test is in one part, in the order of the whole run",
+        hold: Box::new(move || parts::make_the_whole(which)),
+    };
+    calls
+        .chain(trials)
+        .chain(tree)
+        .chain([machine, parts])
+        .filter(fits)
 }
 
 /// Runs the call in a folder with one file, which must not change. Beside it are links for `/tmp` and `/run`,

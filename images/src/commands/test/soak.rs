@@ -27,7 +27,7 @@ pub fn run(
     install: bool,
 ) -> Result<()> {
     let images = Images::build(&options.kernel.which, install)?;
-    announce(&images, &modes(options))?;
+    results.ran_on(&announce(&images, &modes(options))?);
     virtiofsd::build(install)?;
     sqlite::build(install)?;
     let mut soak = Command::new(suites::test_program("coax-soak")?);

@@ -28,7 +28,7 @@ pub fn run(
     install: bool,
 ) -> Result<()> {
     let images = Images::build(&options.kernel.which, install)?;
-    announce(&images, &modes(options))?;
+    results.ran_on(&announce(&images, &modes(options))?);
     virtiofsd::build(install)?;
     host_packages::ensure(&[Group::Stress], install)?;
     let mut program = Command::new(suites::test_program("coax-stress")?);

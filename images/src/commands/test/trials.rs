@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use coax_results::Outcome;
 
-use super::results::{Results, Verdict};
+use super::results::Results;
 use super::{modes, suites};
 use crate::cli::Test;
 use crate::commands::announce;
@@ -30,10 +31,10 @@ pub fn run(
     let images = Images::build(&options.kernel.which, install)?;
     if trial == "kill" && images.form == Form::TwoFunctions {
         let reason = "a QEMU without our patches ends when the back end does";
-        results.add(trial.into(), Verdict::Skipped(reason.into()));
+        results.add(&[trial], "all points", Outcome::Skipped(reason.into()));
         return Ok(());
     }
-    announce(&images, &modes(options))?;
+    results.ran_on(&announce(&images, &modes(options))?);
     let mut program = Command::new(suites::test_program("coax-trials")?);
     program
         .arg(trial)

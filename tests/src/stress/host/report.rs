@@ -3,10 +3,10 @@
 
 use std::fmt;
 
+use coax_results::{document, Outcome};
 use serde::Serialize;
 
 use crate::case::Mode;
-use crate::ktap::{Outcome, ResultLine, VERSION_LINE};
 use crate::stress::event::Event;
 
 /// What came of one mode.
@@ -136,17 +136,7 @@ impl Report {
 
     /// The results as KTAP.
     pub fn ktap(&self) -> String {
-        let results: Vec<_> = self.modes.iter().flat_map(Stressed::results).collect();
-        let mut text = format!("{VERSION_LINE}\n1..{}\n", results.len());
-        for (index, (name, outcome)) in results.iter().enumerate() {
-            let line = ResultLine {
-                number: index + 1,
-                name,
-                outcome,
-            };
-            text.push_str(&format!("{line}\n"));
-        }
-        text
+        document::flat(self.modes.iter().flat_map(Stressed::results))
     }
 }
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use coax_results::{document, Outcome};
 use serde::Serialize;
 
 use crate::case::Mode;
-use crate::ktap::{Outcome, ResultLine, VERSION_LINE};
 use crate::trial::event::{Counts, Event, Point};
 use crate::trial::plan::{Plan, What};
 
@@ -150,22 +150,8 @@ impl Report {
 
     /// The results as KTAP.
     pub fn ktap(&self) -> String {
-        let results: Vec<_> = self.modes.iter().flat_map(Tried::results).collect();
-        let mut text = format!("{VERSION_LINE}\n1..{}\n", results.len());
-        for (index, (name, passed)) in results.iter().enumerate() {
-            let outcome = if *passed {
-                Outcome::Passed
-            } else {
-                Outcome::Failed
-            };
-            let line = ResultLine {
-                number: index + 1,
-                name,
-                outcome: &outcome,
-            };
-            text.push_str(&format!("{line}\n"));
-        }
-        text
+        let results = self.modes.iter().flat_map(Tried::results);
+        document::flat(results.map(|(name, passed)| (name, Outcome::of(passed))))
     }
 }
 

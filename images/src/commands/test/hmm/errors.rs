@@ -5,12 +5,13 @@
 //! `errnos COUNT`. It knows no right answers: those are what `test_hmm` gives.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use coax_results::{Outcome, TestResult};
 
 use super::side::Driver;
-use crate::commands::test::results::{Results, Verdict};
+use crate::commands::test::results::Results;
 use coax_images::images::Images;
 use coax_images::job::Job;
 use coax_images::launch::{Vm, VmConfig};
@@ -21,14 +22,17 @@ use coax_program::output::OutputError;
 /// Longest life of a VM; the calls take some seconds.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
 
+/// The result's name.
+pub const NAME: &str = "bad input gives the errno of test_hmm";
+
 /// The errno, or `ok`, of each call by its name.
 type Errnos = BTreeMap<String, String>;
 
 /// Makes the calls on both drivers and takes what came of it as results.
 pub fn run(results: &mut Results, images: &Images) -> Result<(), OutputError> {
+    let began = Instant::now();
     let both =
         calls(images, Driver::Coax).and_then(|coax| Ok((coax, calls(images, Driver::TestHmm)?)));
-    let name = "hmm: bad input gives the errno of test_hmm";
     match both {
         Ok((coax, test_hmm)) => {
             let differences = differences(&coax, &test_hmm);
@@ -40,14 +44,11 @@ pub fn run(results: &mut Results, images: &Images) -> Result<(), OutputError> {
             for line in &differences {
                 outln!("    {line}")?;
             }
-            let verdict = if differences.is_empty() {
-                Verdict::Passed
-            } else {
-                Verdict::Failed
-            };
-            results.add(name.into(), verdict);
+            let outcome = Outcome::of(differences.is_empty());
+            let test = TestResult::new(&["hmm"], NAME, outcome).took(began.elapsed());
+            results.take(test.saying(&differences.join("\n")));
         }
-        Err(error) => results.broken(name, &format!("{error:#}")),
+        Err(error) => results.broken(&["hmm"], NAME, &format!("{error:#}")),
     }
     Ok(())
 }

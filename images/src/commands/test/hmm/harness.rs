@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Reads what `hmm-tests`, a program on the kernel's test harness, lists and prints.
 
-use crate::commands::test::results::{ktap_line, Verdict};
+use coax_results::ktap::result_line;
+use coax_results::Outcome;
 
 /// Starts the first line of a list.
 const LIST: &str = "# FIXTURE";
@@ -17,7 +18,7 @@ pub struct Ran {
     /// `fixture.variant.test`.
     pub name: String,
     /// How it ended.
-    pub verdict: Verdict,
+    pub verdict: Outcome,
     /// What it and the harness wrote meanwhile.
     pub messages: Vec<String>,
 }
@@ -43,7 +44,7 @@ impl Output {
         } else if let Some(name) = started(line) {
             self.running = Some(name.to_owned());
             self.messages.clear();
-        } else if let Some((name, verdict)) = ktap_line(line) {
+        } else if let Some((name, verdict, _)) = result_line(line) {
             self.running = None;
             let messages = std::mem::take(&mut self.messages);
             self.ran.push(Ran {
@@ -77,7 +78,7 @@ impl Output {
             self.messages.push(reason.to_owned());
             self.ran.push(Ran {
                 name,
-                verdict: Verdict::Failed,
+                verdict: Outcome::Failed,
                 messages: self.messages,
             });
         }
@@ -240,9 +241,9 @@ not ok 3 hmm.hmm_device_private.migrate
         assert_eq!(output.planned(), Some(3));
         assert_eq!(output.listed().len(), 7);
         let ran = output.finish("unused");
-        let verdicts: Vec<&Verdict> = ran.iter().map(|ran| &ran.verdict).collect();
-        let skipped = Verdict::Skipped("DEVICE_COHERENT not available".into());
-        assert_eq!(verdicts, [&Verdict::Passed, &skipped, &Verdict::Failed]);
+        let verdicts: Vec<&Outcome> = ran.iter().map(|ran| &ran.verdict).collect();
+        let skipped = Outcome::Skipped("DEVICE_COHERENT not available".into());
+        assert_eq!(verdicts, [&Outcome::Passed, &skipped, &Outcome::Failed]);
         assert_eq!(ran[2].name, "hmm.hmm_device_private.migrate");
         assert!(ran[2].messages[0].contains("Expected ret (-14) == 0"));
         assert_eq!(ran[1].messages.len(), 3);
@@ -254,7 +255,7 @@ not ok 3 hmm.hmm_device_private.migrate
         let ran = read(&[&PRINTED[..cut]]).finish("the VM ended");
         assert_eq!(ran.len(), 3);
         assert_eq!(ran[2].name, "hmm.hmm_device_private.migrate");
-        assert_eq!(ran[2].verdict, Verdict::Failed);
+        assert_eq!(ran[2].verdict, Outcome::Failed);
         assert_eq!(
             ran[2].messages.last().map(String::as_str),
             Some("the VM ended")

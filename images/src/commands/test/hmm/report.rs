@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use coax_results::Outcome;
 use serde::Serialize;
 
 use super::side::Side;
-use crate::commands::test::results::Verdict;
 
 /// Sums of one driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -94,12 +94,12 @@ impl Report {
 
 impl Report {
     /// Each test's end on coax. A skip has its reason with it only in the table of the run.
-    pub fn of_coax(&self) -> impl Iterator<Item = (&str, Verdict)> {
+    pub fn of_coax(&self) -> impl Iterator<Item = (&str, Outcome)> {
         self.tests.iter().map(|row| {
             let verdict = match row.coax {
-                PASSED => Verdict::Passed,
-                SKIPPED => Verdict::Skipped("it skipped itself".into()),
-                _ => Verdict::Failed,
+                PASSED => Outcome::Passed,
+                SKIPPED => Outcome::Skipped("it skipped itself".into()),
+                _ => Outcome::Failed,
             };
             (row.name.as_str(), verdict)
         })
@@ -136,9 +136,9 @@ fn worst(sides: &[Side], name: &str) -> &'static str {
     for side in sides {
         let ran = side.ran.iter().find(|ran| ran.name == name);
         match ran.map(|ran| &ran.verdict) {
-            Some(Verdict::Passed) => {}
-            Some(Verdict::Skipped(_)) => worst = SKIPPED,
-            Some(Verdict::Failed) | None => return FAILED,
+            Some(Outcome::Passed) => {}
+            Some(Outcome::Skipped(_)) => worst = SKIPPED,
+            Some(Outcome::Failed) | None => return FAILED,
         }
     }
     // Without any run, it has not run.
@@ -185,7 +185,7 @@ mod tests {
     use super::super::harness::Ran;
     use super::*;
 
-    fn side(listed: &[&str], ran: &[(&str, Verdict)]) -> Side {
+    fn side(listed: &[&str], ran: &[(&str, Outcome)]) -> Side {
         let ran = ran.iter().map(|(name, verdict)| Ran {
             name: (*name).into(),
             verdict: verdict.clone(),
@@ -202,10 +202,10 @@ mod tests {
     fn json_has_exactly_the_fields_that_readers_expect() {
         let coax = side(
             &["a", "b"],
-            &[("a", Verdict::Passed), ("b", Verdict::Failed)],
+            &[("a", Outcome::Passed), ("b", Outcome::Failed)],
         );
-        let skipped = Verdict::Skipped("why".into());
-        let mut test_hmm = side(&["a", "b"], &[("a", skipped), ("b", Verdict::Passed)]);
+        let skipped = Outcome::Skipped("why".into());
+        let mut test_hmm = side(&["a", "b"], &[("a", skipped), ("b", Outcome::Passed)]);
         test_hmm.kernel_warnings = 3;
         let report = Report::new(&[coax], &test_hmm);
         let json = serde_json::to_value(&report).expect("plain data");
@@ -227,10 +227,10 @@ mod tests {
         let good = || {
             side(
                 &["a", "b"],
-                &[("a", Verdict::Passed), ("b", Verdict::Passed)],
+                &[("a", Outcome::Passed), ("b", Outcome::Passed)],
             )
         };
-        let bad = side(&["a", "b"], &[("a", Verdict::Failed)]);
+        let bad = side(&["a", "b"], &[("a", Outcome::Failed)]);
         let report = Report::new(&[good(), bad], &good());
         assert_eq!(report.coax.failed, 2);
         assert!(!report.coax.clean());
@@ -242,17 +242,17 @@ mod tests {
 
     #[test]
     fn a_skip_or_a_warning_is_not_clean() {
-        let mut warned = side(&["a"], &[("a", Verdict::Passed)]);
+        let mut warned = side(&["a"], &[("a", Outcome::Passed)]);
         assert!(sums_of(&warned).clean());
         warned.kernel_warnings = 1;
         assert!(!sums_of(&warned).clean());
-        let skipped = side(&["a"], &[("a", Verdict::Skipped(String::new()))]);
+        let skipped = side(&["a"], &[("a", Outcome::Skipped(String::new()))]);
         assert!(!sums_of(&skipped).clean());
     }
 
     #[test]
     fn the_table_has_every_test_and_both_sums() {
-        let all = side(&["a.b.c"], &[("a.b.c", Verdict::Passed)]);
+        let all = side(&["a.b.c"], &[("a.b.c", Outcome::Passed)]);
         let text = Report::new(&[side(&["a.b.c"], &[])], &all).to_string();
         assert!(text.contains("a.b.c  ok        not ok"), "{text}");
         assert!(text.contains("test_hmm: 1 passed, 0 failed"), "{text}");

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use coax_results::Outcome;
 
 use super::harness::{Output, Ran};
-use crate::commands::test::results::Verdict;
 use coax_images::images::Images;
 use coax_images::job::Job;
 use coax_images::launch::{complaint, Bytes, LaunchError, Vm, VmConfig};
@@ -180,7 +180,7 @@ fn run_vm(images: &Images, driver: Driver, job: &Job, side: &mut Side) -> Result
     let ended = vm.wait_watching(|line| {
         output.line(line);
         for ran in output.ran().iter().skip(seen) {
-            if ran.verdict == Verdict::Failed {
+            if ran.verdict == Outcome::Failed {
                 progress.make_room();
                 show(ran)?;
             }
