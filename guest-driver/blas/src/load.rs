@@ -3,10 +3,11 @@
 // UNSAFETY: the loader is given a function to call, and the C library handlers.
 #![expect(unsafe_code)]
 
+use crate::counters;
 use crate::cpu::OnCpu;
+use crate::report;
 use crate::session;
 use crate::settings::{settings, Report};
-use crate::stats;
 
 /// Called by the loader; programs of tests have no CPU's BLAS behind them.
 #[cfg(not(test))]
@@ -19,21 +20,21 @@ static ON_LOAD: extern "C" fn() = on_load;
 #[cfg_attr(test, expect(dead_code, reason = "it is for the loader"))]
 extern "C" fn on_load() {
     f32::cpu();
-    f32::cpu_vectors();
+    f32::vectors();
     f64::cpu();
-    f64::cpu_vectors();
-    let report = settings().report != Report::None;
+    f64::vectors();
+    let reports = settings().report != Report::None;
     // SAFETY: The handlers are functions of this library, which the C library forgets when it is
     // unloaded. Without room for them a child cannot use the device, and there is no report.
     unsafe {
         libc::pthread_atfork(None, None, Some(in_child));
-        if report {
-            libc::atexit(stats::report);
+        if reports {
+            libc::atexit(report::report);
         }
     }
 }
 
 unsafe extern "C" fn in_child() {
     session::forget_in_child();
-    stats::reset();
+    counters::reset();
 }

@@ -8,24 +8,26 @@
 
 use std::ffi::c_char;
 
-use crate::call::{Call, Shape};
+use super::arguments::{self, Shape};
+use super::vectors::{self, is_small};
 use crate::cpu::{Int, OnCpu};
-use crate::level3::{Side, Triangle};
-use crate::stats::Routine;
-use crate::vectors::is_small;
+use crate::operation::Side;
+use crate::routine::Routine;
+use crate::view::Triangle;
+use crate::way::{self, Refused};
 
 /// The value of a letter, if it is one of the given.
 ///
 /// # Safety
 ///
 /// `letter` may be read.
-unsafe fn one_of<V: Copy>(letter: *const c_char, values: &[(u8, V)]) -> Option<V> {
+unsafe fn one_of<V: Copy>(letter: *const c_char, values: &[(u8, V)]) -> Result<V, Refused> {
     // SAFETY: As the caller promises.
     let letter = unsafe { *letter } as u8;
     let known = values
         .iter()
         .find(|(known, _)| letter.eq_ignore_ascii_case(known));
-    known.map(|&(_, value)| value)
+    known.map(|&(_, value)| value).ok_or(Refused::WRONG)
 }
 
 const TRANS: &[(u8, bool)] = &[(b'N', false), (b'T', true), (b'C', true)];
@@ -61,7 +63,7 @@ macro_rules! fortran {
             // say; what is wrong goes to the CPU's BLAS as it came.
             unsafe {
                 let parse = || {
-                    Call::gemm(
+                    arguments::gemm(
                         (one_of(transa, TRANS)?, one_of(transb, TRANS)?),
                         Shape {
                             m: *m,
@@ -75,8 +77,8 @@ macro_rules! fortran {
                         (c, *ldc),
                     )
                 };
-                Call::run(parse(), Routine::$GEMM, || {
-                    let cpu = <$type>::cpu();
+                way::run(Routine::$GEMM, parse(), || {
+                    let cpu = <$type>::cpu().functions();
                     (cpu.gemm)(
                         transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, 1, 1,
                     );
@@ -105,7 +107,7 @@ macro_rules! fortran {
             // SAFETY: As above.
             unsafe {
                 let parse = || {
-                    Call::syrk(
+                    arguments::syrk(
                         (one_of(uplo, UPLO)?, one_of(trans, TRANS)?),
                         (*n, *k),
                         *alpha,
@@ -114,8 +116,8 @@ macro_rules! fortran {
                         (c, *ldc),
                     )
                 };
-                Call::run(parse(), Routine::$SYRK, || {
-                    let cpu = <$type>::cpu();
+                way::run(Routine::$SYRK, parse(), || {
+                    let cpu = <$type>::cpu().functions();
                     (cpu.syrk)(uplo, trans, n, k, alpha, a, lda, beta, c, ldc, 1, 1);
                 });
             }
@@ -144,7 +146,7 @@ macro_rules! fortran {
             // SAFETY: As above.
             unsafe {
                 let parse = || {
-                    Call::symm(
+                    arguments::symm(
                         (one_of(side, SIDE)?, one_of(uplo, UPLO)?),
                         (*m, *n),
                         *alpha,
@@ -154,8 +156,8 @@ macro_rules! fortran {
                         (c, *ldc),
                     )
                 };
-                Call::run(parse(), Routine::$SYMM, || {
-                    let cpu = <$type>::cpu();
+                way::run(Routine::$SYMM, parse(), || {
+                    let cpu = <$type>::cpu().functions();
                     (cpu.symm)(side, uplo, m, n, alpha, a, lda, b, ldb, beta, c, ldc, 1, 1);
                 });
             }
@@ -183,7 +185,7 @@ macro_rules! fortran {
             // SAFETY: As above.
             unsafe {
                 let parse = || {
-                    Call::trsm(
+                    arguments::trsm(
                         (
                             one_of(side, SIDE)?,
                             one_of(uplo, UPLO)?,
@@ -196,8 +198,8 @@ macro_rules! fortran {
                         (b, *ldb),
                     )
                 };
-                Call::run(parse(), Routine::$TRSM, || {
-                    let cpu = <$type>::cpu();
+                way::run(Routine::$TRSM, parse(), || {
+                    let cpu = <$type>::cpu().functions();
                     (cpu.trsm)(
                         side, uplo, transa, diag, m, n, alpha, a, lda, b, ldb, 1, 1, 1, 1,
                     );
@@ -227,14 +229,14 @@ macro_rules! fortran {
             // SAFETY: As above.
             unsafe {
                 let cpu = || {
-                    let function = <$type>::cpu_vectors().gemv;
+                    let function = <$type>::vectors().gemv;
                     function(trans, m, n, alpha, a, lda, x, incx, beta, y, incy, 1);
                 };
                 if is_small(*m, *n) {
                     return cpu();
                 }
                 let parse = || {
-                    Call::gemv(
+                    vectors::gemv(
                         one_of(trans, TRANS)?,
                         (*m, *n),
                         *alpha,
@@ -244,7 +246,7 @@ macro_rules! fortran {
                         (y, *incy),
                     )
                 };
-                Call::run(parse(), Routine::$GEMV, cpu);
+                way::run(Routine::$GEMV, parse(), cpu);
             }
         }
 
@@ -265,12 +267,12 @@ macro_rules! fortran {
             let result = &raw mut sum;
             // SAFETY: As above; the sum is this call's.
             unsafe {
-                let cpu = || (<$type>::cpu_vectors().dot)(n, x, incx, y, incy);
+                let cpu = || (<$type>::vectors().dot)(n, x, incx, y, incy);
                 if is_small(*n, 1) {
                     return cpu();
                 }
-                let call = Call::dot(*n, (x, *incx), (y, *incy), result);
-                Call::run(call, Routine::$DOT, || *result = cpu());
+                let call = vectors::dot(*n, (x, *incx), (y, *incy), result);
+                way::run(Routine::$DOT, call, || *result = cpu());
                 // The device has written it behind the compiler's back.
                 result.read_volatile()
             }

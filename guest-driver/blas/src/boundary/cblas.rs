@@ -7,11 +7,13 @@
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 
-use crate::call::{Call, Shape};
+use super::arguments::{self, Shape};
+use super::vectors::{self, is_small};
 use crate::cpu::{symbol, OnCpu};
-use crate::level3::{Side, Triangle};
-use crate::stats::Routine;
-use crate::vectors::is_small;
+use crate::operation::Side;
+use crate::routine::Routine;
+use crate::view::Triangle;
+use crate::way::{self, Refused};
 
 // The interface's enumerations; values outside of them are wrong arguments.
 const TRANS: &[(c_int, bool)] = &[(111, false), (112, true), (113, true)];
@@ -21,9 +23,9 @@ const SIDE: &[(c_int, Side)] = &[(141, Side::Left), (142, Side::Right)];
 /// Whether matrices are row-major.
 const LAYOUT: &[(c_int, bool)] = &[(101, true), (102, false)];
 
-fn one_of<V: Copy>(number: c_int, values: &[(c_int, V)]) -> Option<V> {
+fn one_of<V: Copy>(number: c_int, values: &[(c_int, V)]) -> Result<V, Refused> {
     let known = values.iter().find(|&&(known, _)| number == known);
-    known.map(|&(_, value)| value)
+    known.map(|&(_, value)| value).ok_or(Refused::WRONG)
 }
 
 macro_rules! cblas {
@@ -37,9 +39,9 @@ macro_rules! cblas {
                 let (a, b, c) = ((a, lda), (b, ldb), (c, ldc));
                 if one_of(layout, LAYOUT)? {
                     let shape = Shape { m: n, n: m, k };
-                    Call::gemm((trans.1, trans.0), shape, alpha, b, a, beta, c)
+                    arguments::gemm((trans.1, trans.0), shape, alpha, b, a, beta, c)
                 } else {
-                    Call::gemm(trans, Shape { m, n, k }, alpha, a, b, beta, c)
+                    arguments::gemm(trans, Shape { m, n, k }, alpha, a, b, beta, c)
                 }
             });
         cblas!(@ $syrk $SYRK "C = alpha·op(A)·op(A)ᵀ + beta·C, in one triangle.";
@@ -52,7 +54,7 @@ macro_rules! cblas {
                 } else {
                     (triangle, trans)
                 };
-                Call::syrk(form, (n, k), alpha, (a, lda), beta, (c, ldc))
+                arguments::syrk(form, (n, k), alpha, (a, lda), beta, (c, ldc))
             });
         cblas!(@ $symm $SYMM "C = alpha·A·B + beta·C or alpha·B·A + beta·C, A symmetric.";
             (layout: c_int, side: c_int, uplo: c_int, m: c_int, n: c_int,
@@ -64,7 +66,7 @@ macro_rules! cblas {
                 } else {
                     ((side, triangle), (m, n))
                 };
-                Call::symm(form, shape, alpha, (a, lda), (b, ldb), beta, (c, ldc))
+                arguments::symm(form, shape, alpha, (a, lda), (b, ldb), beta, (c, ldc))
             });
         cblas!(@ $trsm $TRSM
             "Solves op(A)·X = alpha·B or X·op(A) = alpha·B, A triangular, X in the place of B.";
@@ -78,7 +80,7 @@ macro_rules! cblas {
                 } else {
                     ((side, triangle, trans, unit), (m, n))
                 };
-                Call::trsm(form, shape, alpha, (a, lda), (b, ldb))
+                arguments::trsm(form, shape, alpha, (a, lda), (b, ldb))
             });
         cblas!(@ $gemv $GEMV if is_small(m, n), "y = alpha·op(A)·x + beta·y.";
             (layout: c_int, trans: c_int, m: c_int, n: c_int,
@@ -90,7 +92,7 @@ macro_rules! cblas {
                 } else {
                     (trans, (m, n))
                 };
-                Call::gemv(form, shape, alpha, (a, lda), (x, incx), beta, (y, incy))
+                vectors::gemv(form, shape, alpha, (a, lda), (x, incx), beta, (y, incy))
             });
         /// The sum of the products of the elements of x and y.
         ///
@@ -109,12 +111,12 @@ macro_rules! cblas {
             let result = &raw mut sum;
             // SAFETY: The contract of the BLAS; the sum is this call's.
             unsafe {
-                let cpu = || (<$type>::cpu_vectors().dot)(&n, x, &incx, y, &incy);
+                let cpu = || (<$type>::vectors().dot)(&n, x, &incx, y, &incy);
                 if is_small(n, 1) {
                     return cpu();
                 }
-                let call = Call::dot(n, (x, incx), (y, incy), result);
-                Call::run(call, Routine::$DOT, || *result = cpu());
+                let call = vectors::dot(n, (x, incx), (y, incy), result);
+                way::run(Routine::$DOT, call, || *result = cpu());
                 // The device has written it behind the compiler's back.
                 result.read_volatile()
             }
@@ -130,10 +132,10 @@ macro_rules! cblas {
         pub unsafe extern "C" fn $name($($arg: $kind),*) {
             type Function = unsafe extern "C" fn($($kind),*);
             static CPU: OnceLock<Function> = OnceLock::new();
-            let parse = || $parse;
             // SAFETY: The contract of the BLAS; what is wrong goes to the CPU's BLAS as it came, to the
             // function of the same name and so of the same type.
             unsafe {
+                let parse = || $parse;
                 let cpu = || {
                     let function = CPU.get_or_init(|| {
                         let name = const {
@@ -151,7 +153,7 @@ macro_rules! cblas {
                 $(if $small {
                     return cpu();
                 })?
-                Call::run(parse(), Routine::$routine, cpu);
+                way::run(Routine::$routine, parse(), cpu);
             }
         }
     };

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The way of a call: from the boundary to a decision, to the device or the CPU, to what became of it.
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use crate::counters;
+use crate::cpu::OnCpu;
+use crate::decision::{self, Decision, Rule};
+use crate::device::Device;
+use crate::known;
+use crate::level3::Offload;
+use crate::model::LEAST_FLOPS;
+use crate::operation::Call;
+use crate::outcome::{Outcome, Reason};
+use crate::rates;
+use crate::routine::Routine;
+use crate::session;
+use crate::settings::settings;
+
+/// A call that is the CPU's by its arguments alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Refused {
+    /// Why.
+    pub reason: Reason,
+    /// Its operations, as far as its arguments tell them.
+    pub flops: f64,
+}
+
+impl Refused {
+    /// An argument is wrong.
+    pub const WRONG: Self = Self {
+        reason: Reason::Arguments,
+        flops: 0.0,
+    };
+}
+
+/// Lets the device or the CPU do a call, and counts it. `hand_on` gives it to the CPU's BLAS as it came.
+pub fn run<T: OnCpu>(routine: Routine, call: Result<Call<'_, T>, Refused>, hand_on: impl FnOnce()) {
+    let Refused { reason, flops } = match call.and_then(|call| offload(routine, call)) {
+        Ok((outcome, seconds)) => return counters::offloaded(routine, &outcome, seconds),
+        Err(refused) => refused,
+    };
+    counters::on_cpu(routine, reason);
+    if flops < LEAST_FLOPS {
+        return hand_on();
+    }
+    let begin = Instant::now();
+    hand_on();
+    rates::observe(routine, flops, begin.elapsed().as_secs_f64());
+}
+
+/// Does the call with the device, or says why not and touches nothing.
+fn offload<T: OnCpu>(routine: Routine, call: Call<'_, T>) -> Result<(Outcome, f64), Refused> {
+    let flops = call.flops();
+    let done = session::with(|session| {
+        let knowledge = &session.knowledge;
+        let rule = match settings().least_flops {
+            Some(_) => Rule::Threshold,
+            None => Rule::Measured(known::at::<T>(session, knowledge, routine, flops)),
+        };
+        let decision = decision::decide(&call, rule, |spots| session.find(spots));
+        let (fetch, estimate) = match decision {
+            Decision::Device { fetch, estimate } => (fetch, estimate),
+            Decision::Cpu { reason, estimate } => {
+                if estimate.is_some_and(|estimate| estimate.delayed) {
+                    knowledge.delay.forget();
+                }
+                return Err(reason);
+            }
+        };
+        let begin = Instant::now();
+        if fetch {
+            session.fetch(&call.fetched().ranges);
+        }
+        let mut offload = Offload::new(session, T::cpu(), &session.pool);
+        offload.call(call);
+        let seconds = begin.elapsed().as_secs_f64();
+        if let Some(estimate) = estimate {
+            knowledge.delay.learn(estimate.device, seconds);
+        }
+        Ok((offload.outcome, seconds))
+    });
+    done.unwrap_or(Err(Reason::Absent))
+        .map_err(|reason| Refused { reason, flops })
+}
