@@ -26,37 +26,7 @@ fn pages_of<T>(elements: f64) -> f64 {
     elements * size_of::<T>() as f64 / PAGE_SIZE as f64
 }
 
-/// Operations of a product of such matrices.
-pub fn gemm_flops(m: usize, n: usize, k: usize) -> f64 {
-    2.0 * number(m) * number(n) * number(k)
-}
-
-/// Operations of a product of an n×k matrix with its transpose.
-pub fn syrk_flops(n: usize, k: usize) -> f64 {
-    number(n) * number(n) * number(k)
-}
-
-/// Operations of a product with a symmetric matrix.
-pub fn symm_flops(m: usize, n: usize, order: usize) -> f64 {
-    2.0 * number(m) * number(n) * number(order)
-}
-
-/// Operations of triangular systems.
-pub fn trsm_flops(m: usize, n: usize, order: usize) -> f64 {
-    number(m) * number(n) * number(order)
-}
-
 impl<T: Real> Call<'_, T> {
-    /// Operations of the CPU.
-    pub fn flops(&self) -> f64 {
-        match self {
-            Call::Gemm(call) => gemm_flops(call.c.rows(), call.c.cols(), call.depth()),
-            Call::Syrk(call) => syrk_flops(call.c.order(), call.a.cols()),
-            Call::Symm(call) => symm_flops(call.c.rows(), call.c.cols(), call.a.order()),
-            Call::Trsm(call) => trsm_flops(call.b.rows(), call.b.cols(), call.a.order()),
-        }
-    }
-
     /// The program's memory that the device uses.
     pub fn footprint(&self) -> Footprint {
         match self {
@@ -78,7 +48,7 @@ impl<T: Real> Call<'_, T> {
 
     /// What the call costs, if so many pages of its footprint of `touched` have to move.
     pub fn cost(&self, touched: f64, moving: f64) -> Cost {
-        let flops = self.flops();
+        let flops = self.size().flops();
         match self {
             Call::Gemm(call) => Cost {
                 flops,

@@ -15,7 +15,7 @@
 //!    |
 //!    +------- level3     the operation, made of products on a device (session), the rest on the CPU (cpu)
 //!    |
-//!    +------- counters   what became of it; report tells at the end of the process
+//!    +------- counters   what became of it: report tells at the end of the process, why of each call
 //! ```
 //!
 //! Each file uses those below it, and none above.
@@ -55,3 +55,4 @@ mod session;
 mod settings;
 mod view;
 mod way;
+mod why;

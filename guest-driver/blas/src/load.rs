@@ -8,6 +8,7 @@ use crate::cpu::OnCpu;
 use crate::report;
 use crate::session;
 use crate::settings::{settings, Report};
+use crate::why;
 
 /// Called by the loader; programs of tests have no CPU's BLAS behind them.
 #[cfg(not(test))]
@@ -23,7 +24,8 @@ extern "C" fn on_load() {
     f32::vectors();
     f64::cpu();
     f64::vectors();
-    let reports = settings().report != Report::None;
+    let settings = settings();
+    let reports = settings.report != Report::None || settings.why != Report::None;
     // SAFETY: The handlers are functions of this library, which the C library forgets when it is
     // unloaded. Without room for them a child cannot use the device, and there is no report.
     unsafe {
@@ -37,4 +39,5 @@ extern "C" fn on_load() {
 unsafe extern "C" fn in_child() {
     session::forget_in_child();
     counters::reset();
+    why::forget_in_child();
 }

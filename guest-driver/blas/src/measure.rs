@@ -26,7 +26,7 @@ pub fn cpu<T: Real>(kind: Kind, cpu: &Cpu<T>) -> Option<f64> {
     let mut matrices = Matrices::<T>::new(&mut memory, CPU_SIZE);
     // The first call makes the CPU's BLAS ready.
     let seconds = best(2, || cpu.call(matrices.call(kind)));
-    Some(seconds / matrices.call(kind).flops())
+    Some(seconds / matrices.call(kind).size().flops())
 }
 
 /// Measures the device. One that fails is not worth anything.
@@ -69,7 +69,8 @@ fn try_device<T: Real, D: Device>(device: &D, pool: &Pool) -> Option<Model> {
     let touch = (vector - command).max(0.0) / column;
     fine.get().then(|| Model {
         // Never nothing, however the two fell out.
-        device_flop: (warm - command - pages * touch).max(0.5 * (warm - command)) / call.flops(),
+        device_flop: (warm - command - pages * touch).max(0.5 * (warm - command))
+            / call.size().flops(),
         touch,
         page: ((cold - warm).max(0.0) + (home - stay).max(0.0)) / pages,
         back: (home - stay).max(0.0) / pages,

@@ -2,7 +2,10 @@
 //! The four operations, in column-major form, on memory that may be accessed.
 #![forbid(unsafe_code)]
 
+use std::fmt;
+
 use crate::real::Real;
+use crate::routine::Kind;
 use crate::view::{Stored, StoredMut, View, ViewMut};
 
 /// A call whose arguments are right.
@@ -16,6 +19,50 @@ pub enum Call<'a, T> {
     Symm(Symm<'a, T>),
     /// `TRSM`.
     Trsm(Trsm<'a, T>),
+}
+
+/// What a call does, and on how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The operation.
+    pub kind: Kind,
+    /// Rows of the destination.
+    pub m: usize,
+    /// Its columns.
+    pub n: usize,
+    /// Depth of a product; order of the square matrix of `SYMM` and `TRSM`.
+    pub k: usize,
+}
+
+impl Size {
+    /// Operations of the CPU.
+    pub fn flops(&self) -> f64 {
+        let volume = self.m as f64 * self.n as f64 * self.k as f64;
+        match self.kind {
+            Kind::Gemm | Kind::Symm => 2.0 * volume,
+            // Of the destination, or of A, there is a half.
+            Kind::Syrk | Kind::Trsm => volume,
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}×{}×{}", self.m, self.n, self.k)
+    }
+}
+
+impl<T: Real> Call<'_, T> {
+    /// What it does, and on how much.
+    pub fn size(&self) -> Size {
+        let (kind, m, n, k) = match self {
+            Call::Gemm(call) => (Kind::Gemm, call.c.rows(), call.c.cols(), call.depth()),
+            Call::Syrk(call) => (Kind::Syrk, call.c.order(), call.c.order(), call.a.cols()),
+            Call::Symm(call) => (Kind::Symm, call.c.rows(), call.c.cols(), call.a.order()),
+            Call::Trsm(call) => (Kind::Trsm, call.b.rows(), call.b.cols(), call.a.order()),
+        };
+        Size { kind, m, n, k }
+    }
 }
 
 /// On which side of the other one a matrix stands in a product.

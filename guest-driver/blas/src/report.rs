@@ -3,8 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::io::Write as _;
 
 use crate::counters;
 use crate::message;
@@ -13,6 +11,7 @@ use crate::rates;
 use crate::routine::Routine;
 use crate::session;
 use crate::settings::{settings, Report};
+use crate::why;
 
 fn sum(counts: &[(&str, u64)]) -> u64 {
     counts.iter().map(|(_, count)| count).sum()
@@ -114,19 +113,11 @@ fn json() -> String {
 
 /// Reports as the settings say. A report that cannot be made ends nothing.
 pub extern "C" fn report() {
+    why::tell_of_small();
     match &settings().report {
         Report::None => {}
         Report::Line => message::say(format_args!("{}", line())),
-        Report::Json(path) => {
-            // One write, so that lines of several processes do not mix.
-            let text = format!("{}\n", json());
-            let file = OpenOptions::new().append(true).create(true).open(path);
-            let written = file
-                .and_then(|mut file| message::without_sigpipe(|| file.write_all(text.as_bytes())));
-            if let Err(error) = written {
-                message::say(format_args!("cannot write {}: {error}", path.display()));
-            }
-        }
+        Report::Json(path) => message::append(path, json()),
     }
 }
 

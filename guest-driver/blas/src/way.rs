@@ -6,42 +6,56 @@ use std::time::Instant;
 
 use crate::counters;
 use crate::cpu::OnCpu;
-use crate::decision::{self, Decision, Rule};
+use crate::decision::{self, Decision, Estimate, Rule};
 use crate::device::Device;
 use crate::known;
 use crate::level3::Offload;
 use crate::model::LEAST_FLOPS;
-use crate::operation::Call;
+use crate::operation::{Call, Size};
 use crate::outcome::{Outcome, Reason};
 use crate::rates;
 use crate::routine::Routine;
 use crate::session;
 use crate::settings::settings;
+use crate::why;
 
 /// A call that is the CPU's by its arguments alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Refused {
     /// Why.
     pub reason: Reason,
-    /// Its operations, as far as its arguments tell them.
-    pub flops: f64,
+    /// Its size, unless that is wrong.
+    pub size: Option<Size>,
 }
 
 impl Refused {
     /// An argument is wrong.
     pub const WRONG: Self = Self {
         reason: Reason::Arguments,
-        flops: 0.0,
+        size: None,
     };
 }
 
-/// Lets the device or the CPU do a call, and counts it. `hand_on` gives it to the CPU's BLAS as it came.
+/// What became of a call, or why it is still to be done by the CPU.
+type Tried = Result<(Outcome, f64), Reason>;
+
+/// Lets the device or the CPU do a call, counts it, and tells of it. `hand_on` gives it to the CPU's BLAS as it
+/// came.
 pub fn run<T: OnCpu>(routine: Routine, call: Result<Call<'_, T>, Refused>, hand_on: impl FnOnce()) {
-    let Refused { reason, flops } = match call.and_then(|call| offload(routine, call)) {
-        Ok((outcome, seconds)) => return counters::offloaded(routine, &outcome, seconds),
-        Err(refused) => refused,
+    let (size, tried, estimate) = match call {
+        Ok(call) => {
+            let size = call.size();
+            let (tried, estimate) = offload(routine, size.flops(), call);
+            (Some(size), tried, estimate)
+        }
+        Err(Refused { reason, size }) => (size, Err(reason), None),
     };
-    counters::on_cpu(routine, reason);
+    why::tell(routine, size, &tried, estimate.as_ref());
+    match tried {
+        Ok((outcome, seconds)) => return counters::offloaded(routine, &outcome, seconds),
+        Err(reason) => counters::on_cpu(routine, reason),
+    }
+    let flops = size.map_or(0.0, |size| size.flops());
     if flops < LEAST_FLOPS {
         return hand_on();
     }
@@ -50,9 +64,8 @@ pub fn run<T: OnCpu>(routine: Routine, call: Result<Call<'_, T>, Refused>, hand_
     rates::observe(routine, flops, begin.elapsed().as_secs_f64());
 }
 
-/// Does the call with the device, or says why not and touches nothing.
-fn offload<T: OnCpu>(routine: Routine, call: Call<'_, T>) -> Result<(Outcome, f64), Refused> {
-    let flops = call.flops();
+/// Does the call with the device, or says why not and touches nothing; with how it was judged, if it was.
+fn offload<T: OnCpu>(routine: Routine, flops: f64, call: Call<'_, T>) -> (Tried, Option<Estimate>) {
     let done = session::with(|session| {
         let knowledge = &session.knowledge;
         let rule = match settings().least_flops {
@@ -66,7 +79,7 @@ fn offload<T: OnCpu>(routine: Routine, call: Call<'_, T>) -> Result<(Outcome, f6
                 if estimate.is_some_and(|estimate| estimate.delayed) {
                     knowledge.delay.forget();
                 }
-                return Err(reason);
+                return (Err(reason), estimate);
             }
         };
         let begin = Instant::now();
@@ -76,11 +89,10 @@ fn offload<T: OnCpu>(routine: Routine, call: Call<'_, T>) -> Result<(Outcome, f6
         let mut offload = Offload::new(session, T::cpu(), &session.pool);
         offload.call(call);
         let seconds = begin.elapsed().as_secs_f64();
-        if let Some(estimate) = estimate {
+        if let Some(estimate) = &estimate {
             knowledge.delay.learn(estimate.device, seconds);
         }
-        Ok((offload.outcome, seconds))
+        (Ok((offload.outcome, seconds)), estimate)
     });
-    done.unwrap_or(Err(Reason::Absent))
-        .map_err(|reason| Refused { reason, flops })
+    done.unwrap_or((Err(Reason::Absent), None))
 }

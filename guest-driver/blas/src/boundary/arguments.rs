@@ -10,13 +10,13 @@
 // UNSAFETY: views are made of the program's pointers.
 #![expect(unsafe_code)]
 
-use crate::cost;
 use crate::cpu::Int;
 use crate::decision;
 use crate::matrix::Matrix;
-use crate::operation::{order, Call, Operand, Product, Side, Symm, Syrk, Trsm};
+use crate::operation::{order, Call, Operand, Product, Side, Size, Symm, Syrk, Trsm};
 use crate::outcome::Reason;
 use crate::real::Real;
+use crate::routine::Kind;
 use crate::settings::settings;
 use crate::view::{Stored, StoredMut, Triangle, View, ViewMut};
 use crate::way::Refused;
@@ -72,16 +72,31 @@ fn operand<T>(
     })
 }
 
+/// The size of a call with a destination.
+fn size<T>(kind: Kind, destination: &Matrix<T>, k: usize) -> Size {
+    Size {
+        kind,
+        m: destination.rows,
+        n: destination.cols,
+        k,
+    }
+}
+
 /// Whether the device does with a call what the BLAS's contract says: not if it is too small, or its matrices
 /// are not as that has them.
 fn admit<T: Real>(
-    flops: f64,
+    size: Size,
     alpha: T,
     inputs: &[Matrix<T>],
     destination: &Matrix<T>,
 ) -> Result<(), Refused> {
-    let refused = |reason| Err(Refused { reason, flops });
-    if let Some(reason) = decision::by_size(flops, settings().least_flops) {
+    let refused = |reason| {
+        Err(Refused {
+            reason,
+            size: Some(size),
+        })
+    };
+    if let Some(reason) = decision::by_size(size.flops(), settings().least_flops) {
         return refused(reason);
     }
     let apart = |input: &Matrix<T>| input.is_sound() && !input.overlaps(destination);
@@ -132,8 +147,12 @@ pub unsafe fn product<'a, T: Real>(
     } else {
         a.stored.cols
     };
-    let flops = cost::gemm_flops(c.rows, c.cols, depth);
-    admit(flops, alpha, &[a.stored, b.stored], &c)?;
+    admit(
+        size(Kind::Gemm, &c, depth),
+        alpha,
+        &[a.stored, b.stored],
+        &c,
+    )?;
     // SAFETY: The memory is as the caller promises. `matrix` has seen to it that columns are apart, and
     // `admit` that elements are aligned and none of C is one of A or B: who reads those reads no C.
     unsafe {
@@ -167,7 +186,7 @@ pub unsafe fn syrk<'a, T: Real>(
     let a = operand(a, trans, n, k)?;
     let c = matrix(c, n, n, ldc)?;
     let depth = if trans { a.stored.rows } else { a.stored.cols };
-    admit(cost::syrk_flops(c.rows, depth), alpha, &[a.stored], &c)?;
+    admit(size(Kind::Syrk, &c, depth), alpha, &[a.stored], &c)?;
     // SAFETY: As in `product`; C is square.
     unsafe {
         Ok(Call::Syrk(Syrk {
@@ -200,8 +219,7 @@ pub unsafe fn symm<'a, T: Real>(
     let a = matrix(a, order, order, lda)?;
     let b = matrix(b, m, n, ldb)?;
     let c = matrix(c, m, n, ldc)?;
-    let flops = cost::symm_flops(c.rows, c.cols, a.rows);
-    admit(flops, alpha, &[a, b], &c)?;
+    admit(size(Kind::Symm, &c, a.rows), alpha, &[a, b], &c)?;
     // SAFETY: As in `product`; A is square.
     unsafe {
         Ok(Call::Symm(Symm {
@@ -230,8 +248,7 @@ pub unsafe fn trsm<'a, T: Real>(
     let order = order(side, (m, n));
     let a = matrix(a, order, order, lda)?;
     let b = matrix(b, m, n, ldb)?;
-    let flops = cost::trsm_flops(b.rows, b.cols, a.rows);
-    admit(flops, alpha, &[a], &b)?;
+    admit(size(Kind::Trsm, &b, a.rows), alpha, &[a], &b)?;
     // SAFETY: As in `product`; A is square.
     unsafe {
         Ok(Call::Trsm(Trsm {
@@ -274,7 +291,14 @@ mod tests {
                 c,
             )
         };
-        call.map(|call| call.flops())
+        call.map(|call| call.size().flops())
+    }
+
+    fn refused(reason: Reason, Shape { m, n, k }: Shape) -> Result<f64, Refused> {
+        let [m, n, k] = [m, n, k].map(|size| usize::try_from(size).expect("not negative"));
+        let kind = Kind::Gemm;
+        let size = Some(Size { kind, m, n, k });
+        Err(Refused { reason, size })
     }
 
     #[test]
@@ -295,21 +319,15 @@ mod tests {
         assert_eq!(call, Err(Refused::WRONG));
         // Nothing to do is no mistake, but a leading dimension of 0 is one.
         let empty = Shape { m: 0, n: 0, k: 0 };
-        let small = Refused {
-            reason: Reason::Small,
-            flops: 0.0,
-        };
-        assert_eq!(product(empty, [1, 1, 1], 1.0, at), Err(small));
+        let call = product(empty, [1, 1, 1], 1.0, at);
+        assert_eq!(call, refused(Reason::Small, empty));
         assert_eq!(product(empty, [1, 1, 0], 1.0, at), Err(Refused::WRONG));
     }
 
     #[test]
-    fn overlapping_misaligned_and_zeroed_calls_are_the_cpus_with_their_operations() {
+    fn overlapping_misaligned_and_zeroed_calls_are_the_cpus_with_their_size() {
         let call = |alpha, c| product(SHAPE, [300, 400, 300], alpha, c);
-        let refused = Err(Refused {
-            reason: Reason::Arguments,
-            flops: 120e6,
-        });
+        let refused = refused(Reason::Arguments, SHAPE);
         assert!(call(1.0, 0x3000_0000).is_ok());
         assert_eq!(call(1.0, 0x1000_0008), refused);
         assert_eq!(call(1.0, 0x2000_0008), refused);
@@ -320,10 +338,7 @@ mod tests {
     #[test]
     fn call_that_is_too_small_is_not_looked_at_more_closely() {
         let shape = Shape { m: 3, n: 4, k: 5 };
-        let small = Err(Refused {
-            reason: Reason::Small,
-            flops: 120.0,
-        });
-        assert_eq!(product(shape, [3, 4, 3], 0.0, 0x1000_0004), small);
+        let call = product(shape, [3, 4, 3], 0.0, 0x1000_0004);
+        assert_eq!(call, refused(Reason::Small, shape));
     }
 }
