@@ -4,48 +4,36 @@
 // UNSAFETY: functions of the BLAS's types are called, which take matrices by bare addresses.
 #![expect(unsafe_code)]
 
+mod family;
 mod functions;
 mod symbols;
 
-use std::ffi::{c_char, c_void};
-use std::sync::OnceLock;
+use std::ffi::c_char;
 
 use crate::operation::{Call, Product, Side, Symm, Syrk, Trsm};
 use crate::real::Real;
 use crate::view::Triangle;
 
-pub use functions::{Functions, Int, VectorFunctions};
+pub use family::{Family, Ilp64, Lp64, OnCpu, ScipyIlp64, ScipyLp64};
+pub use functions::{Functions, Integer};
 pub use symbols::symbol;
 
-use functions::{DotFn, GemmFn, GemvFn, SymmFn, SyrkFn, TrsmFn};
-
 /// Makes operations by the CPU.
-///
-/// # Invariants
-///
-/// The functions are a BLAS's: they read and write what its definition says of their arguments, and nothing
-/// else.
-#[derive(Clone, Copy, Debug)]
-pub struct Cpu<T>(Functions<T>);
+pub trait Cpu<T: Real> {
+    /// Makes a product.
+    fn gemm(&self, product: Product<'_, T>);
 
-impl<T: Real> Cpu<T> {
-    /// Makes operations by functions.
-    ///
-    /// # Safety
-    ///
-    /// They are a BLAS's.
-    pub const unsafe fn new(functions: Functions<T>) -> Self {
-        // INVARIANT: As the caller promises.
-        Self(functions)
-    }
+    /// Makes a product of a matrix with its transpose.
+    fn syrk(&self, syrk: Syrk<'_, T>);
 
-    /// The functions.
-    pub fn functions(&self) -> &Functions<T> {
-        &self.0
-    }
+    /// Makes a product with a symmetric matrix.
+    fn symm(&self, symm: Symm<'_, T>);
+
+    /// Solves triangular systems.
+    fn trsm(&self, trsm: Trsm<'_, T>);
 
     /// Makes a call.
-    pub fn call(&self, call: Call<'_, T>) {
+    fn call(&self, call: Call<'_, T>) {
         match call {
             Call::Gemm(product) => self.gemm(product),
             Call::Syrk(syrk) => self.syrk(syrk),
@@ -53,9 +41,36 @@ impl<T: Real> Cpu<T> {
             Call::Trsm(trsm) => self.trsm(trsm),
         }
     }
+}
 
-    /// Makes a product.
-    pub fn gemm(&self, product: Product<'_, T>) {
+/// A BLAS of some integer.
+///
+/// # Invariants
+///
+/// The functions are a BLAS's: they read and write what its definition says of their arguments, and nothing
+/// else.
+#[derive(Clone, Copy, Debug)]
+pub struct Blas<T, I>(Functions<T, I>);
+
+impl<T: Real, I: Integer> Blas<T, I> {
+    /// A BLAS of some functions.
+    ///
+    /// # Safety
+    ///
+    /// They are a BLAS's.
+    pub const unsafe fn new(functions: Functions<T, I>) -> Self {
+        // INVARIANT: As the caller promises.
+        Self(functions)
+    }
+
+    /// The functions.
+    pub fn functions(&self) -> &Functions<T, I> {
+        &self.0
+    }
+}
+
+impl<T: Real, I: Integer> Cpu<T> for Blas<T, I> {
+    fn gemm(&self, product: Product<'_, T>) {
         product.assert_fits();
         let (a, b) = (product.a.stored.matrix(), product.b.stored.matrix());
         let c = product.c.matrix();
@@ -65,25 +80,24 @@ impl<T: Real> Cpu<T> {
             (self.0.gemm)(
                 transposition(product.a.trans),
                 transposition(product.b.trans),
-                &int(c.rows),
-                &int(c.cols),
-                &int(product.depth()),
+                &int::<I>(c.rows),
+                &int::<I>(c.cols),
+                &int::<I>(product.depth()),
                 &product.alpha,
                 a.at,
-                &int(a.ld),
+                &int::<I>(a.ld),
                 b.at,
-                &int(b.ld),
+                &int::<I>(b.ld),
                 &product.beta,
                 c.at,
-                &int(c.ld),
+                &int::<I>(c.ld),
                 1,
                 1,
             );
         }
     }
 
-    /// Makes a product of a matrix with its transpose.
-    pub fn syrk(&self, syrk: Syrk<'_, T>) {
+    fn syrk(&self, syrk: Syrk<'_, T>) {
         syrk.assert_fits();
         let (a, c) = (syrk.a.stored.matrix(), syrk.c.matrix());
         // SAFETY: As for `gemm`; of C only the triangle is accessed.
@@ -91,22 +105,21 @@ impl<T: Real> Cpu<T> {
             (self.0.syrk)(
                 uplo(syrk.c.triangle()),
                 transposition(syrk.a.trans),
-                &int(c.rows),
-                &int(syrk.a.cols()),
+                &int::<I>(c.rows),
+                &int::<I>(syrk.a.cols()),
                 &syrk.alpha,
                 a.at,
-                &int(a.ld),
+                &int::<I>(a.ld),
                 &syrk.beta,
                 c.at,
-                &int(c.ld),
+                &int::<I>(c.ld),
                 1,
                 1,
             );
         }
     }
 
-    /// Makes a product with a symmetric matrix.
-    pub fn symm(&self, symm: Symm<'_, T>) {
+    fn symm(&self, symm: Symm<'_, T>) {
         symm.assert_fits();
         let (a, b, c) = (symm.a.matrix(), symm.b.matrix(), symm.c.matrix());
         // SAFETY: As for `gemm`; of A only the triangle is read.
@@ -114,24 +127,23 @@ impl<T: Real> Cpu<T> {
             (self.0.symm)(
                 side(symm.side),
                 uplo(symm.a.triangle()),
-                &int(c.rows),
-                &int(c.cols),
+                &int::<I>(c.rows),
+                &int::<I>(c.cols),
                 &symm.alpha,
                 a.at,
-                &int(a.ld),
+                &int::<I>(a.ld),
                 b.at,
-                &int(b.ld),
+                &int::<I>(b.ld),
                 &symm.beta,
                 c.at,
-                &int(c.ld),
+                &int::<I>(c.ld),
                 1,
                 1,
             );
         }
     }
 
-    /// Solves triangular systems.
-    pub fn trsm(&self, trsm: Trsm<'_, T>) {
+    fn trsm(&self, trsm: Trsm<'_, T>) {
         trsm.assert_fits();
         let (a, b) = (trsm.a.matrix(), trsm.b.matrix());
         let diagonal = if trsm.unit { c"U" } else { c"N" };
@@ -142,13 +154,13 @@ impl<T: Real> Cpu<T> {
                 uplo(trsm.a.triangle()),
                 transposition(trsm.trans),
                 diagonal.as_ptr(),
-                &int(b.rows),
-                &int(b.cols),
+                &int::<I>(b.rows),
+                &int::<I>(b.cols),
                 &trsm.alpha,
                 a.at,
-                &int(a.ld),
+                &int::<I>(a.ld),
                 b.at,
-                &int(b.ld),
+                &int::<I>(b.ld),
                 1,
                 1,
                 1,
@@ -180,54 +192,6 @@ fn side(side: Side) -> *const c_char {
 }
 
 /// A size, which came from an integer of the BLAS's.
-fn int(size: usize) -> Int {
-    Int::try_from(size).expect("parts of a call are no larger than its matrices")
+fn int<I: Integer>(size: usize) -> I {
+    I::of(size).expect("parts of a call are no larger than its matrices")
 }
-
-/// A precision that the CPU's BLAS has functions of.
-pub trait OnCpu: Real {
-    /// Makes operations by the CPU.
-    fn cpu() -> &'static Cpu<Self>;
-    /// The CPU's functions of levels 1 and 2.
-    fn vectors() -> &'static VectorFunctions<Self>;
-}
-
-macro_rules! on_cpu {
-    ($type:ty: $gemm:literal $syrk:literal $symm:literal $trsm:literal
-     $gemv:literal $dot:literal) => {
-        impl OnCpu for $type {
-            fn cpu() -> &'static Cpu<Self> {
-                static CPU: OnceLock<Cpu<$type>> = OnceLock::new();
-                CPU.get_or_init(|| {
-                    // SAFETY: A library that is a BLAS has functions of these types under these
-                    // names; the lengths behind their arguments are what Fortran compilers pass, and
-                    // a function in C ignores them.
-                    unsafe {
-                        Cpu::new(Functions {
-                            gemm: std::mem::transmute::<*mut c_void, GemmFn<$type>>(symbol($gemm)),
-                            syrk: std::mem::transmute::<*mut c_void, SyrkFn<$type>>(symbol($syrk)),
-                            symm: std::mem::transmute::<*mut c_void, SymmFn<$type>>(symbol($symm)),
-                            trsm: std::mem::transmute::<*mut c_void, TrsmFn<$type>>(symbol($trsm)),
-                        })
-                    }
-                })
-            }
-
-            fn vectors() -> &'static VectorFunctions<Self> {
-                static CPU: OnceLock<VectorFunctions<$type>> = OnceLock::new();
-                CPU.get_or_init(|| {
-                    // SAFETY: As above.
-                    unsafe {
-                        VectorFunctions {
-                            gemv: std::mem::transmute::<*mut c_void, GemvFn<$type>>(symbol($gemv)),
-                            dot: std::mem::transmute::<*mut c_void, DotFn<$type>>(symbol($dot)),
-                        }
-                    }
-                })
-            }
-        }
-    };
-}
-
-on_cpu!(f32: c"sgemm_" c"ssyrk_" c"ssymm_" c"strsm_" c"sgemv_" c"sdot_");
-on_cpu!(f64: c"dgemm_" c"dsyrk_" c"dsymm_" c"dtrsm_" c"dgemv_" c"ddot_");

@@ -18,11 +18,11 @@ use crate::real::Real;
 use crate::scratch::Pool;
 
 /// One call of the program on its way over the device.
-pub struct Offload<'a, T, D> {
+pub struct Offload<'a, T: Real, D> {
     /// Does the products.
     pub device: &'a D,
     /// Does what is left.
-    pub cpu: &'a Cpu<T>,
+    pub cpu: &'a dyn Cpu<T>,
     /// Memory for what the device works beside the program's.
     pub pool: &'a Pool,
     /// What became of the parts.
@@ -31,7 +31,7 @@ pub struct Offload<'a, T, D> {
 
 impl<'a, T: Real, D: Device> Offload<'a, T, D> {
     /// A call that nothing has been done of.
-    pub fn new(device: &'a D, cpu: &'a Cpu<T>, pool: &'a Pool) -> Self {
+    pub fn new(device: &'a D, cpu: &'a dyn Cpu<T>, pool: &'a Pool) -> Self {
         Self {
             device,
             cpu,

@@ -4,7 +4,7 @@
 #![expect(unsafe_code)]
 
 use crate::counters;
-use crate::cpu::OnCpu;
+use crate::cpu::{Lp64, OnCpu};
 use crate::report;
 use crate::session;
 use crate::settings::{settings, Report};
@@ -20,10 +20,11 @@ static ON_LOAD: extern "C" fn() = on_load;
 /// for a thread of its parent to be done with it.
 #[cfg_attr(test, expect(dead_code, reason = "it is for the loader"))]
 extern "C" fn on_load() {
-    f32::cpu();
-    f32::vectors();
-    f64::cpu();
-    f64::vectors();
+    // The names of other libraries are looked up when they are called: those may come later.
+    <f32 as OnCpu<Lp64>>::cpu();
+    <f32 as OnCpu<Lp64>>::vectors();
+    <f64 as OnCpu<Lp64>>::cpu();
+    <f64 as OnCpu<Lp64>>::vectors();
     let settings = settings();
     let reports = settings.report != Report::None || settings.why != Report::None;
     // SAFETY: The handlers are functions of this library, which the C library forgets when it is

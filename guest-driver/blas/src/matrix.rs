@@ -69,10 +69,11 @@ impl<T> Matrix<T> {
     /// Bytes from the first to behind the last element, unless that wraps around.
     fn extent(&self) -> Option<u64> {
         match self.cols.checked_sub(1) {
-            Some(steps) if self.rows > 0 => self
-                .stride()
-                .checked_mul(steps as u64)?
-                .checked_add(self.column_bytes()),
+            Some(steps) if self.rows > 0 => {
+                // Sizes of 64 bits need not be of anything that there is.
+                let elements = self.ld.checked_mul(steps)?.checked_add(self.rows)?;
+                Some(elements.checked_mul(size_of::<T>())? as u64)
+            }
             _ => Some(0),
         }
     }
@@ -194,5 +195,7 @@ mod tests {
         assert!(matrix(0x1000, 10, 10, 10).is_sound());
         assert!(!matrix(0x1004, 10, 10, 10).is_sound());
         assert!(!matrix(0x1000, 1, 1 << 31, 1 << 31).is_sound());
+        assert!(!matrix(0x1000, 1, 3, 1 << 63).is_sound());
+        assert!(!matrix(0x1000, 1 << 61, 1, 1 << 61).is_sound());
     }
 }

@@ -21,7 +21,7 @@ const CPU_SIZE: usize = 96;
 const DEVICE_SIZE: usize = 256;
 
 /// Seconds of an operation of the CPU in a routine, by two calls of it.
-pub fn cpu<T: Real>(kind: Kind, cpu: &Cpu<T>) -> Option<f64> {
+pub fn cpu<T: Real>(kind: Kind, cpu: &dyn Cpu<T>) -> Option<f64> {
     let mut memory = memory::<T>(&Pool::new(), CPU_SIZE)?;
     let mut matrices = Matrices::<T>::new(&mut memory, CPU_SIZE);
     // The first call makes the CPU's BLAS ready.

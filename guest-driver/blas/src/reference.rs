@@ -5,7 +5,7 @@
 mod cpu;
 mod device;
 
-use crate::cpu::Cpu;
+use crate::cpu::{Blas, Cpu as _};
 use crate::level3::Offload;
 use crate::operation::{order, Call, Operand, Product, Side, Symm, Syrk, Trsm};
 use crate::outcome::Outcome;
@@ -54,7 +54,7 @@ pub struct Bench<T> {
     seed: u64,
     /// Old C is no number, and must not be read.
     pub poison_c: bool,
-    cpu: Cpu<T>,
+    cpu: Blas<T, i32>,
 }
 
 /// Sizes of a product.

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use crate::counters;
-use crate::cpu::OnCpu;
+use crate::cpu::{Cpu, Family, OnCpu};
 use crate::decision::{self, Decision, Estimate, Rule};
 use crate::device::Device;
 use crate::known;
@@ -14,6 +14,7 @@ use crate::model::LEAST_FLOPS;
 use crate::operation::{Call, Size};
 use crate::outcome::{Outcome, Reason};
 use crate::rates;
+use crate::real::Real;
 use crate::routine::Routine;
 use crate::session;
 use crate::settings::settings;
@@ -41,11 +42,15 @@ type Tried = Result<(Outcome, f64), Reason>;
 
 /// Lets the device or the CPU do a call, counts it, and tells of it. `hand_on` gives it to the CPU's BLAS as it
 /// came.
-pub fn run<T: OnCpu>(routine: Routine, call: Result<Call<'_, T>, Refused>, hand_on: impl FnOnce()) {
+pub fn run<F: Family, T: OnCpu<F>>(
+    routine: Routine,
+    call: Result<Call<'_, T>, Refused>,
+    hand_on: impl FnOnce(),
+) {
     let (size, tried, estimate) = match call {
         Ok(call) => {
             let size = call.size();
-            let (tried, estimate) = offload(routine, size.flops(), call);
+            let (tried, estimate) = offload(routine, size.flops(), <T as OnCpu<F>>::cpu(), call);
             (Some(size), tried, estimate)
         }
         Err(Refused { reason, size }) => (size, Err(reason), None),
@@ -65,12 +70,17 @@ pub fn run<T: OnCpu>(routine: Routine, call: Result<Call<'_, T>, Refused>, hand_
 }
 
 /// Does the call with the device, or says why not and touches nothing; with how it was judged, if it was.
-fn offload<T: OnCpu>(routine: Routine, flops: f64, call: Call<'_, T>) -> (Tried, Option<Estimate>) {
+fn offload<T: Real>(
+    routine: Routine,
+    flops: f64,
+    cpu: &dyn Cpu<T>,
+    call: Call<'_, T>,
+) -> (Tried, Option<Estimate>) {
     let done = session::with(|session| {
         let knowledge = &session.knowledge;
         let rule = match settings().least_flops {
             Some(_) => Rule::Threshold,
-            None => Rule::Measured(known::at::<T>(session, knowledge, routine, flops)),
+            None => Rule::Measured(known::at(session, knowledge, cpu, routine, flops)),
         };
         let decision = decision::decide(&call, rule, |spots| session.find(spots));
         let (fetch, estimate) = match decision {
@@ -86,7 +96,7 @@ fn offload<T: OnCpu>(routine: Routine, flops: f64, call: Call<'_, T>) -> (Tried,
         if fetch {
             session.fetch(&call.fetched().ranges);
         }
-        let mut offload = Offload::new(session, T::cpu(), &session.pool);
+        let mut offload = Offload::new(session, cpu, &session.pool);
         offload.call(call);
         let seconds = begin.elapsed().as_secs_f64();
         if let Some(estimate) = &estimate {

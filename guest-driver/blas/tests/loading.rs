@@ -197,6 +197,45 @@ fn program_that_makes_no_call_or_no_report_is_told_of() {
 }
 
 #[test]
+fn library_that_a_program_brings_along_gets_its_calls_through_this_one() {
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let top = installed.scratch.path();
+    let build = |name: &str, arguments: &[&str]| {
+        let file = top.join(name);
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/brought_along.c");
+        run(Command::new("cc")
+            .args(["-O2", "-Wall", "-Wextra", "-Werror", source, "-o"])
+            .arg(&file)
+            .arg(format!("-Wl,-rpath,{}", top.display()))
+            .arg(format!("-L{}", top.display()))
+            .args(arguments));
+        file
+    };
+    let shared = ["-shared", "-fPIC"];
+    build("libown_blas.so", &[&shared[..], &["-DPART_BLAS"]].concat());
+    let link = ["-DPART_EXTENSION", "-lown_blas"];
+    let module = build("module.so", &[&shared[..], &link].concat());
+    let program = build("brings_along", &["-ldl"]);
+
+    // Without this library, and with it: all reach the program's own in the end.
+    let alone = run(Command::new(&program).arg(&module));
+    assert_eq!(alone, "7\n");
+    let report = top.join("report.json");
+    let printed = run(Command::new(&program)
+        .arg(&module)
+        .env_remove("LD_LIBRARY_PATH")
+        .env("LD_PRELOAD", installed.folder().join("libblas.so.3"))
+        .env("COAX_BLAS_DEVICE", "/nonexistent/coax0")
+        .env("COAX_BLAS_MIN_FLOPS", "1")
+        .env("COAX_BLAS_STATS", &report));
+    assert_eq!(printed, alone);
+    let reports = fs::read_to_string(report).expect("the library was loaded and reported");
+    assert!(reports.contains("\"on_cpu\":{\"absent\":7}"), "{reports}");
+}
+
+#[test]
 fn words_that_nobody_takes_end_no_program() {
     let Some(installed) = Installed::new() else {
         return;

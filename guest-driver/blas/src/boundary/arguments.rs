@@ -10,7 +10,6 @@
 // UNSAFETY: views are made of the program's pointers.
 #![expect(unsafe_code)]
 
-use crate::cpu::Int;
 use crate::decision;
 use crate::matrix::Matrix;
 use crate::operation::{order, Call, Operand, Product, Side, Size, Symm, Syrk, Trsm};
@@ -21,6 +20,8 @@ use crate::settings::settings;
 use crate::view::{Stored, StoredMut, Triangle, View, ViewMut};
 use crate::way::Refused;
 
+/// A number of a call, of either interface.
+pub type Int = i64;
 /// A call, or why it is the CPU's.
 pub type Checked<'a, T> = Result<Call<'a, T>, Refused>;
 
@@ -50,11 +51,13 @@ pub fn matrix<T>(at: *const T, rows: Int, cols: Int, ld: Int) -> Result<Matrix<T
         return Err(Refused::WRONG);
     }
     let size = |number: Int| usize::try_from(number).map_err(|_negative| Refused::WRONG);
+    let (rows, cols, ld) = (size(rows)?, size(cols)?, size(ld)?);
     Ok(Matrix {
         at: at.cast_mut(),
-        rows: size(rows)?,
-        cols: size(cols)?,
-        ld: size(ld)?,
+        rows,
+        cols,
+        // Where there is no next column it may be anywhere, at the end of all addresses too.
+        ld: if cols > 1 { ld } else { rows.max(1) },
     })
 }
 
@@ -333,6 +336,25 @@ mod tests {
         assert_eq!(call(1.0, 0x2000_0008), refused);
         assert_eq!(call(1.0, 0x3000_0004), refused);
         assert_eq!(call(0.0, 0x3000_0000), refused);
+    }
+
+    #[test]
+    fn columns_may_be_as_far_from_each_other_as_addresses_go() {
+        let flops = |n, ld| {
+            let shape = Shape {
+                m: 3000,
+                n,
+                k: 4000,
+            };
+            let lds = [3000, 4000, ld];
+            product(shape, lds, 1.0, 0x3000_0000).map_err(|refused| refused.reason)
+        };
+        // Of one column the next one is nowhere, and its distance in bytes is 0 as a number of 64 bits.
+        assert_eq!(flops(1, 1 << 61), Ok(24e6));
+        assert_eq!(flops(2, 1 << 61), Err(Reason::Arguments));
+        assert_eq!(flops(2, 1 << 59), Ok(48e6));
+        assert_eq!(flops(2, Int::MAX), Err(Reason::Arguments));
+        assert_eq!(flops(Int::MAX, Int::MAX), Err(Reason::Arguments));
     }
 
     #[test]

@@ -6,8 +6,7 @@
 // UNSAFETY: views are made of the program's pointers.
 #![expect(unsafe_code)]
 
-use super::arguments::{matrix, product, Checked, RawOperand};
-use crate::cpu::Int;
+use super::arguments::{matrix, product, Checked, Int, RawOperand};
 use crate::level3::gemm::LEAST_VOLUME;
 use crate::matrix::Matrix;
 use crate::model::LEAST_FLOPS;
@@ -19,7 +18,7 @@ use crate::way::Refused;
 /// they are not counted.
 pub fn is_small(rows: Int, cols: Int) -> bool {
     let least = settings().least_flops.unwrap_or(LEAST_FLOPS);
-    let volume = f64::from(rows) * f64::from(cols);
+    let volume = rows as f64 * cols as f64;
     volume < LEAST_VOLUME as f64 || 2.0 * volume < least
 }
 

@@ -6,13 +6,13 @@
 use std::ffi::c_char;
 
 use super::TestReal;
-use crate::cpu::{Cpu, Functions, Int};
+use crate::cpu::{Blas, Functions};
 
 /// The operations.
-pub fn cpu<T: TestReal>() -> Cpu<T> {
+pub fn cpu<T: TestReal>() -> Blas<T, i32> {
     // SAFETY: They do what the BLAS's definition says.
     unsafe {
-        Cpu::new(Functions {
+        Blas::new(Functions {
             gemm: gemm::<T>,
             syrk: syrk::<T>,
             symm: symm::<T>,
@@ -24,7 +24,7 @@ pub fn cpu<T: TestReal>() -> Cpu<T> {
 /// op(M) as a function of row and column.
 unsafe fn reader<T: TestReal>(
     at: *const T,
-    ld: *const Int,
+    ld: *const i32,
     trans: bool,
 ) -> impl Fn(usize, usize) -> f64 {
     // SAFETY: As the caller promises.
@@ -41,7 +41,7 @@ unsafe fn is(letter: *const c_char, other: u8) -> bool {
     unsafe { *letter as u8 == other }
 }
 
-unsafe fn size(number: *const Int) -> usize {
+unsafe fn size(number: *const i32) -> usize {
     // SAFETY: As the caller promises.
     unsafe { *number as usize }
 }
@@ -62,17 +62,17 @@ unsafe fn store<T: TestReal>(to: *mut T, sum: f64, alpha: *const T, beta: *const
 unsafe extern "C" fn gemm<T: TestReal>(
     ta: *const c_char,
     tb: *const c_char,
-    m: *const Int,
-    n: *const Int,
-    k: *const Int,
+    m: *const i32,
+    n: *const i32,
+    k: *const i32,
     alpha: *const T,
     a: *const T,
-    lda: *const Int,
+    lda: *const i32,
     b: *const T,
-    ldb: *const Int,
+    ldb: *const i32,
     beta: *const T,
     c: *mut T,
-    ldc: *const Int,
+    ldc: *const i32,
     _: usize,
     _: usize,
 ) {
@@ -92,14 +92,14 @@ unsafe extern "C" fn gemm<T: TestReal>(
 unsafe extern "C" fn syrk<T: TestReal>(
     uplo: *const c_char,
     trans: *const c_char,
-    n: *const Int,
-    k: *const Int,
+    n: *const i32,
+    k: *const i32,
     alpha: *const T,
     a: *const T,
-    lda: *const Int,
+    lda: *const i32,
     beta: *const T,
     c: *mut T,
-    ldc: *const Int,
+    ldc: *const i32,
     _: usize,
     _: usize,
 ) {
@@ -120,16 +120,16 @@ unsafe extern "C" fn syrk<T: TestReal>(
 unsafe extern "C" fn symm<T: TestReal>(
     side: *const c_char,
     uplo: *const c_char,
-    m: *const Int,
-    n: *const Int,
+    m: *const i32,
+    n: *const i32,
     alpha: *const T,
     a: *const T,
-    lda: *const Int,
+    lda: *const i32,
     b: *const T,
-    ldb: *const Int,
+    ldb: *const i32,
     beta: *const T,
     c: *mut T,
-    ldc: *const Int,
+    ldc: *const i32,
     _: usize,
     _: usize,
 ) {
@@ -162,13 +162,13 @@ unsafe extern "C" fn trsm<T: TestReal>(
     uplo: *const c_char,
     trans: *const c_char,
     diag: *const c_char,
-    m: *const Int,
-    n: *const Int,
+    m: *const i32,
+    n: *const i32,
     alpha: *const T,
     a: *const T,
-    lda: *const Int,
+    lda: *const i32,
     b: *mut T,
-    ldb: *const Int,
+    ldb: *const i32,
     _: usize,
     _: usize,
     _: usize,
