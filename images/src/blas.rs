@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -98,9 +99,8 @@ fn collect(folder: &Path, guest_folder: &str, files: &mut Files) -> Result<()> {
             let target = target.to_string_lossy().into_owned();
             files.links.push(Link { guest_path, target });
         } else {
-            files
-                .members
-                .push(member(&guest_path, &entry.path(), 0o644));
+            let mode = entry.metadata().with_context(context)?.permissions().mode() & 0o777;
+            files.members.push(member(&guest_path, &entry.path(), mode));
         }
     }
     Ok(())

@@ -4,10 +4,9 @@
 
 use coax::abi::wire::PAGE_SIZE;
 
-use crate::call::Call;
 use crate::footprint::Footprint;
-use crate::matrix::Matrix;
 use crate::model::Cost;
+use crate::operation::Call;
 use crate::real::Real;
 
 /// Operations of the CPU for an element that it puts together for the device: a few accesses.
@@ -27,42 +26,29 @@ fn pages_of<T>(elements: f64) -> f64 {
     elements * size_of::<T>() as f64 / PAGE_SIZE as f64
 }
 
-impl<T: Real> Call<T> {
-    /// Operations of the CPU.
-    pub fn flops(&self) -> f64 {
-        match self {
-            Call::Gemm(call) => {
-                2.0 * number(call.c.rows) * number(call.c.cols) * number(call.depth())
-            }
-            Call::Syrk(call) => number(call.c.rows) * number(call.c.rows) * number(call.a.cols()),
-            Call::Symm(call) => {
-                2.0 * number(call.c.rows) * number(call.c.cols) * number(call.a.rows)
-            }
-            Call::Trsm(call) => {
-                number(call.b.rows) * number(call.b.cols) * number(call.a.stored.rows)
-            }
-        }
-    }
-
+impl<T: Real> Call<'_, T> {
     /// The program's memory that the device uses.
     pub fn footprint(&self) -> Footprint {
         match self {
-            Call::Gemm(call) => Footprint::of(&[call.a.stored, call.b.stored, call.c]),
-            Call::Syrk(call) if number(call.c.rows) > BLOCK => {
-                Footprint::of(&[call.a.stored, call.c])
+            Call::Gemm(call) => {
+                let (a, b) = (call.a.stored.matrix(), call.b.stored.matrix());
+                Footprint::of(&[a, b, call.c.matrix()])
             }
-            Call::Syrk(call) => Footprint::of(&[call.a.stored]),
-            Call::Symm(call) if number(call.a.rows) > BLOCK => {
-                Footprint::of(&[call.a, call.b, call.c])
+            Call::Syrk(call) if number(call.c.order()) > BLOCK => {
+                Footprint::of(&[call.a.stored.matrix(), call.c.matrix()])
             }
-            Call::Symm(call) => Footprint::of(&[call.b, call.c]),
-            Call::Trsm(call) => Footprint::of(&[call.a.stored, call.b]),
+            Call::Syrk(call) => Footprint::of(&[call.a.stored.matrix()]),
+            Call::Symm(call) if number(call.a.order()) > BLOCK => {
+                Footprint::of(&[call.a.matrix(), call.b.matrix(), call.c.matrix()])
+            }
+            Call::Symm(call) => Footprint::of(&[call.b.matrix(), call.c.matrix()]),
+            Call::Trsm(call) => Footprint::of(&[call.a.matrix(), call.b.matrix()]),
         }
     }
 
     /// What the call costs, if so many pages of its footprint of `touched` have to move.
     pub fn cost(&self, touched: f64, moving: f64) -> Cost {
-        let flops = self.flops();
+        let flops = self.size().flops();
         match self {
             Call::Gemm(call) => Cost {
                 flops,
@@ -73,7 +59,7 @@ impl<T: Real> Call<T> {
                 commands: if call.beta == T::ZERO { 1.0 } else { 2.0 },
             },
             Call::Syrk(call) => {
-                let (n, k) = (number(call.c.rows), number(call.a.cols()));
+                let (n, k) = (number(call.c.order()), number(call.a.cols()));
                 let diagonal = n * n.min(BLOCK);
                 Cost {
                     flops,
@@ -85,7 +71,7 @@ impl<T: Real> Call<T> {
                 }
             }
             Call::Symm(call) => {
-                let order = number(call.a.rows);
+                let order = number(call.a.order());
                 let diagonal = order * order.min(BLOCK);
                 Cost {
                     flops,
@@ -97,8 +83,8 @@ impl<T: Real> Call<T> {
                 }
             }
             Call::Trsm(call) => {
-                let (m, n) = (number(call.b.rows), number(call.b.cols));
-                let order = number(call.a.stored.rows);
+                let (m, n) = (number(call.b.rows()), number(call.b.cols()));
+                let order = number(call.a.order());
                 Cost {
                     flops,
                     device_flops: flops,
@@ -112,14 +98,12 @@ impl<T: Real> Call<T> {
         }
     }
 
-    /// The matrices that the device goes over as a whole, and before the CPU does.
-    pub fn fetched(&self) -> Vec<Matrix<T>> {
+    /// What of it the device goes over as a whole, and before the CPU does.
+    pub fn fetched(&self) -> Footprint {
         match self {
-            Call::Gemm(call) => vec![call.a.stored, call.b.stored, call.c],
-            Call::Syrk(call) if number(call.c.rows) > BLOCK => vec![call.a.stored, call.c],
-            Call::Syrk(call) => vec![call.a.stored],
-            Call::Symm(call) => vec![call.b, call.c],
-            Call::Trsm(_) => Vec::new(),
+            Call::Symm(call) => Footprint::of(&[call.b.matrix(), call.c.matrix()]),
+            Call::Trsm(_) => Footprint::default(),
+            Call::Gemm(_) | Call::Syrk(_) => self.footprint(),
         }
     }
 }

@@ -1,200 +1,197 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The CPU's BLAS: the functions of the same names in the library behind this one.
-// UNSAFETY: symbols are looked up by the loader and become functions of the BLAS's types.
+//! The CPU's BLAS: the functions of the same names in the library behind this one, and the operations made
+//! by them.
+// UNSAFETY: functions of the BLAS's types are called, which take matrices by bare addresses.
 #![expect(unsafe_code)]
 
-use std::ffi::{c_char, c_void, CStr};
-use std::sync::OnceLock;
+mod family;
+mod functions;
+mod symbols;
 
-use crate::message;
+use std::ffi::c_char;
+
+use crate::operation::{Call, Product, Side, Symm, Syrk, Trsm};
 use crate::real::Real;
+use crate::view::Triangle;
 
-/// Fortran's default integer.
-pub type Int = i32;
-/// `GEMM`, with the lengths of its character arguments behind it.
-pub type GemmFn<T> = unsafe extern "C" fn(
-    *const c_char,
-    *const c_char,
-    *const Int,
-    *const Int,
-    *const Int,
-    *const T,
-    *const T,
-    *const Int,
-    *const T,
-    *const Int,
-    *const T,
-    *mut T,
-    *const Int,
-    usize,
-    usize,
-);
-/// `SYRK`, likewise.
-pub type SyrkFn<T> = unsafe extern "C" fn(
-    *const c_char,
-    *const c_char,
-    *const Int,
-    *const Int,
-    *const T,
-    *const T,
-    *const Int,
-    *const T,
-    *mut T,
-    *const Int,
-    usize,
-    usize,
-);
-/// `SYMM`, likewise.
-pub type SymmFn<T> = unsafe extern "C" fn(
-    *const c_char,
-    *const c_char,
-    *const Int,
-    *const Int,
-    *const T,
-    *const T,
-    *const Int,
-    *const T,
-    *const Int,
-    *const T,
-    *mut T,
-    *const Int,
-    usize,
-    usize,
-);
-/// `TRSM`, likewise.
-pub type TrsmFn<T> = unsafe extern "C" fn(
-    *const c_char,
-    *const c_char,
-    *const c_char,
-    *const c_char,
-    *const Int,
-    *const Int,
-    *const T,
-    *const T,
-    *const Int,
-    *mut T,
-    *const Int,
-    usize,
-    usize,
-    usize,
-    usize,
-);
-/// `GEMV`, likewise.
-pub type GemvFn<T> = unsafe extern "C" fn(
-    *const c_char,
-    *const Int,
-    *const Int,
-    *const T,
-    *const T,
-    *const Int,
-    *const T,
-    *const Int,
-    *const T,
-    *mut T,
-    *const Int,
-    usize,
-);
-/// `DOT`.
-pub type DotFn<T> =
-    unsafe extern "C" fn(*const Int, *const T, *const Int, *const T, *const Int) -> T;
+pub use family::{Family, Ilp64, Lp64, OnCpu, ScipyIlp64, ScipyLp64};
+pub use functions::{Functions, Integer};
+pub use symbols::symbol;
 
-/// The CPU's functions of one precision.
-#[derive(Clone, Copy, Debug)]
-pub struct Cpu<T> {
-    /// Matrix product.
-    pub gemm: GemmFn<T>,
-    /// Product of a matrix with its transpose.
-    pub syrk: SyrkFn<T>,
-    /// Product with a symmetric matrix.
-    pub symm: SymmFn<T>,
-    /// Solution of triangular systems.
-    pub trsm: TrsmFn<T>,
-}
+/// Makes operations by the CPU.
+pub trait Cpu<T: Real> {
+    /// Makes a product.
+    fn gemm(&self, product: Product<'_, T>);
 
-/// Those of levels 1 and 2.
-#[derive(Clone, Copy, Debug)]
-pub struct CpuVectors<T> {
-    /// Product of a matrix and a vector.
-    pub gemv: GemvFn<T>,
-    /// Product of two vectors.
-    pub dot: DotFn<T>,
-}
+    /// Makes a product of a matrix with its transpose.
+    fn syrk(&self, syrk: Syrk<'_, T>);
 
-/// A precision that the CPU's BLAS has functions of.
-pub trait OnCpu: Real {
-    /// The CPU's functions.
-    fn cpu() -> &'static Cpu<Self>;
-    /// Those of levels 1 and 2.
-    fn cpu_vectors() -> &'static CpuVectors<Self>;
-}
+    /// Makes a product with a symmetric matrix.
+    fn symm(&self, symm: Symm<'_, T>);
 
-macro_rules! on_cpu {
-    ($type:ty: $gemm:literal $syrk:literal $symm:literal $trsm:literal
-     $gemv:literal $dot:literal) => {
-        impl OnCpu for $type {
-            fn cpu() -> &'static Cpu<Self> {
-                static CPU: OnceLock<Cpu<$type>> = OnceLock::new();
-                CPU.get_or_init(|| {
-                    // SAFETY: A library that is a BLAS has functions of these types under these
-                    // names; the lengths behind their arguments are what Fortran compilers pass, and
-                    // a function in C ignores them.
-                    unsafe {
-                        Cpu {
-                            gemm: std::mem::transmute::<*mut c_void, GemmFn<$type>>(symbol($gemm)),
-                            syrk: std::mem::transmute::<*mut c_void, SyrkFn<$type>>(symbol($syrk)),
-                            symm: std::mem::transmute::<*mut c_void, SymmFn<$type>>(symbol($symm)),
-                            trsm: std::mem::transmute::<*mut c_void, TrsmFn<$type>>(symbol($trsm)),
-                        }
-                    }
-                })
-            }
+    /// Solves triangular systems.
+    fn trsm(&self, trsm: Trsm<'_, T>);
 
-            fn cpu_vectors() -> &'static CpuVectors<Self> {
-                static CPU: OnceLock<CpuVectors<$type>> = OnceLock::new();
-                CPU.get_or_init(|| {
-                    // SAFETY: As above.
-                    unsafe {
-                        CpuVectors {
-                            gemv: std::mem::transmute::<*mut c_void, GemvFn<$type>>(symbol($gemv)),
-                            dot: std::mem::transmute::<*mut c_void, DotFn<$type>>(symbol($dot)),
-                        }
-                    }
-                })
-            }
+    /// Makes a call.
+    fn call(&self, call: Call<'_, T>) {
+        match call {
+            Call::Gemm(product) => self.gemm(product),
+            Call::Syrk(syrk) => self.syrk(syrk),
+            Call::Symm(symm) => self.symm(symm),
+            Call::Trsm(trsm) => self.trsm(trsm),
         }
-    };
+    }
 }
 
-on_cpu!(f32: c"sgemm_" c"ssyrk_" c"ssymm_" c"strsm_" c"sgemv_" c"sdot_");
-on_cpu!(f64: c"dgemm_" c"dsyrk_" c"dsymm_" c"dtrsm_" c"dgemv_" c"ddot_");
+/// A BLAS of some integer.
+///
+/// # Invariants
+///
+/// The functions are a BLAS's: they read and write what its definition says of their arguments, and nothing
+/// else.
+#[derive(Clone, Copy, Debug)]
+pub struct Blas<T, I>(Functions<T, I>);
 
-/// Name that this library needs the CPU's BLAS by.
-const LIBRARY: &str = concat!(env!("COAX_CPU_BLAS"), "\0");
-
-/// Address of a function of the CPU's BLAS. A program that calls one that is not there ends, as it would
-/// if the loader had found out.
-pub fn symbol(name: &CStr) -> *mut c_void {
-    static HANDLE: OnceLock<usize> = OnceLock::new();
-    let handle = *HANDLE.get_or_init(|| {
-        // The loader has it by this name already: this library needs it.
-        let (name, flags) = (LIBRARY.as_ptr().cast(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-        // SAFETY: The name ends with a zero byte, and nothing is loaded that would run code.
-        let handle = unsafe { libc::dlopen(name, flags) };
-        handle.expose_provenance()
-    });
-    let handle = match handle {
-        0 => libc::RTLD_NEXT,
-        handle => std::ptr::with_exposed_provenance_mut(handle),
-    };
-    // SAFETY: The handle is one of the loader's, or the one that means "after this library"; the name
-    // ends with a zero byte.
-    let address = unsafe { libc::dlsym(handle, name.as_ptr()) };
-    if address.is_null() {
-        message::abort(format_args!(
-            "the CPU's BLAS behind {} has no {}; see the README about cpu-blas/chosen",
-            env!("COAX_CPU_BLAS"),
-            name.to_string_lossy()
-        ));
+impl<T: Real, I: Integer> Blas<T, I> {
+    /// A BLAS of some functions.
+    ///
+    /// # Safety
+    ///
+    /// They are a BLAS's.
+    pub const unsafe fn new(functions: Functions<T, I>) -> Self {
+        // INVARIANT: As the caller promises.
+        Self(functions)
     }
-    address
+
+    /// The functions.
+    pub fn functions(&self) -> &Functions<T, I> {
+        &self.0
+    }
+}
+
+impl<T: Real, I: Integer> Cpu<T> for Blas<T, I> {
+    fn gemm(&self, product: Product<'_, T>) {
+        product.assert_fits();
+        let (a, b) = (product.a.stored.matrix(), product.b.stored.matrix());
+        let c = product.c.matrix();
+        // SAFETY: The sizes, which fit each other, and leading dimensions are the views', whose elements may be
+        // read and written as long as this call has them. The function is a BLAS's.
+        unsafe {
+            (self.0.gemm)(
+                transposition(product.a.trans),
+                transposition(product.b.trans),
+                &int::<I>(c.rows),
+                &int::<I>(c.cols),
+                &int::<I>(product.depth()),
+                &product.alpha,
+                a.at,
+                &int::<I>(a.ld),
+                b.at,
+                &int::<I>(b.ld),
+                &product.beta,
+                c.at,
+                &int::<I>(c.ld),
+                1,
+                1,
+            );
+        }
+    }
+
+    fn syrk(&self, syrk: Syrk<'_, T>) {
+        syrk.assert_fits();
+        let (a, c) = (syrk.a.stored.matrix(), syrk.c.matrix());
+        // SAFETY: As for `gemm`; of C only the triangle is accessed.
+        unsafe {
+            (self.0.syrk)(
+                uplo(syrk.c.triangle()),
+                transposition(syrk.a.trans),
+                &int::<I>(c.rows),
+                &int::<I>(syrk.a.cols()),
+                &syrk.alpha,
+                a.at,
+                &int::<I>(a.ld),
+                &syrk.beta,
+                c.at,
+                &int::<I>(c.ld),
+                1,
+                1,
+            );
+        }
+    }
+
+    fn symm(&self, symm: Symm<'_, T>) {
+        symm.assert_fits();
+        let (a, b, c) = (symm.a.matrix(), symm.b.matrix(), symm.c.matrix());
+        // SAFETY: As for `gemm`; of A only the triangle is read.
+        unsafe {
+            (self.0.symm)(
+                side(symm.side),
+                uplo(symm.a.triangle()),
+                &int::<I>(c.rows),
+                &int::<I>(c.cols),
+                &symm.alpha,
+                a.at,
+                &int::<I>(a.ld),
+                b.at,
+                &int::<I>(b.ld),
+                &symm.beta,
+                c.at,
+                &int::<I>(c.ld),
+                1,
+                1,
+            );
+        }
+    }
+
+    fn trsm(&self, trsm: Trsm<'_, T>) {
+        trsm.assert_fits();
+        let (a, b) = (trsm.a.matrix(), trsm.b.matrix());
+        let diagonal = if trsm.unit { c"U" } else { c"N" };
+        // SAFETY: As for `gemm`, with B as the destination; of A only the triangle is read.
+        unsafe {
+            (self.0.trsm)(
+                side(trsm.side),
+                uplo(trsm.a.triangle()),
+                transposition(trsm.trans),
+                diagonal.as_ptr(),
+                &int::<I>(b.rows),
+                &int::<I>(b.cols),
+                &trsm.alpha,
+                a.at,
+                &int::<I>(a.ld),
+                b.at,
+                &int::<I>(b.ld),
+                1,
+                1,
+                1,
+                1,
+            );
+        }
+    }
+}
+
+fn transposition(trans: bool) -> *const c_char {
+    let letter = if trans { c"T" } else { c"N" };
+    letter.as_ptr()
+}
+
+fn uplo(triangle: Triangle) -> *const c_char {
+    let letter = match triangle {
+        Triangle::Upper => c"U",
+        Triangle::Lower => c"L",
+    };
+    letter.as_ptr()
+}
+
+fn side(side: Side) -> *const c_char {
+    let letter = match side {
+        Side::Left => c"L",
+        Side::Right => c"R",
+    };
+    letter.as_ptr()
+}
+
+/// A size, which came from an integer of the BLAS's.
+fn int<I: Integer>(size: usize) -> I {
+    I::of(size).expect("parts of a call are no larger than its matrices")
 }

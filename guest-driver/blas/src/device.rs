@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the operations ask of a device.
-// UNSAFETY: commands name memory by bare addresses; `Device::run` says what that demands.
-#![expect(unsafe_code)]
+#![forbid(unsafe_code)]
 
+use coax::abi::wire::{GEMM_TRANS_A, GEMM_TRANS_B};
 use coax::{Command, PageRange};
 
-use crate::matrix::{Matrix, Operand};
+use crate::footprint::Found;
+use crate::operation::Product;
 use crate::outcome::Reason;
 use crate::real::Real;
+use crate::view::{View, ViewMut};
 
-/// Runs commands on the memory of this process.
+/// Does work on the memory of this process.
 pub trait Device {
     /// Commands that run at the same time.
     fn engines(&self) -> usize;
@@ -21,84 +23,69 @@ pub trait Device {
     /// Where the pages of ranges are.
     fn find(&self, ranges: &[PageRange]) -> Found;
 
-    /// Runs commands that do not depend on each other, and tells of each whether it was done. When this
-    /// returns the device has let go of the memory. A command that failed may have written a part of
-    /// its destination.
+    /// Does pieces of work, in any order or at the same time, and tells of each whether it was done. When this
+    /// returns the device has let go of the memory. A piece that failed may have been written in part.
+    fn run<T: Real>(&self, work: Vec<Work<'_, T>>) -> Vec<Result<(), Reason>>;
+}
+
+/// A piece of work, with the memory that it needs for as long as it takes.
+#[derive(Debug)]
+pub enum Work<'a, T> {
+    /// A matrix product.
+    Product(Product<'a, T>),
+    /// A copy of a matrix to one of the same shape.
+    Copy {
+        /// What is written.
+        to: ViewMut<'a, T>,
+        /// What is read.
+        from: View<'a, T>,
+    },
+    /// Nothing.
+    Nothing,
+}
+
+impl<T: Real> Work<'_, T> {
+    /// The command for it. It reads and writes what the views of this work do, and nothing else.
     ///
-    /// # Safety
+    /// # Panics
     ///
-    /// Memory that the commands read is not written during the call, and memory that they write is not
-    /// accessed; either may be any mapped or unmapped address.
-    unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>>;
-}
-
-/// Pages, counted by where they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Found {
-    /// Those that the device uses where they are: in its memory, or of files and shared.
-    pub in_place: f64,
-    /// Those of them that come to the CPU when it touches them.
-    pub to_come_back: f64,
-}
-
-/// alpha·op(A)·op(B) + beta·C.
-#[derive(Clone, Copy, Debug)]
-pub struct Product<T> {
-    /// Factor of the product.
-    pub alpha: T,
-    /// First factor, m×k.
-    pub a: Operand<T>,
-    /// Second factor, k×n.
-    pub b: Operand<T>,
-    /// Factor of the old C.
-    pub beta: T,
-    /// Destination, m×n.
-    pub c: Matrix<T>,
-}
-
-impl<T: Real> Product<T> {
-    /// Depth of the product.
-    pub fn depth(&self) -> usize {
-        self.a.cols()
-    }
-
-    /// The part of the product that makes a block of C.
-    pub fn block(&self, row: usize, col: usize, rows: usize, cols: usize) -> Self {
-        let depth = self.depth();
-        Self {
-            a: self.a.block(row, 0, rows, depth),
-            b: self.b.block(0, col, depth, cols),
-            c: self.c.block(row, col, rows, cols),
-            ..*self
+    /// If matrices do not fit each other.
+    pub fn command(&self) -> Command {
+        match self {
+            Work::Product(product) => multiply(product),
+            Work::Copy { to, from } => copy(to, from),
+            Work::Nothing => Command::nop(),
         }
     }
-
-    /// The command that makes it.
-    pub fn command(&self) -> Command {
-        use coax::abi::wire::{GEMM_TRANS_A, GEMM_TRANS_B};
-        let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-        Command::new(
-            T::GEMM,
-            &[
-                self.c.rows as u64,
-                self.c.cols as u64,
-                self.depth() as u64,
-                self.a.stored.address(),
-                self.a.stored.ld as u64,
-                self.b.stored.address(),
-                self.b.stored.ld as u64,
-                self.c.address(),
-                self.c.ld as u64,
-                self.alpha.low_bits(),
-                self.beta.low_bits(),
-                flag(self.a.trans, GEMM_TRANS_A) | flag(self.b.trans, GEMM_TRANS_B),
-            ],
-        )
-    }
 }
 
-/// The command that copies a matrix to one of the same shape.
-pub fn copy<T>(to: &Matrix<T>, from: &Matrix<T>) -> Command {
+fn multiply<T: Real>(product: &Product<'_, T>) -> Command {
+    product.assert_fits();
+    let flag = |set: bool, bit: u64| if set { bit } else { 0 };
+    let (a, b) = (product.a.stored.matrix(), product.b.stored.matrix());
+    let c = product.c.matrix();
+    Command::new(
+        T::GEMM,
+        &[
+            c.rows as u64,
+            c.cols as u64,
+            product.depth() as u64,
+            a.address(),
+            a.ld as u64,
+            b.address(),
+            b.ld as u64,
+            c.address(),
+            c.ld as u64,
+            product.alpha.low_bits(),
+            product.beta.low_bits(),
+            flag(product.a.trans, GEMM_TRANS_A) | flag(product.b.trans, GEMM_TRANS_B),
+        ],
+    )
+}
+
+fn copy<T: Real>(to: &ViewMut<'_, T>, from: &View<'_, T>) -> Command {
+    let (to, from) = (to.matrix(), from.matrix());
+    assert_eq!((to.rows, to.cols), (from.rows, from.cols));
     if to.stride() == to.column_bytes() && from.stride() == from.column_bytes() {
         return Command::copy(to.address(), from.address(), from.bytes());
     }

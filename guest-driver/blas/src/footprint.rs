@@ -20,6 +20,15 @@ pub struct Footprint {
     pub spread: f64,
 }
 
+/// Pages, counted by where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Those that the device uses where they are: in its memory, or of files and shared.
+    pub in_place: f64,
+    /// Those of them that come to the CPU when it touches them.
+    pub to_come_back: f64,
+}
+
 impl Footprint {
     /// The pages of some matrices, those between columns that are near each other included.
     pub fn of<T>(matrices: &[Matrix<T>]) -> Self {

@@ -6,7 +6,10 @@
 #![expect(unsafe_code)]
 
 use std::fmt::Arguments;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::mem::MaybeUninit;
+use std::path::Path;
 use std::ptr;
 
 /// Says a line on standard error; what that does not take at once is lost.
@@ -16,6 +19,17 @@ pub fn say(text: Arguments<'_>) {
         // SAFETY: As many bytes as the line has are read. Any number may be written to as a descriptor.
         unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
     });
+}
+
+/// Appends a line to a file, in one write, so that lines of several processes do not mix. One that cannot be
+/// written is complained of, and ends nothing.
+pub fn append(path: &Path, mut line: String) {
+    line.push('\n');
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    let written = file.and_then(|mut file| without_sigpipe(|| file.write_all(line.as_bytes())));
+    if let Err(error) = written {
+        say(format_args!("cannot write {}: {error}", path.display()));
+    }
 }
 
 /// Says why, and ends the program.
@@ -56,7 +70,6 @@ pub fn without_sigpipe<T>(write: impl FnOnce() -> T) -> T {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::os::unix::net::UnixStream;
 
     use super::*;

@@ -98,6 +98,17 @@ impl Model {
     }
 }
 
+/// Times of both sides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Known {
+    /// The device's.
+    pub model: Model,
+    /// The CPU's for an operation of the routine.
+    pub cpu_flop: f64,
+    /// How much longer than measured the device takes of late.
+    pub delay: f64,
+}
+
 /// How much longer than expected the device takes in practice: at least as long. Calls that were
 /// offloaded teach it; other work of the machine's shows in it, and what no measurement knows.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::stats::Routine;
+use crate::routine::Routine;
 
 /// Bits of the seconds of an operation, by routine; 0 if nothing is known.
 static FASTEST: [AtomicU64; Routine::COUNT] = [const { AtomicU64::new(0) }; Routine::COUNT];

@@ -9,6 +9,8 @@
 use std::sync::Mutex;
 
 use crate::matrix::Matrix;
+use crate::real::Real;
+use crate::view::ViewMut;
 
 /// Pieces of memory that are kept.
 const KEPT: usize = 4;
@@ -61,15 +63,40 @@ impl Scratch {
         self
     }
 
-    /// A dense matrix in it, from byte `offset` on.
+    /// A dense matrix in it.
     ///
     /// # Panics
     ///
     /// If it is not large enough.
-    pub fn matrix<T>(&self, offset: usize, rows: usize, cols: usize) -> Matrix<T> {
-        assert!(offset + rows * cols * size_of::<T>() <= self.bytes);
+    pub fn matrix<T: Real>(&mut self, rows: usize, cols: usize) -> ViewMut<'_, T> {
+        // SAFETY: The matrix lies within the mapping, which is borrowed: by the invariant nobody else knows of
+        // it. Dense columns have no element in common.
+        unsafe { ViewMut::new(self.dense(&mut 0, rows, cols)) }
+    }
+
+    /// Dense matrices of one behind the other.
+    ///
+    /// # Panics
+    ///
+    /// If it is not large enough.
+    pub fn matrices<T: Real>(&mut self, shapes: &[(usize, usize)]) -> Vec<ViewMut<'_, T>> {
+        let mut used = 0;
+        let next = |&(rows, cols): &(usize, usize)| {
+            // SAFETY: As for `matrix`; those before it lie before the bytes that are used.
+            unsafe { ViewMut::new(self.dense(&mut used, rows, cols)) }
+        };
+        shapes.iter().map(next).collect()
+    }
+
+    /// A matrix from byte `used` on, which is moved behind it.
+    fn dense<T: Real>(&self, used: &mut usize, rows: usize, cols: usize) -> Matrix<T> {
+        let elements = rows.checked_mul(cols);
+        let bytes = elements.and_then(|count| count.checked_mul(size_of::<T>()));
+        let end = bytes.and_then(|bytes| used.checked_add(bytes));
+        let end = end.filter(|&end| end <= self.bytes);
+        let start = std::mem::replace(used, end.expect("there is room for it"));
         Matrix {
-            at: self.at.wrapping_add(offset).cast(),
+            at: self.at.wrapping_add(start).cast(),
             rows,
             cols,
             ld: rows.max(1),
@@ -79,7 +106,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // SAFETY: By the invariant the mapping is this one's; matrices in it name memory only.
+        // SAFETY: By the invariant the mapping is this one's, and views of it have ended.
         unsafe { libc::munmap(self.at.cast(), self.bytes) };
     }
 }
@@ -117,16 +144,37 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+
     use super::*;
 
     #[test]
     fn memory_given_back_is_taken_again() {
         let pool = Pool::new();
-        let first = pool.take(5000).expect("there is memory");
-        let at = first.matrix::<f64>(0, 2, 2).at;
+        let mut first = pool.take(5000).expect("there is memory");
+        let at = first.matrix::<f64>(2, 2).matrix();
         pool.give(first);
-        let second = pool.take(4000).expect("there is memory");
-        assert_eq!(second.matrix::<f64>(0, 2, 2).at, at);
+        let mut second = pool.take(4000).expect("there is memory");
+        assert_eq!(second.matrix::<f64>(2, 2).matrix(), at);
+    }
+
+    #[test]
+    fn matrices_lie_one_behind_the_other_as_far_as_there_is_room() {
+        let mut scratch = Scratch::map(4096).expect("there is memory");
+        let matrices = scratch.matrices::<f64>(&[(3, 4), (0, 9), (16, 31)]);
+        let starts: Vec<_> = matrices
+            .iter()
+            .map(|matrix| matrix.matrix().address() - matrices[0].matrix().address())
+            .collect();
+        assert_eq!(starts, [0, 96, 96]);
+        for shapes in [[(16, 32), (1, 1)], [(usize::MAX, 2), (1, 1)]] {
+            let scratch = AssertUnwindSafe(Scratch::map(4096).expect("there is memory"));
+            let taken = catch_unwind(move || {
+                let mut scratch = scratch;
+                scratch.matrices::<f64>(&shapes).len()
+            });
+            assert!(taken.is_err(), "{shapes:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! A child of `fork` forgets its parent's session and opens its own: contexts belong to the memory of
 //! who opened them. No lock of a session is taken in the child, since a thread that is not there may
 //! have held it.
-// UNSAFETY: commands name memory by bare addresses, and sessions are shared by pointer.
+// UNSAFETY: commands name memory by bare addresses; sessions are shared by pointer.
 #![expect(unsafe_code)]
 
 use std::mem::ManuallyDrop;
@@ -19,18 +19,18 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use coax::abi::uapi::MAX_RANGE_BYTES;
-use coax::{Command, CommandId, Context, Error, Info, PageRange, MODE_PRIVATE, NO_NODE};
+use coax::{CommandId, Context, Error, Info, PageRange, MODE_PRIVATE, NO_NODE};
 
-use crate::cpu::OnCpu;
-use crate::device::{Device, Found};
-use crate::measure;
+use crate::device::{Device, Work};
+use crate::footprint::Found;
+use crate::knowledge::Knowledge;
 use crate::message;
-use crate::model::{Delay, Model, MEASURED_FLOPS};
+use crate::model::Model;
 use crate::outcome::Reason;
-use crate::rates;
+use crate::real::Real;
+use crate::routine::Precision;
 use crate::scratch::Pool;
 use crate::settings::settings;
-use crate::stats::{Precision, Routine};
 
 /// Most contexts of a process: the device does their commands at the same time.
 const CONTEXTS: u32 = 4;
@@ -52,12 +52,8 @@ pub struct Session {
     faulting: bool,
     /// Memory beside the program's.
     pub pool: Pool,
-    /// How much longer than measured calls of both precisions take.
-    pub delay: Delay,
-    single: OnceLock<Model>,
-    double: OnceLock<Model>,
-    /// Operations of calls before anything was measured.
-    asked: AtomicU64,
+    /// What is known of the device.
+    pub knowledge: Knowledge,
     inside: AtomicUsize,
     retired: AtomicBool,
     closed: AtomicBool,
@@ -108,10 +104,7 @@ fn current() -> Option<&'static Session> {
         moving: info.node == NO_NODE,
         faulting: info.mode == MODE_PRIVATE,
         pool: Pool::new(),
-        delay: Delay::new(),
-        single: OnceLock::new(),
-        double: OnceLock::new(),
-        asked: AtomicU64::new(0),
+        knowledge: Knowledge::new(),
         inside: AtomicUsize::new(0),
         retired: AtomicBool::new(false),
         closed: AtomicBool::new(false),
@@ -174,6 +167,15 @@ pub fn traffic() -> Option<(u64, u64)> {
     Some(sums)
 }
 
+/// Times of the device in single and in double precision, where they were measured.
+pub fn known_models() -> [Option<Model>; 2] {
+    // SAFETY: Null, or a session, which is never freed.
+    let session = unsafe { CURRENT.load(SeqCst).as_ref() };
+    session.map_or([None; 2], |session| {
+        [Precision::Single, Precision::Double].map(|precision| session.knowledge.model(precision))
+    })
+}
+
 impl Session {
     /// Keeps the contexts open until [`leave`](Self::leave); false if they are closed or about to be, by
     /// whomever.
@@ -213,39 +215,6 @@ impl Session {
         // - `closed` was not set, so this happens once.
         // - `retired` is set and nobody is inside: who comes in later sees it and touches no context.
         drop(unsafe { std::ptr::read(&*self.contexts) });
-    }
-
-    /// Times of the device, and the CPU's for an operation of the routine. The device is measured once
-    /// calls of enough operations, this one's included, have come; the CPU's calls are seen as they
-    /// come, and only before a call that is large by itself one is made to be seen. `None` before that.
-    pub fn times<T: OnCpu>(&self, routine: Routine, flops: f64) -> Option<(Model, f64)> {
-        let cell = match routine.precision() {
-            Precision::Single => &self.single,
-            Precision::Double => &self.double,
-        };
-        if cell.get().is_none() {
-            let asked = self.asked.fetch_add(flops as u64, SeqCst) as f64 + flops;
-            if asked < MEASURED_FLOPS {
-                return None;
-            }
-        }
-        let cpu_flop = rates::fastest(routine).or_else(|| {
-            let kind = routine.kind().filter(|_| flops >= MEASURED_FLOPS)?;
-            let flop = measure::cpu(kind, T::cpu())?;
-            rates::observe(routine, 1.0, flop);
-            Some(flop)
-        })?;
-        let model = cell.get_or_init(|| measure::device::<T, _>(self));
-        Some((*model, cpu_flop))
-    }
-
-    /// How long calls take, if that was measured.
-    pub fn known_models() -> [Option<Model>; 2] {
-        // SAFETY: Null, or a session, which is never freed.
-        let session = unsafe { CURRENT.load(SeqCst).as_ref() };
-        session.map_or([None; 2], |session| {
-            [session.single.get().copied(), session.double.get().copied()]
-        })
     }
 
     /// Gives the device up if a failure says that it is of no use any more.
@@ -310,14 +279,17 @@ impl Device for Session {
         })
     }
 
-    unsafe fn run(&self, commands: &[Command]) -> Vec<Result<(), Reason>> {
+    fn run<T: Real>(&self, work: Vec<Work<'_, T>>) -> Vec<Result<(), Reason>> {
+        // All of them before any is submitted: what panics here leaves nothing in flight.
+        let commands: Vec<_> = work.iter().map(Work::command).collect();
         let submitted: Vec<_> = commands
-            .iter()
+            .into_iter()
             .zip(self.contexts.iter().cycle())
             .map(|(command, context)| {
-                // SAFETY: The command is collected below, and until then the memory is the caller's
-                // promise.
-                let id = unsafe { context.submit(*command) };
+                // SAFETY: The command reads and writes what the views of its work do. Those are this call's, and
+                // say that nobody else writes to what is read, or accesses what is written, until the command
+                // is collected below, which ends the process if it fails.
+                let id = unsafe { context.submit(command) };
                 id.map(|id| (context, id))
                     .map_err(|error| self.judge(&error))
             })
@@ -349,10 +321,7 @@ mod tests {
             moving: false,
             faulting: false,
             pool: Pool::new(),
-            delay: Delay::new(),
-            single: OnceLock::new(),
-            double: OnceLock::new(),
-            asked: AtomicU64::new(0),
+            knowledge: Knowledge::new(),
             inside: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             closed: AtomicBool::new(false),

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use crate::message;
 
-/// Where the report goes.
+/// Where something is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// Nowhere.
@@ -29,6 +29,8 @@ pub struct Settings {
     pub least_flops: Option<f64>,
     /// Where the report goes.
     pub report: Report,
+    /// Where it is told of each call what was decided, and why.
+    pub why: Report,
 }
 
 /// The settings; those of the environment at the first call.
@@ -39,7 +41,7 @@ pub fn settings() -> &'static Settings {
 
 impl Settings {
     fn from(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let report = match variable("COAX_BLAS_STATS") {
+        let report = |name: &str| match variable(name) {
             None => Report::None,
             Some(value) if value.is_empty() || value == "0" => Report::None,
             Some(value) if value == "1" => Report::Line,
@@ -58,7 +60,8 @@ impl Settings {
         Self {
             device: device.into(),
             least_flops,
-            report,
+            report: report("COAX_BLAS_STATS"),
+            why: report("COAX_BLAS_WHY"),
         }
     }
 }
@@ -96,6 +99,8 @@ mod tests {
         assert_eq!(with(name, "1").report, Report::Line);
         let file = Report::Json("/tmp/blas.json".into());
         assert_eq!(with(name, "/tmp/blas.json").report, file);
+        let why = with("COAX_BLAS_WHY", "1");
+        assert_eq!((why.report, why.why), (Report::None, Report::Line));
     }
 
     #[test]

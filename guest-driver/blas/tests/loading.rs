@@ -3,6 +3,7 @@
 //! found in every way, what it lacks comes from the CPU's BLAS, and results are that library's.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -53,6 +54,21 @@ impl Installed {
 
     fn folder(&self) -> PathBuf {
         self.scratch.path().join("usr/lib/coax")
+    }
+
+    /// `coax-blas why` on a program, without a device, with a threshold: its status, and what is said on standard error.
+    fn why(&self, least: &str, program: &[&OsStr]) -> (Option<i32>, String) {
+        let output = Command::new(self.scratch.path().join("usr/bin/coax-blas"))
+            .arg("why")
+            .args(program)
+            .env_remove("LD_LIBRARY_PATH")
+            .env_remove("COAX_BLAS_WHY")
+            .env("COAX_BLAS_DEVICE", "/nonexistent/coax0")
+            .env("COAX_BLAS_MIN_FLOPS", least)
+            .output()
+            .expect("it starts");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
     }
 
     /// Runs the program's cases; what it prints, and what the library reports.
@@ -137,6 +153,86 @@ fn wrong_arguments_reach_the_programs_own_xerbla() {
     let (printed, reports) = installed.check(&["bad_arguments"], "LD_LIBRARY_PATH", &folder);
     assert_eq!(printed, "ok bad_arguments\n");
     assert!(reports.contains("\"on_cpu\":{\"arguments\":"), "{reports}");
+}
+
+#[test]
+fn each_call_is_told_of_with_its_reason() {
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let program = installed.scratch.path().join("blas_check");
+    let why = |least, case| {
+        let program = [program.as_ref(), REFERENCE.as_ref(), OsStr::new(case)];
+        let (status, said) = installed.why(least, &program);
+        assert_eq!(status, Some(0), "{said}");
+        said
+    };
+    let said = why("1", "special");
+    let expected = "coax-blas: dgemm 90×90×90: on the CPU, no device (/nonexistent/coax0)";
+    assert!(said.lines().any(|line| line == expected), "{said}");
+    assert!(said.contains("matrices overlap"), "{said}");
+    let said = why("1e9", "special");
+    let calls = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("coax-blas: dgemm: "));
+    let calls: Vec<_> = calls.collect();
+    assert_eq!(calls, ["4 calls on the CPU: too few operations"], "{said}");
+    let said = why("1", "bad_arguments");
+    let expected = "coax-blas: dgemm: on the CPU, an argument is wrong";
+    assert!(said.lines().any(|line| line == expected), "{said}");
+}
+
+#[test]
+fn program_that_makes_no_call_or_no_report_is_told_of() {
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let (status, said) = installed.why("1", &[OsStr::new("true")]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("no call came to the library"), "{said}");
+    let ended = ["sh", "-c", "kill -9 $$"].map(OsStr::new);
+    let (status, said) = installed.why("1", &ended);
+    assert_eq!(status, Some(128 + 9), "{said}");
+    assert!(said.contains("no report of sh"), "{said}");
+}
+
+#[test]
+fn library_that_a_program_brings_along_gets_its_calls_through_this_one() {
+    let Some(installed) = Installed::new() else {
+        return;
+    };
+    let top = installed.scratch.path();
+    let build = |name: &str, arguments: &[&str]| {
+        let file = top.join(name);
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/brought_along.c");
+        run(Command::new("cc")
+            .args(["-O2", "-Wall", "-Wextra", "-Werror", source, "-o"])
+            .arg(&file)
+            .arg(format!("-Wl,-rpath,{}", top.display()))
+            .arg(format!("-L{}", top.display()))
+            .args(arguments));
+        file
+    };
+    let shared = ["-shared", "-fPIC"];
+    build("libown_blas.so", &[&shared[..], &["-DPART_BLAS"]].concat());
+    let link = ["-DPART_EXTENSION", "-lown_blas"];
+    let module = build("module.so", &[&shared[..], &link].concat());
+    let program = build("brings_along", &["-ldl"]);
+
+    // Without this library, and with it: all reach the program's own in the end.
+    let alone = run(Command::new(&program).arg(&module));
+    assert_eq!(alone, "7\n");
+    let report = top.join("report.json");
+    let printed = run(Command::new(&program)
+        .arg(&module)
+        .env_remove("LD_LIBRARY_PATH")
+        .env("LD_PRELOAD", installed.folder().join("libblas.so.3"))
+        .env("COAX_BLAS_DEVICE", "/nonexistent/coax0")
+        .env("COAX_BLAS_MIN_FLOPS", "1")
+        .env("COAX_BLAS_STATS", &report));
+    assert_eq!(printed, alone);
+    let reports = fs::read_to_string(report).expect("the library was loaded and reported");
+    assert!(reports.contains("\"on_cpu\":{\"absent\":7}"), "{reports}");
 }
 
 #[test]

@@ -109,6 +109,8 @@ const LONG: Duration = Duration::from_secs(180);
 const CHECK: &str = "/bin/blas_check";
 const REFERENCE: &str = "/usr/lib/x86_64-linux-gnu/blas/libblas.so.3";
 const DROP_IN: &str = "/usr/lib/coax";
+/// What the library tells of each call.
+const WHY: &str = "/tmp/blas-why.json";
 
 /// The program with the drop-in in the place of libblas; all calls go to the device.
 fn program(cases: &[&str]) -> Command {
@@ -229,9 +231,31 @@ fn wrong_arguments_reach_the_programs_xerbla() -> CaseResult {
 fn large_calls_are_worth_it_by_measurement() -> CaseResult {
     let mut command = program(&["large"]);
     command.env_remove("COAX_BLAS_MIN_FLOPS");
+    command.env("COAX_BLAS_WHY", WHY);
     let reports = checked(command)?;
     ensure!(reports.0[0].contains("measured_double"), "Not measured");
     ensure!(reports.sum("offloaded") > 0, "The device was not used");
+    // What is told of each call adds up to that, and says what it was decided by.
+    let text = fs::read_to_string(WHY).context("Nothing was told of the calls")?;
+    let mut on_device = 0;
+    for line in text.lines() {
+        let call: Value = serde_json::from_str(line).with_context(|| format!("No JSON: {line}"))?;
+        if call["by"] == "device" {
+            on_device += 1;
+            let expected = ["expected_device_s", "expected_cpu_s"].map(|name| call[name].as_f64());
+            ensure!(
+                expected.iter().all(Option::is_some),
+                "Not what it was decided by: {line}"
+            );
+        } else {
+            let told = call["reason"].is_string() || call["small"].is_u64();
+            ensure!(told, "On the CPU for no reason: {line}");
+        }
+    }
+    ensure!(
+        on_device == reports.sum("offloaded"),
+        "{on_device} calls on the device by what was told of each"
+    );
     Ok(())
 }
 

@@ -5,13 +5,10 @@
 //! command that fails has written a part of the piece, which is then put back as it was and made by the
 //! CPU. If beta is 0 nothing is copied, for C is not read. After the first failure the rest of the
 //! call is the CPU's.
-// UNSAFETY: the CPU's BLAS is called, and blocks are put back, by bare addresses.
-#![expect(unsafe_code)]
 
-use crate::cpu::{Cpu, Int};
-use crate::device::{copy, Device, Product};
+use crate::device::{Device, Work};
 use crate::level3::Offload;
-use crate::matrix::Matrix;
+use crate::operation::Product;
 use crate::outcome::Reason;
 use crate::real::Real;
 
@@ -24,25 +21,16 @@ pub const LEAST_VOLUME: usize = 32 * 32 * 32;
 /// Pieces are cut at multiples of this, which suits the device's tiles.
 const ALIGN: usize = 16;
 
-/// A part of C: first row and column, rows and columns.
-type Piece = (usize, usize, usize, usize);
-
 impl<T: Real, D: Device> Offload<'_, T, D> {
     /// Makes the product, wherever.
-    ///
-    /// # Safety
-    ///
-    /// A and B may be read, C may be read and written, nobody else accesses them but to read A or B,
-    /// and C has no element in common with them.
-    pub unsafe fn gemm(&mut self, product: &Product<T>) {
-        let (m, n, k) = (product.c.rows, product.c.cols, product.depth());
+    pub fn gemm(&mut self, product: Product<'_, T>) {
+        let (m, n, k) = (product.c.rows(), product.c.cols(), product.depth());
         if m == 0 || n == 0 {
             return;
         }
         let volume = m.saturating_mul(n).saturating_mul(k);
         if volume < LEAST_VOLUME {
-            // SAFETY: As the caller promises.
-            return unsafe { product.on_cpu(self.cpu) };
+            return self.cpu.gemm(product);
         }
         let saved = product.beta != T::ZERO;
         let engines = self.device.engines().max(1);
@@ -51,84 +39,68 @@ impl<T: Real, D: Device> Offload<'_, T, D> {
         } else {
             usize::MAX
         };
-        for group in pieces((m, n), volume, engines, most).chunks(engines) {
-            let parts: Vec<Product<T>> = group
-                .iter()
-                .map(|&(row, col, rows, cols)| product.block(row, col, rows, cols))
-                .collect();
-            // SAFETY: Pieces are parts of the matrices that the caller speaks of, and have no element of
-            // C in common.
-            unsafe { self.group(&parts, saved) };
+        let length = length((m, n), volume, engines, most);
+        for group in pieces(product, length).chunks_mut(engines) {
+            self.group(group, saved);
         }
     }
 
     /// Makes products that do not depend on each other.
-    ///
-    /// # Safety
-    ///
-    /// As [`gemm`](Self::gemm), for each of them.
-    unsafe fn group(&mut self, parts: &[Product<T>], saved: bool) {
+    fn group(&mut self, parts: &mut [Product<'_, T>], saved: bool) {
         if self.outcome.failure.is_some() {
             for part in parts {
-                // SAFETY: As the caller promises.
-                unsafe { part.on_cpu(self.cpu) };
+                self.cpu.gemm(part.reborrow());
             }
             return;
         }
         if !saved {
-            let commands: Vec<_> = parts.iter().map(Product::command).collect();
-            // SAFETY: As the caller promises.
-            let done = unsafe { self.device.run(&commands) };
-            for (part, done) in parts.iter().zip(done) {
+            let done = self.multiply(parts);
+            for (part, done) in parts.iter_mut().zip(done) {
                 if !self.noted(done) {
-                    // SAFETY: As the caller promises; the device has let go. C is not read.
-                    unsafe { part.on_cpu(self.cpu) };
+                    // C is not read.
+                    self.cpu.gemm(part.reborrow());
                 }
             }
             return;
         }
-        let bytes = |part: &Product<T>| part.c.bytes() as usize;
-        let Some(scratch) = self.pool.take(parts.iter().map(bytes).sum()) else {
+        let shapes: Vec<_> = parts
+            .iter()
+            .map(|part| (part.c.rows(), part.c.cols()))
+            .collect();
+        let elements: usize = shapes.iter().map(|(rows, cols)| rows * cols).sum();
+        let Some(mut scratch) = self.pool.take(elements * size_of::<T>()) else {
             self.outcome.failed(Reason::Busy);
-            // SAFETY: As the caller promises; this time the CPU does it.
-            return unsafe { self.group(parts, saved) };
+            // This time the CPU does it.
+            return self.group(parts, saved);
         };
-        let mut offset = 0;
-        let copies: Vec<Matrix<T>> = parts
-            .iter()
-            .map(|part| {
-                let copy = scratch.matrix(offset, part.c.rows, part.c.cols);
-                offset += bytes(part);
-                copy
-            })
-            .collect();
-        let saves: Vec<_> = parts
-            .iter()
-            .zip(&copies)
-            .map(|(part, to)| copy(to, &part.c))
-            .collect();
-        // SAFETY: C is the caller's to read, and the copies lie in memory that only this call uses.
-        let saved_all = unsafe { self.device.run(&saves) };
-        if let Some(reason) = saved_all.into_iter().find_map(Result::err) {
+        let mut copies = scratch.matrices::<T>(&shapes);
+        let saves = copies
+            .iter_mut()
+            .zip(&*parts)
+            .map(|(copy, part)| Work::Copy {
+                to: copy.reborrow(),
+                from: part.c.as_view(),
+            });
+        let saves = self.device.run(saves.collect());
+        if let Some(reason) = saves.into_iter().find_map(Result::err) {
             self.outcome.failed(reason);
             self.pool.give(scratch);
-            // SAFETY: As the caller promises; C is untouched, and this time the CPU makes it.
-            return unsafe { self.group(parts, saved) };
+            // C is untouched, and this time the CPU makes it.
+            return self.group(parts, saved);
         }
-        let commands: Vec<_> = parts.iter().map(Product::command).collect();
-        // SAFETY: As the caller promises.
-        let done = unsafe { self.device.run(&commands) };
-        for ((part, saved), done) in parts.iter().zip(&copies).zip(done) {
+        let done = self.multiply(parts);
+        for ((part, copy), done) in parts.iter_mut().zip(&copies).zip(done) {
             if !self.noted(done) {
-                // SAFETY: The device has let go; C and its copy have the same shape, and the copy was
-                // made to its end.
-                unsafe {
-                    put_back(&part.c, saved);
-                    part.on_cpu(self.cpu);
-                }
+                part.c.copy_from(copy.as_view());
+                self.cpu.gemm(part.reborrow());
             }
         }
         self.pool.give(scratch);
+    }
+
+    fn multiply(&self, parts: &mut [Product<'_, T>]) -> Vec<Result<(), Reason>> {
+        let work = parts.iter_mut().map(|part| Work::Product(part.reborrow()));
+        self.device.run(work.collect())
     }
 
     /// Counts a product; false if the device did not make it.
@@ -141,95 +113,64 @@ impl<T: Real, D: Device> Offload<'_, T, D> {
     }
 }
 
-impl<T: Real> Product<T> {
-    /// Lets the CPU make the product.
-    ///
-    /// # Safety
-    ///
-    /// A and B may be read, C may be read and written, and nobody else writes to them.
-    pub unsafe fn on_cpu(&self, cpu: &Cpu<T>) {
-        let flag = |trans: bool| if trans { c"T" } else { c"N" };
-        // Sizes came from integers of this type.
-        let int = |size: usize| size as Int;
-        // SAFETY: The shape is one that the caller of the BLAS gave, or a part of it, with the leading
-        // dimensions that belong to it.
-        unsafe {
-            (cpu.gemm)(
-                flag(self.a.trans).as_ptr(),
-                flag(self.b.trans).as_ptr(),
-                &int(self.c.rows),
-                &int(self.c.cols),
-                &int(self.depth()),
-                &self.alpha,
-                self.a.stored.at,
-                &int(self.a.stored.ld),
-                self.b.stored.at,
-                &int(self.b.stored.ld),
-                &self.beta,
-                self.c.at,
-                &int(self.c.ld),
-                1,
-                1,
-            );
-        }
-    }
-}
-
-/// Copies a matrix to another one of its shape, by the CPU.
-///
-/// # Safety
-///
-/// Elements of `from` may be read and those of `to` written; they have none in common.
-pub unsafe fn put_back<T: Copy>(to: &Matrix<T>, from: &Matrix<T>) {
-    for col in 0..to.cols {
-        // SAFETY: A column of each, of the same length, as the caller promises.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from.element(0, col), to.element(0, col), to.rows);
-        }
-    }
-}
-
-/// Cuts C along its longer side into pieces for the engines, none of more than `most` elements (but for
-/// a single row or column).
-fn pieces((m, n): (usize, usize), volume: usize, engines: usize, most: usize) -> Vec<Piece> {
+/// Length of the pieces that C is cut into along its longer side for the engines, none of more than `most`
+/// elements (but for a single row or column).
+fn length((m, n): (usize, usize), volume: usize, engines: usize, most: usize) -> usize {
     let worth = (volume / PIECE_VOLUME).clamp(1, engines);
     let needed = m.saturating_mul(n).div_ceil(most);
     let count = needed.next_multiple_of(worth);
     let long = m.max(n);
     let bound = (most / m.min(n)).max(1);
-    let length = long.div_ceil(count).next_multiple_of(ALIGN).min(bound);
-    (0..long)
-        .step_by(length)
-        .map(|start| {
-            let length = length.min(long - start);
-            if m > n {
-                (start, 0, length, n)
-            } else {
-                (0, start, m, length)
-            }
-        })
-        .collect()
+    long.div_ceil(count).next_multiple_of(ALIGN).min(bound)
+}
+
+/// Cuts a product along the longer side of C.
+fn pieces<T: Real>(product: Product<'_, T>, length: usize) -> Vec<Product<'_, T>> {
+    let (m, n) = (product.c.rows(), product.c.cols());
+    let (mut pieces, mut rest) = (Vec::new(), product);
+    for _ in 1..m.max(n).div_ceil(length) {
+        let piece;
+        (piece, rest) = if m > n {
+            rest.split_rows(length)
+        } else {
+            rest.split_cols(length)
+        };
+        pieces.push(piece);
+    }
+    pieces.push(rest);
+    pieces
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::level3::reference::{Bench, Fault, Shape};
+    use crate::operation::Operand;
+    use crate::reference::{Bench, Fault, Shape};
+    use crate::view::{View, ViewMut};
 
     /// Pieces cover C once and keep the bound.
     fn check(m: usize, n: usize, engines: usize, most: usize) -> usize {
-        let pieces = pieces((m, n), m * n * 512, engines, most);
-        let mut hits = vec![0; m * n];
-        for &(row, col, rows, cols) in &pieces {
+        let mut c = vec![0.0; m * n];
+        let (a, b) = (vec![1.0; m], vec![1.0; n]);
+        let product = Product {
+            alpha: 1.0,
+            a: Operand::plain(View::of(&a, (m, 1), m)),
+            b: Operand::plain(View::of(&b, (1, n), 1)),
+            beta: 1.0,
+            c: ViewMut::of(&mut c, (m, n), m),
+        };
+        let mut pieces = pieces(product, length((m, n), m * n * 512, engines, most));
+        for piece in &mut pieces {
+            piece.assert_fits();
+            let (rows, cols) = (piece.c.rows(), piece.c.cols());
             assert!(rows * cols <= most.max(m.min(n)), "{rows}×{cols}");
-            for j in col..col + cols {
-                for i in row..row + rows {
-                    hits[i + j * m] += 1;
-                }
-            }
+            assert!(rows * cols > 0, "{rows}×{cols}");
+            piece.c.fill(|_, _| 1.0);
         }
-        assert!(hits.iter().all(|&hit| hit == 1));
-        pieces.len()
+        let count = pieces.len();
+        // They have no element in common, by their type.
+        assert!(c.iter().all(|&element| element == 1.0));
+        count
     }
 
     #[test]

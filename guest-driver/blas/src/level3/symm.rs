@@ -4,160 +4,94 @@
 //! A is cut into strips, one for each block on its diagonal. What lies beside the block is stored in one
 //! place or, transposed, in another, and is used where it is; the block itself is made whole in memory
 //! beside the program's.
-// UNSAFETY: blocks are made whole by bare addresses.
-#![expect(unsafe_code)]
 
-use crate::cpu::{Cpu, Int};
-use crate::device::{Device, Product};
-use crate::level3::{Offload, Side, Triangle};
-use crate::matrix::{Matrix, Operand};
+use crate::device::Device;
+use crate::level3::Offload;
+use crate::operation::{Operand, Product, Side, Symm};
 use crate::outcome::Reason;
 use crate::real::Real;
+use crate::view::{Stored, Triangle};
 
 /// Rows of a strip: as many products of this depth, and as much for the CPU to put together.
 const BLOCK: usize = 256;
 
-/// alpha·A·B + beta·C, or alpha·B·A + beta·C.
-#[derive(Clone, Copy, Debug)]
-pub struct Symm<T> {
-    /// Where A stands.
-    pub side: Side,
-    /// The triangle of A that is stored.
-    pub triangle: Triangle,
-    /// Factor of the product.
-    pub alpha: T,
-    /// The symmetric matrix.
-    pub a: Matrix<T>,
-    /// The other one.
-    pub b: Matrix<T>,
-    /// Factor of the old C.
-    pub beta: T,
-    /// Destination, of the shape of B.
-    pub c: Matrix<T>,
-}
-
-impl<T: Real> Symm<T> {
-    /// A block of the whole symmetric matrix that lies on one side of the diagonal.
-    fn beside(&self, row: usize, col: usize, rows: usize, cols: usize) -> Operand<T> {
-        if (row > col) == (self.triangle == Triangle::Lower) {
-            return Operand::plain(self.a.block(row, col, rows, cols));
-        }
-        Operand::plain(self.a.block(col, row, cols, rows)).transposed()
+/// A block of the whole symmetric matrix that lies on one side of the diagonal.
+fn beside<'a, T: Real>(
+    a: &Stored<'a, T>,
+    row: usize,
+    col: usize,
+    rows: usize,
+    cols: usize,
+) -> Operand<'a, T> {
+    if (row > col) == (a.triangle() == Triangle::Lower) {
+        return Operand::plain(a.block(row, col, rows, cols));
     }
-
-    /// Lets the CPU make it.
-    ///
-    /// # Safety
-    ///
-    /// As [`Product::on_cpu`].
-    pub unsafe fn on_cpu(&self, cpu: &Cpu<T>) {
-        let int = |size: usize| size as Int;
-        // SAFETY: The shape is the one that the caller of the BLAS gave.
-        unsafe {
-            (cpu.symm)(
-                self.side.letter().as_ptr(),
-                self.triangle.letter().as_ptr(),
-                &int(self.c.rows),
-                &int(self.c.cols),
-                &self.alpha,
-                self.a.at,
-                &int(self.a.ld),
-                self.b.at,
-                &int(self.b.ld),
-                &self.beta,
-                self.c.at,
-                &int(self.c.ld),
-                1,
-                1,
-            );
-        }
-    }
+    Operand::plain(a.block(col, row, cols, rows)).transposed()
 }
 
 impl<T: Real, D: Device> Offload<'_, T, D> {
     /// Makes the product, wherever.
-    ///
-    /// # Safety
-    ///
-    /// As [`gemm`](Self::gemm); of A only the stored triangle is read.
-    pub unsafe fn symm(&mut self, symm: &Symm<T>) {
-        let order = symm.a.rows;
-        let Some(scratch) = self.pool.take(BLOCK * BLOCK * size_of::<T>()) else {
+    pub fn symm(&mut self, symm: Symm<'_, T>) {
+        let Some(mut scratch) = self.pool.take(BLOCK * BLOCK * size_of::<T>()) else {
             self.outcome.failed(Reason::Busy);
-            // SAFETY: As the caller promises.
-            return unsafe { symm.on_cpu(self.cpu) };
+            return self.cpu.symm(symm);
         };
+        let Symm {
+            side,
+            alpha,
+            a,
+            b,
+            beta,
+            mut c,
+        } = symm;
+        let (order, m, n) = (a.order(), c.rows(), c.cols());
         for start in (0..order).step_by(BLOCK) {
             let width = BLOCK.min(order - start);
             let end = start + width;
-            let whole = scratch.matrix(0, width, width);
-            let stored = symm.a.block(start, start, width, width);
-            // SAFETY: The stored triangle may be read; `whole` lies in memory that only this call uses.
-            unsafe { make_whole(&whole, &stored, symm.triangle) };
+            let mut whole = scratch.matrix(width, width);
+            a.diagonal(start, width).unfold(&mut whole);
             // Factor of the strip, and where in B it meets it.
             let ranges = [(start, width), (0, start), (end, order - end)];
             for (from, length) in ranges {
                 if length == 0 {
                     continue;
                 }
-                let beta = if from == start { symm.beta } else { T::ONE };
+                let beta = if from == start { beta } else { T::ONE };
                 let strip = |row, col, rows, cols| {
                     if from == start {
-                        Operand::plain(whole)
+                        Operand::plain(whole.as_view())
                     } else {
-                        symm.beside(row, col, rows, cols)
+                        beside(&a, row, col, rows, cols)
                     }
                 };
-                let product = match symm.side {
+                let c = c.reborrow();
+                self.gemm(match side {
                     Side::Left => Product {
-                        alpha: symm.alpha,
+                        alpha,
                         a: strip(start, from, width, length),
-                        b: Operand::plain(symm.b.block(from, 0, length, symm.b.cols)),
+                        b: Operand::plain(b.block(from, 0, length, n)),
                         beta,
-                        c: symm.c.block(start, 0, width, symm.c.cols),
+                        c: c.block(start, 0, width, n),
                     },
                     Side::Right => Product {
-                        alpha: symm.alpha,
-                        a: Operand::plain(symm.b.block(0, from, symm.b.rows, length)),
+                        alpha,
+                        a: Operand::plain(b.block(0, from, m, length)),
                         b: strip(from, start, length, width),
                         beta,
-                        c: symm.c.block(0, start, symm.c.rows, width),
+                        c: c.block(0, start, m, width),
                     },
-                };
-                // SAFETY: All are parts of the matrices that the caller speaks of, but for `whole`.
-                unsafe { self.gemm(&product) };
+                });
             }
         }
         self.pool.give(scratch);
     }
 }
 
-/// Makes a symmetric matrix of its stored triangle.
-///
-/// # Safety
-///
-/// The triangle of `stored` may be read; `whole`, of the same shape, may be written.
-unsafe fn make_whole<T: Real>(whole: &Matrix<T>, stored: &Matrix<T>, triangle: Triangle) {
-    for col in 0..stored.cols {
-        let rows = match triangle {
-            Triangle::Lower => col..stored.rows,
-            Triangle::Upper => 0..col + 1,
-        };
-        for row in rows {
-            // SAFETY: An element of the triangle, and two of the whole.
-            unsafe {
-                let value = *stored.element(row, col);
-                *whole.element(row, col) = value;
-                *whole.element(col, row) = value;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::level3::reference::{Bench, Fault};
-    use crate::level3::{Side, Triangle};
+    use crate::operation::Side;
+    use crate::reference::{Bench, Fault};
+    use crate::view::Triangle;
 
     #[test]
     fn either_side_and_triangle_gives_the_cpus_result() {

@@ -5,198 +5,154 @@
 //! by a product, and that one solved. Small systems are the CPU's. If their unknowns are rows of B, the
 //! device gathers those rows in one piece for it and puts the solution back: the CPU would touch a part
 //! of every page of B, and all of them would come back to it, system by system.
-// UNSAFETY: the CPU's BLAS is called by bare addresses.
-#![expect(unsafe_code)]
 
-use crate::cpu::{Cpu, Int};
-use crate::device::{copy, Device, Product};
-use crate::level3::gemm::put_back;
-use crate::level3::{Offload, Side, Triangle};
-use crate::matrix::{Matrix, Operand};
+use crate::device::{Device, Work};
+use crate::level3::Offload;
+use crate::operation::{Operand, Product, Side, Trsm};
 use crate::outcome::Reason;
 use crate::real::Real;
+use crate::view::Triangle;
 
 /// Unknowns of a system that the CPU solves.
 const SMALL: usize = 64;
 
-/// A triangular system.
-#[derive(Clone, Copy, Debug)]
-pub struct Trsm<T> {
-    /// Where A stands.
-    pub side: Side,
-    /// The triangle of A, as it is stored, that counts.
-    pub triangle: Triangle,
-    /// op(A).
-    pub a: Operand<T>,
-    /// The diagonal of A is taken for ones.
-    pub unit: bool,
-    /// Factor of B.
-    pub alpha: T,
-    /// Right-hand sides, then the solution.
-    pub b: Matrix<T>,
+/// A system in two halves, and what one has to do with the other.
+struct Halves<'a, T> {
+    /// Does not depend on the other.
+    first: Trsm<'a, T>,
+    /// Holds once the solution of the first was taken out of it.
+    second: Trsm<'a, T>,
+    /// Factor of the first's solution in the second.
+    factor: Operand<'a, T>,
 }
 
-impl<T: Real> Trsm<T> {
-    /// Unknowns.
-    fn order(&self) -> usize {
-        self.a.stored.rows
-    }
-
+impl<'a, T: Real> Trsm<'a, T> {
     /// The unknowns with the lower numbers do not depend on the others.
     fn is_forward(&self) -> bool {
-        let lower = (self.triangle == Triangle::Lower) != self.a.trans;
+        let lower = (self.a.triangle() == Triangle::Lower) != self.trans;
         lower == (self.side == Side::Left)
     }
 
-    /// The part of B that holds these unknowns.
-    fn unknowns(&self, start: usize, count: usize) -> Matrix<T> {
-        match self.side {
-            Side::Left => self.b.block(start, 0, count, self.b.cols),
-            Side::Right => self.b.block(0, start, self.b.rows, count),
-        }
-    }
-
-    /// The system of these unknowns alone.
-    fn part(&self, start: usize, count: usize, alpha: T) -> Self {
-        Self {
-            a: self.a.block(start, start, count, count),
-            b: self.unknowns(start, count),
-            alpha,
-            ..*self
-        }
-    }
-
-    /// Takes the solution for some unknowns out of the equations for others, which get the factor.
-    fn elimination(
-        &self,
-        (from, known): (usize, usize),
-        (to, open): (usize, usize),
-        alpha: T,
-    ) -> Product<T> {
-        let solution = Operand::plain(self.unknowns(from, known));
-        let (a, b) = match self.side {
-            Side::Left => (self.a.block(to, from, open, known), solution),
-            Side::Right => (solution, self.a.block(from, to, known, open)),
+    /// The system of the first `low` unknowns and that of the others.
+    fn halves(self, low: usize) -> Halves<'a, T> {
+        let high = self.a.order() - low;
+        let forward = self.is_forward();
+        let (b_low, b_high) = match self.side {
+            Side::Left => self.b.split_rows(low),
+            Side::Right => self.b.split_cols(low),
         };
-        Product {
-            alpha: -T::ONE,
-            a,
+        let part = |start, count, alpha, b| Trsm {
+            a: self.a.diagonal(start, count),
+            alpha,
             b,
-            beta: alpha,
-            c: self.unknowns(to, open),
-        }
-    }
-
-    /// Lets the CPU solve it.
-    ///
-    /// # Safety
-    ///
-    /// As [`Product::on_cpu`], with B as the destination.
-    pub unsafe fn on_cpu(&self, cpu: &Cpu<T>) {
-        let int = |size: usize| size as Int;
-        let trans = if self.a.trans { c"T" } else { c"N" };
-        let diagonal = if self.unit { c"U" } else { c"N" };
-        // SAFETY: The shape is the one that the caller of the BLAS gave, or a part of it.
-        unsafe {
-            (cpu.trsm)(
-                self.side.letter().as_ptr(),
-                self.triangle.letter().as_ptr(),
-                trans.as_ptr(),
-                diagonal.as_ptr(),
-                &int(self.b.rows),
-                &int(self.b.cols),
-                &self.alpha,
-                self.a.stored.at,
-                &int(self.a.stored.ld),
-                self.b.at,
-                &int(self.b.ld),
-                1,
-                1,
-                1,
-                1,
-            );
+            ..self
+        };
+        let (first, second, known, open) = if forward {
+            let first = part(0, low, self.alpha, b_low);
+            (
+                first,
+                part(low, high, T::ONE, b_high),
+                (0, low),
+                (low, high),
+            )
+        } else {
+            let first = part(low, high, self.alpha, b_high);
+            (first, part(0, low, T::ONE, b_low), (low, high), (0, low))
+        };
+        // Equations of the second half by unknowns of the first one.
+        let (rows, cols) = match self.side {
+            Side::Left => (open, known),
+            Side::Right => (known, open),
+        };
+        let factor = if self.trans {
+            Operand::plain(self.a.block(cols.0, rows.0, cols.1, rows.1)).transposed()
+        } else {
+            Operand::plain(self.a.block(rows.0, cols.0, rows.1, cols.1))
+        };
+        Halves {
+            first,
+            second,
+            factor,
         }
     }
 }
 
 impl<T: Real, D: Device> Offload<'_, T, D> {
     /// Solves the system, wherever.
-    ///
-    /// # Safety
-    ///
-    /// The triangle of A may be read, B may be read and written, nobody else writes to them, and they
-    /// have no element in common.
-    pub unsafe fn trsm(&mut self, trsm: &Trsm<T>) {
-        let order = trsm.order();
+    pub fn trsm(&mut self, trsm: Trsm<'_, T>) {
+        let order = trsm.a.order();
         if order <= SMALL {
-            // SAFETY: As the caller promises.
-            return unsafe { self.small(trsm) };
+            return self.small(trsm);
         }
-        let low = (order / 2).next_multiple_of(SMALL);
-        let (first, second) = if trsm.is_forward() {
-            ((0, low), (low, order - low))
-        } else {
-            ((low, order - low), (0, low))
+        let alpha = trsm.alpha;
+        let Halves {
+            mut first,
+            mut second,
+            factor,
+        } = trsm.halves((order / 2).next_multiple_of(SMALL));
+        self.trsm(first.reborrow());
+        let solution = Operand::plain(first.b.as_view());
+        let (a, b) = match first.side {
+            Side::Left => (factor, solution),
+            Side::Right => (solution, factor),
         };
-        // SAFETY: Parts of the system that the caller speaks of; the elimination reads one part of B and
-        // writes the other.
-        unsafe {
-            self.trsm(&trsm.part(first.0, first.1, trsm.alpha));
-            self.gemm(&trsm.elimination(first, second, trsm.alpha));
-            self.trsm(&trsm.part(second.0, second.1, T::ONE));
-        }
+        self.gemm(Product {
+            alpha: -T::ONE,
+            a,
+            b,
+            beta: alpha,
+            c: second.b.reborrow(),
+        });
+        self.trsm(second);
     }
 
     /// Solves a small system by the CPU.
-    ///
-    /// # Safety
-    ///
-    /// As [`trsm`](Self::trsm).
-    unsafe fn small(&mut self, trsm: &Trsm<T>) {
-        let gathered = trsm.side == Side::Left && trsm.b.ld > trsm.b.rows;
+    fn small(&mut self, mut trsm: Trsm<'_, T>) {
+        let matrix = trsm.b.matrix();
+        let gathered = trsm.side == Side::Left && matrix.ld > matrix.rows;
         let scratch = match self.outcome.failure {
-            None if gathered => self.pool.take(trsm.b.bytes() as usize),
+            None if gathered => self.pool.take(matrix.bytes() as usize),
             _ => None,
         };
-        let Some(scratch) = scratch else {
-            // SAFETY: As the caller promises.
-            return unsafe { trsm.on_cpu(self.cpu) };
+        let Some(mut scratch) = scratch else {
+            return self.cpu.trsm(trsm);
         };
-        let rows = scratch.matrix(0, trsm.b.rows, trsm.b.cols);
-        // SAFETY:
-        // - B is the caller's to read and write; `rows` lies in memory that only this call uses.
-        // - A copy that fails is made by the CPU, so that `rows` holds B, and then B the solution.
-        unsafe {
-            if let Err(reason) = self.one(copy(&rows, &trsm.b)) {
+        let mut rows = scratch.matrix(matrix.rows, matrix.cols);
+        let gather = Work::Copy {
+            to: rows.reborrow(),
+            from: trsm.b.as_view(),
+        };
+        if let Err(reason) = self.one(gather) {
+            self.outcome.failed(reason);
+            self.cpu.trsm(trsm);
+        } else {
+            self.cpu.trsm(Trsm {
+                b: rows.reborrow(),
+                ..trsm
+            });
+            let scatter = Work::Copy {
+                to: trsm.b.reborrow(),
+                from: rows.as_view(),
+            };
+            if let Err(reason) = self.one(scatter) {
                 self.outcome.failed(reason);
-                trsm.on_cpu(self.cpu);
-            } else {
-                Trsm { b: rows, ..*trsm }.on_cpu(self.cpu);
-                if let Err(reason) = self.one(copy(&trsm.b, &rows)) {
-                    self.outcome.failed(reason);
-                    put_back(&trsm.b, &rows);
-                }
+                trsm.b.copy_from(rows.as_view());
             }
         }
         self.pool.give(scratch);
     }
 
-    /// Runs one command.
-    ///
-    /// # Safety
-    ///
-    /// As [`Device::run`].
-    unsafe fn one(&self, command: coax::Command) -> Result<(), Reason> {
-        // SAFETY: As the caller promises.
-        let done = unsafe { self.device.run(&[command]) };
-        done.into_iter().collect()
+    /// Does one piece of work.
+    fn one(&self, work: Work<'_, T>) -> Result<(), Reason> {
+        self.device.run(vec![work]).into_iter().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::level3::reference::{Bench, Fault};
-    use crate::level3::{Side, Triangle};
+    use crate::operation::Side;
+    use crate::reference::{Bench, Fault};
+    use crate::view::Triangle;
 
     #[test]
     fn every_kind_of_system_gives_the_cpus_solution() {
