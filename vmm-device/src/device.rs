@@ -9,6 +9,7 @@ use std::time::Duration;
 use coax_abi::wire;
 
 use crate::dma::DeviceMemory;
+use crate::features::Features;
 use crate::machine::Machine;
 use crate::mmu::ContextId;
 use crate::queues;
@@ -41,6 +42,8 @@ const ANSWER_LINGER: Duration = Duration::from_micros(50);
 pub struct Device {
     /// Announced sizes.
     pub config: Config,
+    /// What the driver agreed to.
+    pub features: Features,
     /// Commands, requests and address spaces.
     pub machine: Machine<Shell>,
     /// Looking for page copies.
@@ -57,6 +60,7 @@ impl Device {
         let engines = usize::from(config.engines);
         Ok(Self {
             config,
+            features: Features::default(),
             machine: Machine::new(config.contexts, engines, config.page_requests, shell),
             copy_linger: Linger::new(COPY_LINGER),
             answer_linger: Linger::new(ANSWER_LINGER),
