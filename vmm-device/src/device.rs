@@ -22,14 +22,11 @@ use crate::transport::linger::Linger;
 pub struct Config {
     /// Contexts, 1 … [`wire::MAX_CONTEXTS`].
     pub contexts: u32,
-    /// Command queues, each with an engine; 1 … [`MAX_ENGINES`].
+    /// Command queues, each with an engine; 1 … [`wire::MAX_COMMAND_QUEUES`].
     pub engines: u16,
     /// Requests that may be outstanding, 1 … [`wire::MAX_PAGE_REQUESTS`].
     pub page_requests: u32,
 }
-
-/// Most engines: each is a thread, and a queue that the front end has to set up.
-pub const MAX_ENGINES: u16 = 16;
 
 /// How long the copy after this one is looked for: a migration of many pages sends one every half a
 /// millisecond or sooner.
