@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Which tests show which statements.
 //!
-//! A test is a function with `#[test]` that is not ignored, or a case of the VM tests, which stand in functions of
-//! [`CASES`]. What else says that it covers something is told as misplaced.
+//! A test is a function with `#[test]` that is not ignored, or a case of the VM tests (`tests/src/cases`). What else
+//! says that it covers something is told as misplaced.
 
 use std::collections::BTreeMap;
 use std::fs;
