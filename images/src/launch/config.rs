@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::accel::Choice;
 use crate::job::{Driver, Mode};
 use crate::qemu::Form;
 
@@ -118,8 +117,6 @@ pub struct VmConfig {
     pub tree: Option<Tree>,
     /// Words added to the kernel command line.
     pub kernel_args: Vec<String>,
-    /// KVM, TCG, or what works.
-    pub accel: Choice,
     /// Longest life of the VM; `None` for no limit.
     pub timeout: Option<Duration>,
     /// Files added to the root file system.
@@ -145,7 +142,6 @@ impl Default for VmConfig {
             page_requests: 128,
             tree: None,
             kernel_args: Vec::new(),
-            accel: Choice::Auto,
             // Under TCG a boot takes 3 s and the longest test a minute.
             timeout: Some(Duration::from_secs(180)),
             files: Vec::new(),

@@ -19,7 +19,7 @@ use super::flow::Flow;
 use super::qemu_args::{self, Sockets};
 use super::record::Record;
 use super::terminal::RawMode;
-use crate::accel::{self, Accel};
+use crate::accel::Accel;
 use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Job, JobFile, TerminalSize};
@@ -68,12 +68,10 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// [`LaunchError::NoKvm`], [`LaunchError::Config`], [`LaunchError::Prepare`], [`LaunchError::Start`].
+    /// [`LaunchError::Config`], [`LaunchError::Prepare`], [`LaunchError::Start`].
     pub fn start(images: &Images, config: &VmConfig, job: &Job) -> Result<Self, LaunchError> {
         config.check().map_err(LaunchError::Config)?;
-        let accel = accel::decide(config.accel)
-            .map_err(LaunchError::NoKvm)?
-            .accel;
+        let accel = images.accel.accel;
         let folder = prepare("a folder for the VM", TemporaryFolder::new)?;
         let file = JobFile {
             job: job.clone(),
@@ -105,7 +103,7 @@ impl Vm {
             initramfs: &TemporaryFolder::path_of_unnamed(&initramfs),
         };
         let form = config.form.unwrap_or(images.form);
-        let args = qemu_args::qemu(images, config, form, accel, &sockets);
+        let args = qemu_args::qemu(images, config, form, &sockets);
         let command_line = qemu_args::shell_line(&images.qemu, &args);
         let mut qemu = start(
             &images.qemu,

@@ -13,13 +13,13 @@ use clap::Args;
 use coax_images::launch::Bytes;
 use coax_program::args;
 
-use super::{Accel, Kernel, OneMode};
+use super::{Kernel, OneMode};
 
 /// `coax run`
 #[derive(Args, Debug)]
 pub struct Run {
     #[command(flatten)]
-    pub machine: Machine,
+    pub vm: VmOptions,
     /// Command with its arguments; a shell if there is none
     #[arg(last = true, value_name = "CMD")]
     pub argv: Vec<OsString>,
@@ -29,12 +29,12 @@ pub struct Run {
 #[derive(Args, Debug)]
 pub struct Shell {
     #[command(flatten)]
-    pub machine: Machine,
+    pub vm: VmOptions,
 }
 
 /// The VM of `run` and `shell`.
 #[derive(Args, Debug)]
-pub struct Machine {
+pub struct VmOptions {
     /// How the driver uses device memory
     #[arg(long, value_enum, default_value_t = OneMode::Private)]
     pub mode: OneMode,
@@ -87,8 +87,6 @@ pub struct Machine {
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }
 
 /// `CONFIG_NR_CPUS` of the guest kernel.
