@@ -7,9 +7,9 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Parser};
-use coax_abi::wire::{MAX_CONTEXTS, MAX_PAGE_REQUESTS};
+use coax_abi::wire::{MAX_COMMAND_QUEUES, MAX_CONTEXTS, MAX_PAGE_REQUESTS};
 
-use crate::device::{Config, MAX_ENGINES};
+use crate::device::Config;
 
 /// vhost-user back end of the coax accelerator
 ///
@@ -40,7 +40,7 @@ pub struct Args {
 
     /// Engines, each with a command queue and a thread; the front end must have as many queues
     #[arg(long, value_name = "N", default_value_t = 2,
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_ENGINES)))]
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_COMMAND_QUEUES)))]
     pub engines: u16,
 
     /// Page requests that may be outstanding

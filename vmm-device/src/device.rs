@@ -9,6 +9,7 @@ use std::time::Duration;
 use coax_abi::wire;
 
 use crate::dma::DeviceMemory;
+use crate::features::Features;
 use crate::machine::Machine;
 use crate::mmu::ContextId;
 use crate::queues;
@@ -21,14 +22,11 @@ use crate::transport::linger::Linger;
 pub struct Config {
     /// Contexts, 1 … [`wire::MAX_CONTEXTS`].
     pub contexts: u32,
-    /// Command queues, each with an engine; 1 … [`MAX_ENGINES`].
+    /// Command queues, each with an engine; 1 … [`wire::MAX_COMMAND_QUEUES`].
     pub engines: u16,
     /// Requests that may be outstanding, 1 … [`wire::MAX_PAGE_REQUESTS`].
     pub page_requests: u32,
 }
-
-/// Most engines: each is a thread, and a queue that the front end has to set up.
-pub const MAX_ENGINES: u16 = 16;
 
 /// How long the copy after this one is looked for: a migration of many pages sends one every half a
 /// millisecond or sooner.
@@ -41,6 +39,8 @@ const ANSWER_LINGER: Duration = Duration::from_micros(50);
 pub struct Device {
     /// Announced sizes.
     pub config: Config,
+    /// What the driver agreed to.
+    pub features: Features,
     /// Commands, requests and address spaces.
     pub machine: Machine<Shell>,
     /// Looking for page copies.
@@ -57,6 +57,7 @@ impl Device {
         let engines = usize::from(config.engines);
         Ok(Self {
             config,
+            features: Features::default(),
             machine: Machine::new(config.contexts, engines, config.page_requests, shell),
             copy_linger: Linger::new(COPY_LINGER),
             answer_linger: Linger::new(ANSWER_LINGER),

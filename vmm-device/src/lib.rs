@@ -19,6 +19,7 @@ pub mod engine;
 pub mod error_output;
 pub mod fail_stop;
 pub mod fair;
+pub mod features;
 pub mod guest_log;
 pub mod job;
 pub mod latency;

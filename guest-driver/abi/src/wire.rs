@@ -1,42 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 OR BSD-3-Clause
 //! Device ABI: configuration space and the messages of each virtqueue.
 //!
-//! All integers are little-endian and all structures are packed without padding. A message is
-//! one descriptor chain: the device-readable part first, then the device-writable part, as in
-//! VirtIO 1.3 §2.7.4.2. The device answers every chain; a chain it cannot understand is
-//! answered with an error status when it has room for one, else with length 0, which is no answer.
-//!
-//! A context has a number, which is used again, and a *generation*, which is not: the device gives one
-//! to each opening and compares it in all that names a context, so that nothing sent for one opening
-//! reaches the next.
-//!
-//! Structures without entries may grow at their end, under a feature bit. Who reads takes what it knows and
-//! ignores the rest; who writes stops where the room ends.
+//! What these mean, and what device and driver must do, is in `SPECIFICATION.md` beside this crate, whose
+//! tables are made of what is written here.
 //!
 //! | queue | index | chain: readable → writable |
 //! |---|---|---|
 //! | control | 0 | [`ControlRequest`] → [`ControlReply`] (+ [`DeviceStats`] for [`CONTROL_STATS`]) |
-//! | copy | 1 | [`CopyHeader`], `count` × [`CopyEntry`] → [`CopyReply`] |
+//! | copy, for migrations | 1 | [`CopyHeader`], `count` × [`CopyEntry`] → [`CopyReply`] |
 //! | translation | 2 | [`TranslationMessage`], `count` × [`TranslationEntry`] → nothing, or [`InvalidateReply`] for [`MSG_INVALIDATE`] |
 //! | request | 3 | nothing → [`DeviceRequest`] |
-//! | command | 4 … 4 + `command_queues` − 1 | [`Command`] → [`CommandReply`] |
-//!
-//! Addresses come in two spaces and are never mixed: `va` is a virtual address of the process
-//! behind a context, `gpa` a guest physical address (system memory or the device-memory BAR).
+//! | command, one an engine | 4 … 4 + `command_queues` − 1 | [`Command`] → [`CommandReply`] |
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Virtio device type: the last one that `virtio_pci_modern` takes (PCI device ID 0x1040 + 63).
 pub const VIRTIO_ID_COAX: u32 = 63;
-/// The type it has where the front end has no name for its own and takes none without: one that has a name,
-/// "parameter server", and no driver in Linux. A device of this type is one of ours if its magic number is,
-/// and if the PCI function [`MEMORY_FUNCTION`] is in the same slot.
+/// The type it has where the front end takes none without a name: one that has a name, "parameter server", and
+/// no driver in Linux.
 pub const VIRTIO_ID_BORROWED: u32 = 38;
 /// `magic` of [`Config`]: "COAX" read as a little-endian integer.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"COAX");
-/// `abi_version` of [`Config`]: counts changes that an older side would misunderstand, so a driver refuses
-/// a device with another one. What is merely new has a feature bit.
+/// `abi_version` of [`Config`].
 pub const ABI_VERSION: u32 = 3;
 /// Feature bit (VirtIO 1.3 §2.2): [`OP_FETCH_ADD`], [`OP_COMPARE_SWAP`] and [`ACCESS_ATOMIC`].
 pub const F_ATOMIC: u32 = 0;
@@ -52,11 +38,11 @@ pub const MEMORY_FUNCTION_BAR: u8 = 2;
 
 /// Queue indices.
 pub const QUEUE_CONTROL: u16 = 0;
-/// Page copies of the driver's migrations; user work can neither fill nor delay it.
+/// Page copies of the driver's migrations.
 pub const QUEUE_COPY: u16 = 1;
-/// Driver to device, strictly ordered: completions, responses and invalidations.
+/// Driver to device, in order: answers to requests, and invalidations.
 pub const QUEUE_TRANSLATION: u16 = 2;
-/// Device to driver: translation requests and page requests.
+/// Device to driver: requests.
 pub const QUEUE_REQUEST: u16 = 3;
 /// First of the command queues.
 pub const QUEUE_COMMAND: u16 = 4;
@@ -67,6 +53,8 @@ pub const fn queue_count(command_queues: u16) -> u16 {
 /// Descriptors in each queue.
 pub const QUEUE_SIZE: u16 = 256;
 
+/// Most command queues that a device may announce.
+pub const MAX_COMMAND_QUEUES: u16 = 16;
 /// Page size of all page counts on the wire.
 pub const PAGE_SIZE: u64 = 4096;
 /// Most contexts that a device may announce: bounds the driver's and the device's tables.
@@ -87,15 +75,6 @@ pub const SERVICE_VIRTQUEUE: u32 = 1 << 0;
 pub const SERVICE_PCIE: u32 = 1 << 1;
 
 /// Virtio configuration space.
-///
-/// | offset | field |
-/// |---|---|
-/// | 0 | magic |
-/// | 4 | abi_version |
-/// | 8 | max_contexts: contexts are numbered 0 … max_contexts − 1 |
-/// | 12 | command_queues |
-/// | 16 | page_request_capacity |
-/// | 20 | services |
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Config {
@@ -103,9 +82,9 @@ pub struct Config {
     pub magic: U32,
     /// [`ABI_VERSION`].
     pub abi_version: U32,
-    /// Contexts the device can hold, at most [`MAX_CONTEXTS`].
+    /// Contexts the device can hold, at most [`MAX_CONTEXTS`]: they are numbered from 0 on.
     pub max_contexts: U32,
-    /// Command queues, each with an engine of its own.
+    /// Command queues, each with an engine of its own, at most [`MAX_COMMAND_QUEUES`].
     pub command_queues: U32,
     /// Page requests the device can have outstanding, at most [`MAX_PAGE_REQUESTS`].
     pub page_request_capacity: U32,
@@ -141,19 +120,15 @@ pub const STATUS_BAD_DATA: u32 = 10;
 
 // --- Control queue -----------------------------------------------------------------------
 
-/// Tell the device where its memory lies: `arg0` = gpa, `arg1` = bytes. A driver's first message: the device
-/// closes the contexts that an earlier driver has left open.
+/// Tell the device where its memory lies: `arg0` = gpa, `arg1` = bytes. A driver begins with this.
 pub const CONTROL_SET_DEVICE_MEMORY: u32 = 1;
 /// Set the outstanding page request allocation: `arg0` = requests, 1 … capacity.
 pub const CONTROL_SET_PAGE_REQUEST_ALLOCATION: u32 = 2;
-/// Open `context`; `generation` is 0, and the reply's `value` is the generation of this opening, never 0.
+/// Open `context`; `generation` is 0, and the reply's `value` is the generation of this opening.
 pub const CONTROL_CONTEXT_OPEN: u32 = 3;
-/// Close `context` of `generation`: its commands end with [`STATUS_ABORTED`], its cached translations go, and
-/// the answer comes when no access by it is in progress and its last request is in the used
-/// ring, so that a driver that empties the request queue after the answer has seen them all
-/// (what the PRI Stop Marker, PCIe 6.0 §10.4.1.2.1, is for in hardware).
+/// Close `context` of `generation`.
 pub const CONTROL_CONTEXT_CLOSE: u32 = 4;
-/// Abort every command and drop every cached translation; open contexts stay open.
+/// Abort every command and drop every cached translation.
 pub const CONTROL_RESET: u32 = 5;
 /// Read the counters: the reply is followed by [`DeviceStats`].
 pub const CONTROL_STATS: u32 = 6;
@@ -281,8 +256,7 @@ pub const REQUEST_PAGE: u32 = 2;
 pub const ACCESS_READ: u32 = 1 << 0;
 /// Write access is wanted or granted.
 pub const ACCESS_WRITE: u32 = 1 << 1;
-/// Atomic operations are wanted or granted; only together with both other rights. While it is
-/// granted no CPU reads or writes the page, or the memory takes the atomic operations of both.
+/// Atomic operations are wanted or granted, together with both other rights.
 pub const ACCESS_ATOMIC: u32 = 1 << 3;
 
 /// What the device asks of the driver.
@@ -295,7 +269,7 @@ pub struct DeviceRequest {
     pub context: U32,
     /// Generation of the context.
     pub generation: U32,
-    /// Chosen by the device, to be given back as it is; the driver may not read anything from it.
+    /// Chosen by the device, to be given back as it is.
     pub tag: U32,
     /// First byte wanted, page-aligned.
     pub va: U64,
@@ -312,8 +286,7 @@ pub struct DeviceRequest {
 
 // --- Translation queue -------------------------------------------------------------------
 
-/// Answer to [`REQUEST_PAGE`]: nothing had to be done, the entries are what may be used as things stand. The
-/// first page is among them with the right wanted; the device asks again if it is not.
+/// Answer to [`REQUEST_PAGE`]: nothing had to be done, the entries are what may be used as things stand.
 pub const MSG_TRANSLATION_COMPLETION: u32 = 1;
 /// Answer to [`REQUEST_PAGE`]: something had to be done for it, and `code` says with what success; entries,
 /// if any, are translations to use at once.
@@ -321,15 +294,14 @@ pub const MSG_PAGE_RESPONSE: u32 = 2;
 /// Drop what is cached of `va` … `va + npages`, wait for accesses in progress, then answer.
 pub const MSG_INVALIDATE: u32 = 3;
 /// Translations that nothing has asked for yet, of pages that the driver has moved for a command to
-/// come; they are kept and invalidated like others. ATS has no such message; it saves a round trip.
+/// come. ATS has no such message; it saves a round trip.
 pub const MSG_TRANSLATION_AHEAD: u32 = 5;
 
-/// Response code Success (PCIe 6.0 §10.4.2.1). Without an entry for the first page the device asks again,
-/// a bounded number of times: so is a shortage that may pass answered.
+/// Response code Success (PCIe 6.0 §10.4.2.1).
 pub const RESPONSE_SUCCESS: u32 = 0x0;
 /// Response code Invalid Request: no such page, or no such right.
 pub const RESPONSE_INVALID: u32 = 0x1;
-/// Response code Response Failure: the driver could not handle it; the context's requests stop.
+/// Response code Response Failure: the driver could not handle it.
 pub const RESPONSE_FAILURE: u32 = 0xf;
 
 /// Head of a message on the translation queue.
@@ -455,8 +427,7 @@ pub struct CommandReply {
     pub fault_access: U32,
     /// Address refused, with [`STATUS_FAULT`] and [`STATUS_RESPONSE_FAILURE`].
     pub fault_va: U64,
-    /// Bytes of the destination, or of the source where there is none, that are done. Nothing
-    /// beyond them was written.
+    /// Bytes of the destination, or of the source where there is none, that are done.
     pub bytes_done: U64,
     /// Requests of this command that became page requests.
     pub page_requests: U64,

@@ -13,7 +13,7 @@ use crate::{
 use kernel::{device::Device, prelude::*};
 
 /// Most command queues that this driver uses; a device with more is refused.
-pub(super) const MAX_COMMAND_QUEUES: u32 = 16;
+pub(super) const MAX_COMMAND_QUEUES: u32 = wire::MAX_COMMAND_QUEUES as u32;
 /// Devices that are private with the parameter `hmm`; `test_hmm` has two of each kind.
 const HMM_PRIVATE_DEVICES: u32 = 2;
 /// Device memory comes in multiples of what `memremap_pages` maps at a time.

@@ -3,6 +3,7 @@
 
 use anyhow::{ensure, Result};
 use coax::{Access, Command};
+use coax_specification::covers;
 
 use crate::case;
 use crate::case::{CaseResult, Subject};
@@ -163,6 +164,7 @@ fn read_only_memory_is_read() -> CaseResult {
 }
 
 fn write_to_read_only_memory_is_refused() -> CaseResult {
+    covers!("coax.drv.17");
     let device = Device::open()?;
     let memory = Mapping::anonymous(LEN)?;
     let content = pattern::bytes(4, LEN);
@@ -186,6 +188,7 @@ fn write_to_read_only_memory_is_refused() -> CaseResult {
 }
 
 fn unmapped_memory_is_refused() -> CaseResult {
+    covers!("coax.drv.17");
     let device = Device::open()?;
     let memory = Mapping::anonymous(LEN)?;
     memory.fill(0..LEN, 1);

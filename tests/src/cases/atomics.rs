@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Access, Command, Error, Policy, Status};
+use coax_specification::covers;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
 use crate::case;
@@ -199,6 +200,7 @@ fn every_word_of_a_range_is_changed_once() -> CaseResult {
 }
 
 fn nothing_is_lost_in_system_memory() -> CaseResult {
+    covers!("coax.drv.18");
     let device = Device::open()?;
     device.set_policy(Policy::Never, None)?;
     let memory = Mapping::anonymous(LEN)?;
@@ -210,6 +212,7 @@ fn nothing_is_lost_in_system_memory() -> CaseResult {
 }
 
 fn nothing_is_lost_in_device_memory() -> CaseResult {
+    covers!("coax.drv.18");
     let device = Device::open()?;
     let memory = Mapping::anonymous(LEN)?;
     memory.fill(0..LEN, 0);
@@ -222,6 +225,7 @@ fn nothing_is_lost_in_shared_memory() -> CaseResult {
 }
 
 fn nothing_is_lost_in_a_file() -> CaseResult {
+    covers!("coax.drv.18");
     let device = Device::open()?;
     let fd = memfd_create(c"coax-test", MFdFlags::MFD_CLOEXEC).context("memfd_create")?;
     let file = File::from(fd);

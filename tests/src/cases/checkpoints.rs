@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{ensure, Context as _, Result};
+use coax_specification::covers;
 use nix::sys::resource::{setrlimit, Resource, RLIM_INFINITY};
 use nix::sys::signal::{raise, Signal};
 
@@ -69,6 +70,7 @@ fn only_the_first_are_written(when: &str, memory: &Mapping) -> Result<()> {
 }
 
 fn what_the_device_writes_is_seen_to_be_written() -> CaseResult {
+    covers!("coax.drv.19");
     let device = Device::open()?;
     let memory = Mapping::small_pages(LEN)?;
     memory.fill(0..LEN, 1);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, Error};
+use coax_specification::covers;
 use nix::unistd::{setuid, Uid};
 
 use crate::case;
@@ -72,6 +73,7 @@ fn frozen<T>(body: impl FnOnce(&Mapping) -> Result<T>) -> Result<T> {
 }
 
 fn a_number_is_not_given_out_while_its_worker_lives() -> CaseResult {
+    covers!("coax.drv.11");
     let watch = Device::open()?;
     let before = watch.stats()?.contexts;
     // The next to open gets it.

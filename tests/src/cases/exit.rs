@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::Command;
+use coax_specification::covers;
 use nix::sys::signal::Signal;
 
 use crate::case;
@@ -115,6 +116,7 @@ fn a_process_killed_with_device_pages_leaves_nothing() -> CaseResult {
 }
 
 fn a_process_killed_in_many_commands_leaves_nothing() -> CaseResult {
+    covers!("coax.drv.12");
     killed_leaves_nothing(|end| {
         let mut rings = Vec::new();
         for _ in 0..8 {

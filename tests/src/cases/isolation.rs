@@ -4,6 +4,7 @@
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, Context};
 use coax_abi::uapi::MAX_IN_FLIGHT;
+use coax_specification::covers;
 use nix::unistd::{setuid, Uid};
 
 use crate::case;
@@ -96,6 +97,7 @@ fn same_addresses_in_two_processes_are_two_memories() -> CaseResult {
 }
 
 fn sixty_four_contexts_work_at_once() -> CaseResult {
+    covers!("coax.drv.6", "coax.drv.8");
     const CONTEXTS: usize = 64;
     const EACH: usize = 64 * PAGE;
     let devices = (0..CONTEXTS)
@@ -237,6 +239,7 @@ fn one_user_leaves_contexts_to_others() -> CaseResult {
 }
 
 fn greedy_contexts_leave_room_for_a_command() -> CaseResult {
+    covers!("coax.drv.22");
     /// More than it takes to fill the ring of every engine with contexts that each have all they may.
     const CONTEXTS: usize = 16;
     let modest = Device::open()?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Command, Error};
 use coax_program::outln;
+use coax_specification::covers;
 use nix::errno::Errno;
 use nix::unistd::pipe;
 
@@ -223,6 +224,7 @@ fn what_the_device_writes_to_lazily_freed_pages_is_kept() -> CaseResult {
 }
 
 fn unbinding_under_commands_gives_enodev() -> CaseResult {
+    covers!("coax.drv.26");
     let name = module::bound_device()?;
     let mut running = Vec::new();
     for _ in 0..4 {
@@ -243,6 +245,7 @@ fn unbinding_under_commands_gives_enodev() -> CaseResult {
 }
 
 fn unbinding_brings_pages_back() -> CaseResult {
+    covers!("coax.drv.24", "coax.drv.26");
     let name = module::bound_device()?;
     let device = Device::open()?;
     let memory = Mapping::anonymous(LEN)?;

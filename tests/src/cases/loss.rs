@@ -6,6 +6,7 @@
 use anyhow::{ensure, Context as _};
 use coax::Command;
 use coax_program::outln;
+use coax_specification::covers;
 
 use crate::case;
 use crate::case::{CaseResult, Subject, Vm};
@@ -36,6 +37,7 @@ pub const SUBJECT: Subject = Subject {
 const LEN: usize = 64 * PAGE;
 
 fn a_dead_device_gives_errors_and_loses_no_page() -> CaseResult {
+    covers!("coax.drv.24", "coax.drv.25");
     let device = Device::open()?;
     let memory = Mapping::anonymous(LEN)?;
     let evicted = Mapping::anonymous(LEN)?;

@@ -3,6 +3,7 @@
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Location, PageRange, Policy};
+use coax_specification::covers;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject};
@@ -136,6 +137,7 @@ fn evict_brings_everything_back() -> CaseResult {
 }
 
 fn a_cpu_access_brings_the_page_back() -> CaseResult {
+    covers!("coax.drv.23");
     let device = Device::open()?;
     let (memory, content) = filled(45)?;
     device.take(&memory)?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{PageRange, Policy};
+use coax_specification::covers;
 use nix::sys::signal::Signal;
 
 use crate::case;
@@ -94,6 +95,7 @@ fn filled(seed: u64, len: usize) -> Result<(Mapping, Vec<u8>)> {
 }
 
 fn the_node_is_that_of_the_device() -> CaseResult {
+    covers!("coax.dev.1");
     let device = Device::open()?;
     let node = node::of(&device)?;
     let info = device.info()?;

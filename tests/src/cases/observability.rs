@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, PageRange, Policy, Stats};
+use coax_specification::covers;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Skip, Subject};
@@ -81,6 +82,7 @@ fn grown(what: &str, before: u64, after: u64, least: u64) -> Result<()> {
 }
 
 fn counters_tell_a_pages_way() -> CaseResult {
+    covers!("coax.drv.21");
     let device = Device::open()?;
     let before = device.stats()?;
     there_and_back(&device)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, Error};
+use coax_specification::covers;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
@@ -202,6 +203,7 @@ fn changes_of_mappings_lose_nothing() -> CaseResult {
 }
 
 fn device_faults_outlast_a_shortage() -> CaseResult {
+    covers!("coax.drv.17");
     let device = Device::open_moving()?;
     let shortage = WorkersShortage::of(10)?;
     for round in 1..=ROUNDS {

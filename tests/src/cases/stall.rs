@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context as _, Result};
 use coax::{Command, Error, Policy};
 use coax_program::outln;
+use coax_specification::covers;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
@@ -124,6 +125,7 @@ fn done_early<T>(receiver: &Receiver<Result<T>>) -> Result<Option<Result<T>>> {
 }
 
 fn memory_of_a_stalled_fill_is_not_let_go() -> CaseResult {
+    covers!("coax.drv.20");
     let memory = Mapping::anonymous(LEN)?;
     memory.fill(0..LEN, 7);
     let watch = Device::open()?;
@@ -329,6 +331,7 @@ fn closing_does_not_wait_for_a_stalled_device() -> CaseResult {
 }
 
 fn a_stalled_device_that_dies_ends_all_waits() -> CaseResult {
+    covers!("coax.drv.25");
     let memory = Mapping::anonymous(LEN)?;
     memory.fill(0..LEN, 7);
     let watch = Device::open()?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, PageRange};
+use coax_specification::covers;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject};
@@ -106,6 +107,7 @@ fn move_to_and_fro(memory: &Mapping, stop: &AtomicBool) -> Result<u64> {
 }
 
 fn nobody_loses_a_write_while_pages_move() -> CaseResult {
+    covers!("coax.drv.15", "coax.drv.16");
     // Each page has a word for each of two CPU threads and one for the device, so that all
     // write to the same pages and none to another's word.
     const ROUNDS: u64 = 30;
@@ -217,6 +219,7 @@ fn huge_pages_split_and_move_under_use() -> CaseResult {
 }
 
 fn mappings_come_and_go_under_commands() -> CaseResult {
+    covers!("coax.drv.15", "coax.drv.16");
     // Processes, since threads would get each other's addresses back from the kernel while
     // commands on them are still running.
     let worker = |worker: u64| -> CaseResult {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
+use coax_specification::covers;
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject, Vm};
@@ -88,6 +89,7 @@ fn both_devices_work() -> CaseResult {
 }
 
 fn a_device_without_its_memory_is_left_alone() -> CaseResult {
+    covers!("coax.drv.1");
     let name = module::bound_device()?;
     let memory = memory_of(&module::function_of(&name)?)?;
     module::unbind(&name)?;
@@ -106,6 +108,7 @@ fn a_device_without_its_memory_is_left_alone() -> CaseResult {
 }
 
 fn the_driver_unloads_and_loads_again() -> CaseResult {
+    covers!("coax.drv.7");
     lifecycle::an_idle_driver_unloads_and_loads_again()
 }
 
@@ -114,6 +117,7 @@ fn removing_the_device_alone_brings_pages_back() -> CaseResult {
 }
 
 fn an_unplugged_slot_gives_its_pages_back() -> CaseResult {
+    covers!("coax.drv.2");
     let memory = memory_of(&module::function_of(&module::bound_device()?)?)?;
     lifecycle::an_unplugged_device_gives_its_pages_back()?;
     ensure!(memory.exists(), "{memory:?} is not there after plugging in");

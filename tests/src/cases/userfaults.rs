@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Command, Context};
+use coax_specification::covers;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
 use crate::case;
@@ -136,6 +137,7 @@ fn unmapped_pages_of_a_file_are_mapped_by_the_monitor() -> CaseResult {
 }
 
 fn pages_needed_later_are_told_while_the_first_is_waited_for() -> CaseResult {
+    covers!("coax.drv.13");
     const BEHIND: usize = 3;
     let place = Mapping::anonymous(3 * HUGE)?;
     let border = (place.address() as usize + HUGE).next_multiple_of(HUGE);
@@ -248,6 +250,7 @@ fn an_atomic_operation_waits_for_the_monitor() -> CaseResult {
 }
 
 fn other_commands_go_on_while_one_waits_for_the_monitor() -> CaseResult {
+    covers!("coax.drv.13");
     let (device, other) = (Device::open()?, Device::open()?);
     let memory = Mapping::anonymous(LEN)?;
     let monitor = Monitor::new(&memory, Watch::Missing)?;

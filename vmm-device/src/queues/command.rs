@@ -113,6 +113,7 @@ fn start(device: &Device, engine: usize, chain: Chain) {
         .request
         .as_deref()
         .ok_or(STATUS_BAD_MESSAGE)
+        .and_then(|bytes| device.features.check_command(bytes))
         .and_then(Request::decode);
     let started = request.and_then(|request| {
         log::trace!("{request:x?}");

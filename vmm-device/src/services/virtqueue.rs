@@ -133,6 +133,7 @@ pub fn run(device: &Device) {
     served.run(|request, room| {
         let message = request
             .ok_or(STATUS_BAD_MESSAGE)
+            .and_then(|bytes| device.features.check_translations(bytes))
             .and_then(Translations::decode);
         match message {
             Ok(message) => execute(device, message),

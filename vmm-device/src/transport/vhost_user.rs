@@ -141,6 +141,10 @@ impl VhostUserBackend for Backend {
             | 1 << F_TRANSLATION_AHEAD
     }
 
+    fn acked_features(&self, features: u64) {
+        self.device.features.agree(features);
+    }
+
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::MQ

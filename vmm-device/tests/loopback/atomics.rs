@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileMemory};
 
 use crate::commands::result_pair;
@@ -23,6 +24,7 @@ fn word(guest: &Guest, gpa: u64) -> u64 {
 
 #[test]
 fn fetch_add_changes_each_word_once_and_tells_the_first() {
+    covers!("coax.dev.55", "coax.dev.62");
     let mut guest = Guest::new();
     guest.open(0);
     for n in 0..1000u64 {
@@ -41,6 +43,7 @@ fn fetch_add_changes_each_word_once_and_tells_the_first() {
 
 #[test]
 fn words_of_4_bytes_wrap_without_a_carry_into_the_next() {
+    covers!("coax.dev.55");
     let mut guest = Guest::new();
     guest.open(0);
     guest.write(PAGES + 4, &u32::MAX.to_le_bytes());
@@ -52,6 +55,7 @@ fn words_of_4_bytes_wrap_without_a_carry_into_the_next() {
 
 #[test]
 fn compare_swap_swaps_only_the_value_expected() {
+    covers!("coax.dev.55");
     let mut guest = Guest::new();
     guest.open(0);
     guest.write(PAGES + 16, &5u64.to_le_bytes());
@@ -68,6 +72,7 @@ fn compare_swap_swaps_only_the_value_expected() {
 
 #[test]
 fn no_words_need_no_memory_and_unaligned_words_are_refused() {
+    covers!("coax.dev.56", "coax.dev.57");
     let mut guest = Guest::new();
     guest.open(0);
     let reply = guest.run(0, OP_FETCH_ADD, &[VA, 8, 1, 0, 0], &|_| None);
@@ -89,6 +94,7 @@ fn no_words_need_no_memory_and_unaligned_words_are_refused() {
 
 #[test]
 fn right_is_asked_for_and_reading_and_writing_do_not_replace_it() {
+    covers!("coax.dev.26", "coax.dev.45");
     let mut guest = Guest::new();
     guest.open(0);
     // The page is translated for reading and writing.
@@ -117,6 +123,7 @@ fn right_is_asked_for_and_reading_and_writing_do_not_replace_it() {
 
 #[test]
 fn refused_right_is_a_fault_at_the_word() {
+    covers!("coax.dev.38", "coax.dev.45");
     let mut guest = Guest::new();
     guest.open(0);
     let end = VA + 2 * PAGE_SIZE;
@@ -135,6 +142,7 @@ fn refused_right_is_a_fault_at_the_word() {
 
 #[test]
 fn engines_and_a_processor_lose_no_increment() {
+    covers!("coax.dev.62");
     let mut guest = Guest::new();
     guest.open(0);
     for engine in [0, 1] {
@@ -173,6 +181,7 @@ fn engines_and_a_processor_lose_no_increment() {
 
 #[test]
 fn compare_swaps_of_engines_and_a_processor_each_succeed_once_a_value() {
+    covers!("coax.dev.62");
     let mut guest = Guest::new();
     guest.open(0);
     guest.run(0, OP_FETCH_ADD, &[VA, 8, 0, 1, 0], &atomic);
@@ -215,6 +224,7 @@ fn compare_swaps_of_engines_and_a_processor_each_succeed_once_a_value() {
 
 #[test]
 fn page_that_is_taken_back_at_once_is_still_used() {
+    covers!("coax.dev.49");
     let mut guest = Guest::new();
     guest.open(0);
     // Nothing but the order of messages: answer, then invalidation.

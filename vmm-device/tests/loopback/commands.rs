@@ -2,6 +2,7 @@
 //! Commands over memory whose pages the driver translates on request.
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 
 use crate::front_end::{linear, Guest, DEVICE_MEMORY, PAGES, VA};
 
@@ -17,6 +18,7 @@ fn pattern(len: usize) -> Vec<u8> {
 
 #[test]
 fn nop_is_answered_without_requests() {
+    covers!("coax.dev.55");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_NOP, &[]);
@@ -36,6 +38,7 @@ fn both_engines_answer_on_their_own_queues() {
 
 #[test]
 fn copy_moves_unaligned_bytes_and_nothing_else() {
+    covers!("coax.dev.55", "coax.dev.59");
     let mut guest = Guest::new();
     guest.open(0);
     // Over two 2 MiB borders, at offsets that differ in their page.
@@ -54,6 +57,7 @@ fn copy_moves_unaligned_bytes_and_nothing_else() {
 
 #[test]
 fn copy_of_nothing_succeeds_at_any_address() {
+    covers!("coax.dev.56");
     let mut guest = Guest::new();
     guest.open(0);
     let reply = guest.run(0, OP_COPY, &[0, u64::MAX, 0], &|_| None);
@@ -62,6 +66,7 @@ fn copy_of_nothing_succeeds_at_any_address() {
 
 #[test]
 fn copy_of_rows_moves_a_block_and_leaves_what_lies_between_its_rows() {
+    covers!("coax.dev.55", "coax.dev.59");
     let mut guest = Guest::new();
     guest.open(0);
     // 300 rows of 1001 bytes, out of rows of 9000 and into rows of 1003.
@@ -86,6 +91,7 @@ fn copy_of_rows_moves_a_block_and_leaves_what_lies_between_its_rows() {
 
 #[test]
 fn copy_of_rows_without_bytes_touches_nothing() {
+    covers!("coax.dev.56");
     let mut guest = Guest::new();
     guest.open(0);
     for (row, rows) in [(0, 5), (5, 0), (0, 0)] {
@@ -98,6 +104,7 @@ fn copy_of_rows_without_bytes_touches_nothing() {
 
 #[test]
 fn overlapping_and_wrapping_ranges_are_refused() {
+    covers!("coax.dev.57");
     let mut guest = Guest::new();
     guest.open(0);
     for (opcode, args) in [
@@ -123,6 +130,7 @@ fn overlapping_and_wrapping_ranges_are_refused() {
 
 #[test]
 fn fill_repeats_its_pattern_from_the_first_byte_on() {
+    covers!("coax.dev.55", "coax.dev.59");
     let mut guest = Guest::new();
     guest.open(0);
     let len = 1_000_003;
@@ -138,6 +146,7 @@ fn fill_repeats_its_pattern_from_the_first_byte_on() {
 
 #[test]
 fn sha256_gives_the_known_digests() {
+    covers!("coax.dev.55");
     // FIPS 180-2, appendix B: "abc", and one million times "a".
     type Ends = [[u8; 4]; 2];
     let vectors: [(&[u8], Ends); 3] = [
@@ -163,6 +172,7 @@ fn sha256_gives_the_known_digests() {
 
 #[test]
 fn histogram_counts_every_byte_once() {
+    covers!("coax.dev.55");
     let mut guest = Guest::new();
     guest.open(0);
     let bytes = pattern(1_234_567);
@@ -195,6 +205,7 @@ fn build_list(guest: &Guest, nodes: u64) -> (u64, u64) {
 
 #[test]
 fn list_sum_follows_scattered_nodes() {
+    covers!("coax.dev.55");
     let mut guest = Guest::new();
     guest.open(0);
     let nodes = 6007;
@@ -206,6 +217,7 @@ fn list_sum_follows_scattered_nodes() {
 
 #[test]
 fn list_that_is_longer_than_allowed_is_bad_data() {
+    covers!("coax.dev.58");
     let mut guest = Guest::new();
     guest.open(0);
     let (head, _) = build_list(&guest, 101);
@@ -216,6 +228,7 @@ fn list_that_is_longer_than_allowed_is_bad_data() {
 
 #[test]
 fn empty_list_and_empty_tree_need_no_memory() {
+    covers!("coax.dev.56");
     let mut guest = Guest::new();
     guest.open(0);
     let reply = guest.run(0, OP_LIST_SUM, &[0, 0, 8, 0], &|_| None);
@@ -232,6 +245,7 @@ fn empty_list_and_empty_tree_need_no_memory() {
 
 #[test]
 fn pointer_that_wraps_around_is_bad_data() {
+    covers!("coax.dev.58");
     let mut guest = Guest::new();
     guest.open(0);
     guest.write(PAGES, &u64::MAX.to_le_bytes());
@@ -242,6 +256,7 @@ fn pointer_that_wraps_around_is_bad_data() {
 
 #[test]
 fn tree_search_finds_keys_and_their_absence() {
+    covers!("coax.dev.55", "coax.dev.58");
     let mut guest = Guest::new();
     guest.open(0);
     // A balanced tree of the keys 0, 10, … 2540 in the order of their ranks, 1000 bytes apart.

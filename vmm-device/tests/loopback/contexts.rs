@@ -2,6 +2,7 @@
 //! Opening, closing, resetting.
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 
 use crate::front_end::{linear, Guest, CONFIG, PAGES, VA};
 
@@ -9,6 +10,7 @@ const RW: u32 = ACCESS_READ | ACCESS_WRITE;
 
 #[test]
 fn configuration_space_tells_the_sizes() {
+    covers!("coax.dev.4");
     let mut guest = Guest::new();
     let config = guest.config_space();
     assert_eq!(config.magic, MAGIC);
@@ -21,6 +23,7 @@ fn configuration_space_tells_the_sizes() {
 
 #[test]
 fn context_numbers_are_checked() {
+    covers!("coax.dev.19");
     let mut guest = Guest::new();
     guest.open(63);
     for (opcode, context) in [
@@ -38,6 +41,7 @@ fn context_numbers_are_checked() {
 
 #[test]
 fn close_aborts_parked_commands_and_late_answers_are_ignored() {
+    covers!("coax.dev.20", "coax.dev.22", "coax.dev.35");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
@@ -65,6 +69,7 @@ fn close_aborts_parked_commands_and_late_answers_are_ignored() {
 
 #[test]
 fn old_tags_reach_nobody_after_the_number_is_opened_again() {
+    covers!("coax.dev.19", "coax.dev.20", "coax.dev.29", "coax.dev.35");
     let mut guest = Guest::new();
     let mut old = Vec::new();
     // More than there are tags, none of them answered.
@@ -101,6 +106,7 @@ fn old_tags_reach_nobody_after_the_number_is_opened_again() {
 
 #[test]
 fn commands_of_another_opening_are_refused() {
+    covers!("coax.dev.20");
     let mut guest = Guest::new();
     guest.open(0);
     assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
@@ -115,6 +121,7 @@ fn commands_of_another_opening_are_refused() {
 
 #[test]
 fn requests_are_outstanding_until_answered_or_their_context_is_closed() {
+    covers!("coax.dev.25");
     let mut guest = Guest::new();
     guest.open(0);
     guest.open(1);
@@ -138,6 +145,7 @@ fn requests_are_outstanding_until_answered_or_their_context_is_closed() {
 
 #[test]
 fn close_ends_a_walk_of_a_circular_list() {
+    covers!("coax.dev.22");
     let mut guest = Guest::new();
     guest.open(0);
     guest.write(PAGES, &VA.to_le_bytes());
@@ -150,6 +158,7 @@ fn close_ends_a_walk_of_a_circular_list() {
 
 #[test]
 fn nothing_is_written_for_a_closed_context() {
+    covers!("coax.dev.23");
     let mut guest = Guest::new();
     for _ in 0..20 {
         guest.open(0);
@@ -168,6 +177,7 @@ fn nothing_is_written_for_a_closed_context() {
 
 #[test]
 fn reset_aborts_all_commands_and_keeps_contexts_open() {
+    covers!("coax.dev.24");
     let mut guest = Guest::new();
     for context in [0, 1] {
         guest.open(context);
@@ -189,6 +199,7 @@ fn reset_aborts_all_commands_and_keeps_contexts_open() {
 
 #[test]
 fn reset_aborts_commands_that_no_engine_has_taken() {
+    covers!("coax.dev.24");
     let mut guest = Guest::new();
     guest.open(0);
     // A race between the engine and the reset: often enough that both orders occur.
@@ -201,6 +212,7 @@ fn reset_aborts_commands_that_no_engine_has_taken() {
 
 #[test]
 fn close_aborts_commands_that_no_engine_has_taken() {
+    covers!("coax.dev.22");
     let mut guest = Guest::new();
     for _ in 0..200 {
         guest.open(0);
@@ -213,6 +225,7 @@ fn close_aborts_commands_that_no_engine_has_taken() {
 
 #[test]
 fn sixty_four_contexts_with_the_same_addresses_do_not_mix() {
+    covers!("coax.dev.21");
     let mut guest = Guest::new();
     for context in 0..64 {
         guest.open(context);
@@ -235,5 +248,27 @@ fn sixty_four_contexts_with_the_same_addresses_do_not_mix() {
     for context in 0..64u64 {
         let bytes = guest.read(PAGES + context * PAGE_SIZE, 4096);
         assert!(bytes.chunks(8).all(|word| word == context.to_le_bytes()));
+    }
+}
+
+#[test]
+fn all_of_a_context_is_in_the_rings_when_its_closing_is_answered() {
+    covers!("coax.dev.23");
+    let mut guest = Guest::new();
+    for _ in 0..100 {
+        guest.open(0);
+        for n in 0..6u64 {
+            guest.submit((n % 2) as u16, 0, OP_FILL, &[VA + (n << 21), 8, 7]);
+        }
+        assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+        // Without waiting for any.
+        for engine in [0, 1] {
+            let queue = &mut guest.queues[usize::from(QUEUE_COMMAND + engine)];
+            let answered = std::iter::from_fn(|| queue.poll()).count();
+            assert_eq!(answered, 3);
+        }
+        while guest.poll_request().is_some() {}
+        guest.stats();
+        assert!(guest.poll_request().is_none());
     }
 }

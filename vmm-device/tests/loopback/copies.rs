@@ -2,6 +2,7 @@
 //! The copy queue.
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::front_end::{Guest, DEVICE_MEMORY, PAGES, VA};
@@ -29,6 +30,7 @@ fn copy(guest: &mut Guest, entries: &[(u64, u64, u32, u32)]) -> (u32, u32) {
 
 #[test]
 fn pages_move_to_device_memory_and_back() {
+    covers!("coax.dev.53");
     let mut guest = Guest::new();
     let bytes: Vec<u8> = (0..512 * 4096).map(|n| (n % 253) as u8).collect();
     guest.write(PAGES, &bytes);
@@ -48,6 +50,7 @@ fn pages_move_to_device_memory_and_back() {
 
 #[test]
 fn pages_are_cleared_whatever_the_source_says() {
+    covers!("coax.dev.52");
     let mut guest = Guest::new();
     guest.write(PAGES, &[0xff; 3 * 4096]);
     let entry = (u64::MAX, PAGES, 2, COPY_ZERO);
@@ -59,6 +62,7 @@ fn pages_are_cleared_whatever_the_source_says() {
 
 #[test]
 fn entries_before_a_bad_one_are_done() {
+    covers!("coax.dev.50", "coax.dev.51");
     let mut guest = Guest::new();
     guest.write(PAGES, &[1; 4096]);
     let outside = 1 << 45;
@@ -83,6 +87,7 @@ fn entries_before_a_bad_one_are_done() {
 
 #[test]
 fn copies_are_done_while_a_command_is_parked() {
+    covers!("coax.dev.54");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
@@ -91,4 +96,22 @@ fn copies_are_done_while_a_command_is_parked() {
         copy(&mut guest, &[(PAGES, DEVICE_MEMORY, 1, 0)]),
         (STATUS_OK, 1)
     );
+}
+
+#[test]
+fn entries_that_are_no_ranges_of_pages_are_refused() {
+    covers!("coax.dev.50", "coax.dev.51");
+    let mut guest = Guest::new();
+    guest.write(PAGES, &[1; 4096]);
+    for bad in [
+        (PAGES + 8, DEVICE_MEMORY, 1, 0),
+        (PAGES, DEVICE_MEMORY + 8, 1, 0),
+        (PAGES, DEVICE_MEMORY, 0, 0),
+        (PAGES, DEVICE_MEMORY, MAX_RANGE_PAGES + 1, 0),
+        (PAGES, PAGES, 1, 0),
+    ] {
+        let good = (PAGES, PAGES + 0x1000, 1, 0);
+        assert_eq!(copy(&mut guest, &[good, bad]), (STATUS_BAD_ARGUMENT, 1));
+        assert_eq!(guest.read(DEVICE_MEMORY, 1), [0]);
+    }
 }

@@ -5,6 +5,7 @@
 use std::io::{Read as _, Write as _};
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 use vhost_device_coax::server::Error;
 use zerocopy::IntoBytes;
 
@@ -74,11 +75,13 @@ fn nothing_is_written_after(end: impl Fn(&mut Guest), expected: fn(Result<(), Er
 
 #[test]
 fn nothing_is_written_after_the_connection_ends_on_a_signal() {
+    covers!("coax.dev.66");
     nothing_is_written_after(Guest::ask_to_stop, |result| result.is_ok());
 }
 
 #[test]
 fn nothing_is_written_after_the_connection_ends_on_a_bad_message() {
+    covers!("coax.dev.66");
     let bad = |guest: &mut Guest| guest.connection.write_all(&[0xff; 12]).unwrap();
     nothing_is_written_after(bad, |result| matches!(result, Err(Error::Daemon(_))));
 }

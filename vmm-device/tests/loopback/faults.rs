@@ -2,6 +2,7 @@
 //! Missing translations: what is asked, what each answer does.
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 
 use crate::commands::result_pair;
 use crate::front_end::{linear, Guest, PAGES, VA};
@@ -10,6 +11,7 @@ const RW: u32 = ACCESS_READ | ACCESS_WRITE;
 
 #[test]
 fn resident_pages_are_translated_at_once() {
+    covers!("coax.dev.27");
     let mut guest = Guest::new();
     guest.open(5);
     guest.write(PAGES, b"abc");
@@ -28,6 +30,7 @@ fn resident_pages_are_translated_at_once() {
 
 #[test]
 fn translated_pages_are_not_asked_for_again() {
+    covers!("coax.dev.36");
     let mut guest = Guest::new();
     guest.open(0);
     let reply = guest.run(0, OP_SHA256, &[VA, 4096], &linear);
@@ -42,6 +45,7 @@ fn translated_pages_are_not_asked_for_again() {
 
 #[test]
 fn page_that_had_to_be_made_counts_as_a_page_request() {
+    covers!("coax.dev.60");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA + 0x10, 0x3000, 7]);
@@ -78,6 +82,7 @@ fn waiting_for_a_translation_is_no_work_of_an_engine() {
 
 #[test]
 fn answers_without_the_first_page_make_the_device_ask_again() {
+    covers!("coax.dev.37");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
@@ -94,6 +99,7 @@ fn answers_without_the_first_page_make_the_device_ask_again() {
 
 #[test]
 fn success_that_never_leads_to_a_translation_ends_in_failure() {
+    covers!("coax.dev.37");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA + 3, 8, 7]);
@@ -113,6 +119,7 @@ fn success_that_never_leads_to_a_translation_ends_in_failure() {
 
 #[test]
 fn refused_right_is_told_with_the_fault() {
+    covers!("coax.dev.38");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
@@ -127,6 +134,7 @@ fn refused_right_is_told_with_the_fault() {
 
 #[test]
 fn invalid_request_reports_the_byte_and_keeps_what_was_done() {
+    covers!("coax.dev.38", "coax.dev.59");
     let mut guest = Guest::new();
     guest.open(0);
     // Three pages are there, the fourth is not.
@@ -146,6 +154,7 @@ fn invalid_request_reports_the_byte_and_keeps_what_was_done() {
 
 #[test]
 fn kernel_and_non_canonical_addresses_are_asked_for_as_any_other() {
+    covers!("coax.dev.28");
     let mut guest = Guest::new();
     guest.open(0);
     for va in [
@@ -162,6 +171,7 @@ fn kernel_and_non_canonical_addresses_are_asked_for_as_any_other() {
 
 #[test]
 fn response_failure_stops_the_requests_of_the_context_until_reset() {
+    covers!("coax.dev.40");
     let mut guest = Guest::new();
     guest.open(0);
     guest.open(1);
@@ -194,6 +204,7 @@ fn response_failure_stops_the_requests_of_the_context_until_reset() {
 
 #[test]
 fn copy_that_misses_twice_goes_on_when_both_are_answered() {
+    covers!("coax.dev.29", "coax.dev.41");
     let mut guest = Guest::new();
     guest.open(0);
     let (dst, src) = (VA + 0x20_0000, VA);
@@ -231,6 +242,7 @@ fn copy_tells_how_often_it_was_parked_for_source_and_destination() {
 
 #[test]
 fn refused_destination_is_told_from_the_source() {
+    covers!("coax.dev.38");
     let mut guest = Guest::new();
     guest.open(0);
     let (dst, src) = (VA + 0x20_0000, VA);
@@ -255,6 +267,7 @@ fn refused_destination_is_told_from_the_source() {
 
 #[test]
 fn translation_to_no_memory_ends_the_command() {
+    covers!("coax.dev.43");
     let mut guest = Guest::new();
     guest.open(0);
     let reply = guest.run(0, OP_FILL, &[VA + 1, 8, 7], &|_| Some((1 << 45, RW)));
@@ -264,6 +277,7 @@ fn translation_to_no_memory_ends_the_command() {
 
 #[test]
 fn translation_to_the_last_page_of_all_addresses_is_no_memory() {
+    covers!("coax.dev.43");
     let mut guest = Guest::new();
     guest.open(0);
     let top = |va: u64| Some((0xffff_ffff_ffff_f000_u64.wrapping_add(va - VA), RW));
@@ -274,6 +288,7 @@ fn translation_to_the_last_page_of_all_addresses_is_no_memory() {
 
 #[test]
 fn parked_command_does_not_hold_up_others_of_its_engine() {
+    covers!("coax.dev.61");
     let mut guest = Guest::new();
     guest.open(0);
     let parked = guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
@@ -286,6 +301,7 @@ fn parked_command_does_not_hold_up_others_of_its_engine() {
 
 #[test]
 fn endless_command_does_not_hold_up_others_of_its_engine() {
+    covers!("coax.dev.61");
     let mut guest = Guest::new();
     guest.open(0);
     guest.open(1);

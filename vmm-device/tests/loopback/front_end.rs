@@ -33,6 +33,8 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// Engines of the test device.
 pub const ENGINES: u16 = 2;
 const QUEUES: usize = 6;
+/// All rights.
+const ATOMIC: u32 = ACCESS_READ | ACCESS_WRITE | ACCESS_ATOMIC;
 /// Where pages for the tests begin, behind rings and buffers.
 pub const PAGES: u64 = 32 << 20;
 const RAM: usize = 96 << 20;
@@ -128,9 +130,13 @@ impl Guest {
     }
 
     pub fn negotiate(&mut self) {
+        self.negotiate_with(1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD);
+    }
+
+    /// The same, with these of the device's own features.
+    pub fn negotiate_with(&mut self, features: u64) {
         let offered = self.front_end().get_features().unwrap();
-        let wanted =
-            1 << 32 | 1 << 29 | 1 << 28 | 1 << 30 | 1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD;
+        let wanted = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 30 | features;
         assert_eq!(offered & wanted, wanted);
         let protocol = self.front_end().get_protocol_features().unwrap();
         assert!(protocol.contains(VhostUserProtocolFeatures::CONFIG));
@@ -309,6 +315,11 @@ impl Guest {
         let (npages, around) = (request.npages.get(), request.around.get());
         assert!(1 <= npages && npages <= around && around <= MAX_RANGE_PAGES);
         assert_eq!(request.va.get() % PAGE_SIZE, 0);
+        let in_window = request.va.get() / PAGE_SIZE % u64::from(MAX_RANGE_PAGES);
+        assert!(in_window + u64::from(around) <= u64::from(MAX_RANGE_PAGES));
+        let rights = [ACCESS_READ, ACCESS_WRITE, ATOMIC];
+        assert!(rights.contains(&request.flags.get()));
+        assert_eq!(request.reserved, 0);
         assert_eq!(request.generation, self.generation(request.context.get()));
         request
     }
@@ -346,7 +357,14 @@ impl Guest {
     }
 
     /// Sends a control message without waiting for the answer.
-    pub fn start_control(&mut self, opcode: u32, context: u32, arg0: u64, arg1: u64, room: usize) {
+    pub fn start_control(
+        &mut self,
+        opcode: u32,
+        context: u32,
+        arg0: u64,
+        arg1: u64,
+        room: usize,
+    ) -> u16 {
         let generation = match opcode {
             CONTROL_CONTEXT_CLOSE => self.generation(context),
             _ => 0,
@@ -359,7 +377,7 @@ impl Guest {
             arg0: arg0.into(),
             arg1: arg1.into(),
         };
-        self.queues[usize::from(QUEUE_CONTROL)].add(message.as_bytes(), room as u32);
+        self.queues[usize::from(QUEUE_CONTROL)].add(message.as_bytes(), room as u32)
     }
 
     pub fn open(&mut self, context: u32) {

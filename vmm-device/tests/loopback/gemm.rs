@@ -2,6 +2,7 @@
 //! Matrix multiplication against the plain triple loop.
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 
 use crate::front_end::{linear, Guest, PAGES, VA};
 
@@ -157,6 +158,7 @@ fn run_f32(guest: &mut Guest, case: &Case) -> (CommandReply, Vec<f64>, Vec<f64>)
 
 #[test]
 fn every_layout_gives_the_product() {
+    covers!("coax.dev.55");
     let mut guest = Guest::new();
     guest.open(0);
     for flags in 0..8 {
@@ -245,6 +247,7 @@ fn products_at_the_same_time_are_right_with_small_tiles_too() {
 
 #[test]
 fn beta_0_overwrites_what_is_no_number() {
+    covers!("coax.dev.63");
     let mut guest = Guest::new();
     guest.open(0);
     guest.write(PAGES + A, &2f64.to_le_bytes());
@@ -273,6 +276,7 @@ fn beta_0_overwrites_what_is_no_number() {
 
 #[test]
 fn operands_are_not_touched_when_alpha_or_a_size_is_0() {
+    covers!("coax.dev.63");
     let mut guest = Guest::new();
     guest.open(0);
     guest.write(PAGES + C, &3f64.to_le_bytes());
@@ -293,6 +297,7 @@ fn operands_are_not_touched_when_alpha_or_a_size_is_0() {
 
 #[test]
 fn leading_dimensions_and_overlaps_are_checked() {
+    covers!("coax.dev.57");
     let mut guest = Guest::new();
     guest.open(0);
     let one = 1f64.to_bits();
@@ -338,6 +343,7 @@ fn leading_dimensions_and_overlaps_are_checked() {
 
 #[test]
 fn beta_is_applied_once_when_pages_of_c_go_away_again_and_again() {
+    covers!("coax.dev.63");
     let mut guest = Guest::new();
     guest.open(0);
     // C = 1·1 + 2·C, in one column of several pages.
@@ -379,6 +385,7 @@ fn beta_is_applied_once_when_pages_of_c_go_away_again_and_again() {
 
 #[test]
 fn fault_in_c_reports_how_much_was_written() {
+    covers!("coax.dev.59");
     let mut guest = Guest::new();
     guest.open(0);
     let one = 1f64.to_bits();

@@ -2,6 +2,7 @@
 //! Invalidations: what they drop, what they wait for.
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 
 use crate::front_end::{linear, Guest, PAGES, VA};
 
@@ -9,6 +10,7 @@ const RW: u32 = ACCESS_READ | ACCESS_WRITE;
 
 #[test]
 fn invalidated_page_is_asked_for_again_and_its_neighbours_are_not() {
+    covers!("coax.dev.46");
     let mut guest = Guest::new();
     guest.open(0);
     let fill = [VA, 3 * PAGE_SIZE, 1];
@@ -28,6 +30,7 @@ fn invalidated_page_is_asked_for_again_and_its_neighbours_are_not() {
 
 #[test]
 fn invalidation_is_answered_while_a_command_is_parked_on_the_range() {
+    covers!("coax.dev.47");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 1]);
@@ -39,6 +42,7 @@ fn invalidation_is_answered_while_a_command_is_parked_on_the_range() {
 
 #[test]
 fn invalidation_right_behind_a_completion_is_never_lost() {
+    covers!("coax.dev.34", "coax.dev.46");
     let mut guest = Guest::new();
     guest.open(0);
     // Each round the page lies elsewhere; a write that went to the old place after the
@@ -68,6 +72,7 @@ fn invalidation_right_behind_a_completion_is_never_lost() {
 
 #[test]
 fn invalidation_of_everything_and_of_nothing_is_answered() {
+    covers!("coax.dev.48");
     let mut guest = Guest::new();
     guest.open(0);
     let reply = guest.run(0, OP_FILL, &[VA, 8, 1], &linear);
@@ -89,6 +94,7 @@ fn invalidation_of_a_closed_context_is_answered_with_an_error() {
 
 #[test]
 fn invalidation_of_another_opening_touches_nothing() {
+    covers!("coax.dev.20");
     let mut guest = Guest::new();
     guest.open(0);
     let old = guest.generation(0);
@@ -107,6 +113,7 @@ fn invalidation_of_another_opening_touches_nothing() {
 
 #[test]
 fn invalidation_reaches_one_context_only() {
+    covers!("coax.dev.21");
     let mut guest = Guest::new();
     guest.open(0);
     guest.open(1);
@@ -123,6 +130,7 @@ fn invalidation_reaches_one_context_only() {
 
 #[test]
 fn invalidations_are_prompt_under_a_long_copy() {
+    covers!("coax.dev.47");
     let mut guest = Guest::new();
     guest.open(0);
     let copy = [VA + (16 << 20), VA, 16 << 20];

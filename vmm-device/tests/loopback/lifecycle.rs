@@ -5,6 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost_device_coax::server;
 use vhost_device_coax::socket::{Error, Socket};
@@ -36,6 +37,7 @@ fn assert_fresh(guest: &mut Guest) {
 
 #[test]
 fn driver_that_is_loaded_again_finds_a_device_at_power_on() {
+    covers!("coax.dev.19", "coax.dev.65");
     let mut guest = busy();
     for _ in 0..3 {
         guest.reset();
@@ -46,6 +48,7 @@ fn driver_that_is_loaded_again_finds_a_device_at_power_on() {
 
 #[test]
 fn device_is_at_power_on_after_queues_were_stopped_and_then_reset() {
+    covers!("coax.dev.65");
     let mut guest = busy();
     guest.stop_queues();
     guest.front_end.as_mut().unwrap().reset_device().unwrap();
@@ -269,6 +272,7 @@ fn answers_of_before_do_not_reach_a_queue_that_was_made_anew() {
 
 #[test]
 fn answers_that_are_owed_do_not_survive_a_reset() {
+    covers!("coax.dev.65");
     let (mut guest, queue, base) = with_stopped_queue();
     guest.front_end.as_mut().unwrap().reset_device().unwrap();
     guest.negotiate();
@@ -290,6 +294,7 @@ fn answers_that_are_owed_do_not_survive_a_reset() {
 
 #[test]
 fn a_driver_that_comes_without_a_reset_finds_no_context_open() {
+    covers!("coax.dev.15");
     let mut guest = Guest::new();
     for context in 0..2 {
         guest.open(context);
@@ -334,6 +339,7 @@ fn commands_of_before_do_not_go_on_in_queues_that_were_made_anew() {
 
 #[test]
 fn nothing_that_was_under_way_happens_after_a_reset() {
+    covers!("coax.dev.65");
     let mut guest = Guest::new();
     for _ in 0..100 {
         for context in 0..4 {
@@ -373,4 +379,21 @@ fn memory_that_was_taken_away_is_not_written_any_more() {
         let status = reply.status.get();
         assert!([STATUS_OK, STATUS_BAD_GPA].contains(&status), "{status}");
     }
+}
+
+#[test]
+fn device_memory_keeps_its_contents_whatever_ends() {
+    covers!("coax.dev.64");
+    let mut guest = Guest::new();
+    let contents: Vec<u8> = (0..16u32 << 20).map(|n| (n % 239) as u8).collect();
+    guest.write(DEVICE_MEMORY, &contents);
+    guest.control(CONTROL_SET_DEVICE_MEMORY, 0, DEVICE_MEMORY, 16 << 20);
+    guest.open(0);
+    assert_eq!(guest.control(CONTROL_RESET, 0, 0, 0), STATUS_OK);
+    assert_eq!(guest.control(CONTROL_CONTEXT_CLOSE, 0, 0, 0), STATUS_OK);
+    guest.reset();
+    guest.start();
+    guest.control(CONTROL_SET_DEVICE_MEMORY, 0, DEVICE_MEMORY, 16 << 20);
+    guest.open(0);
+    assert!(guest.read(DEVICE_MEMORY, contents.len()) == contents);
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
@@ -37,6 +38,7 @@ fn guest() -> Guest {
 
 #[test]
 fn command_of_wrong_length_is_refused() {
+    covers!("coax.dev.8");
     let mut guest = guest();
     let long = [nop().as_bytes(), &[0; 4096]].concat();
     for message in [&nop().as_bytes()[..111], &long[..113], &long] {
@@ -49,6 +51,7 @@ fn command_of_wrong_length_is_refused() {
 
 #[test]
 fn unknown_opcodes_are_told_on_every_queue() {
+    covers!("coax.dev.10");
     let mut guest = guest();
     guest.submit(0, 0, 0xdead, &[]);
     assert_eq!(guest.reply(0).status, STATUS_UNKNOWN_OPCODE);
@@ -71,6 +74,7 @@ fn unknown_opcodes_are_told_on_every_queue() {
 
 #[test]
 fn chain_without_room_for_the_reply_is_answered_with_length_0() {
+    covers!("coax.dev.11");
     let mut guest = guest();
     for room in [0, 1, 63] {
         guest.queues[ENGINE].add(nop().as_bytes(), room);
@@ -84,6 +88,7 @@ fn chain_without_room_for_the_reply_is_answered_with_length_0() {
 
 #[test]
 fn driver_that_knows_fewer_counters_gets_those() {
+    covers!("coax.dev.18");
     let mut guest = guest();
     let all = guest.control_with(CONTROL_STATS, 0, 0, 0, 8 + 19 * 8).1;
     assert_eq!(all.len(), 19 * 8);
@@ -96,6 +101,7 @@ fn driver_that_knows_fewer_counters_gets_those() {
 
 #[test]
 fn chain_without_a_readable_part_is_refused() {
+    covers!("coax.dev.8");
     let mut guest = guest();
     guest.queues[ENGINE].add(&[], 64);
     assert_eq!(guest.reply(0).status, STATUS_BAD_MESSAGE);
@@ -104,6 +110,7 @@ fn chain_without_a_readable_part_is_refused() {
 
 #[test]
 fn command_and_reply_may_be_split_anywhere() {
+    covers!("coax.dev.7");
     let mut guest = guest();
     let message = PAGES;
     guest.write(message, nop().as_bytes());
@@ -138,6 +145,7 @@ fn command_and_reply_may_be_split_anywhere() {
 
 #[test]
 fn indirect_chain_is_served() {
+    covers!("coax.dev.7");
     let mut guest = guest();
     let (table, message, reply) = (PAGES, PAGES + 0x1000, PAGES + 0x2000);
     guest.write(message, nop().as_bytes());
@@ -174,6 +182,7 @@ fn indirect_chain_is_served() {
 
 #[test]
 fn senseless_descriptors_end_in_the_used_ring() {
+    covers!("coax.dev.6", "coax.dev.8");
     let mut guest = guest();
     let cases: [&[Desc]; 6] = [
         // A loop.
@@ -249,6 +258,7 @@ fn senseless_descriptors_end_in_the_used_ring() {
 
 #[test]
 fn head_outside_the_table_is_ignored() {
+    covers!("coax.dev.13");
     let mut guest = guest();
     guest.queues[ENGINE].offer(4000);
     guest.queues[ENGINE].kick();
@@ -258,6 +268,7 @@ fn head_outside_the_table_is_ignored() {
 
 #[test]
 fn available_index_that_jumps_stops_the_queue_until_it_is_right_again() {
+    covers!("coax.dev.13");
     let mut guest = guest();
     guest.queues[ENGINE].publish(5000);
     guest.queues[ENGINE].kick();
@@ -269,6 +280,7 @@ fn available_index_that_jumps_stops_the_queue_until_it_is_right_again() {
 
 #[test]
 fn flood_of_bad_commands_is_answered_one_by_one() {
+    covers!("coax.dev.6", "coax.dev.12");
     let mut guest = guest();
     for _ in 0..500 {
         guest.submit(0, 0, 0xffff, &[]);
@@ -282,6 +294,7 @@ fn flood_of_bad_commands_is_answered_one_by_one() {
 
 #[test]
 fn entry_of_the_ring_that_cannot_be_read_is_told_and_read_later() {
+    covers!("coax.dev.13");
     let mut guest = guest();
     let entries = guest.queues[ENGINE].avail_entries();
     guest.send_memory_table_without(entries..entries + PAGE_SIZE);
@@ -298,6 +311,7 @@ fn entry_of_the_ring_that_cannot_be_read_is_told_and_read_later() {
 
 #[test]
 fn flood_of_bad_commands_delays_neither_others_nor_a_close() {
+    covers!("coax.dev.12");
     let mut guest = guest();
     guest.ahead(0, guest.generation(0), &[(VA, PAGES, 512, 3)]);
     // A driver that never lets the queue become empty: all of its entries name the same chain.
@@ -357,6 +371,7 @@ fn flood_of_bad_commands_delays_neither_others_nor_a_close() {
 
 #[test]
 fn command_gets_its_turn_while_bad_ones_are_taken() {
+    covers!("coax.dev.12");
     let mut guest = guest();
     guest.ahead(0, guest.generation(0), &[(VA, PAGES, 512, 3)]);
     // All of them are there when the queue is started.

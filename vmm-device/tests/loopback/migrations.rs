@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 use sha2::{Digest, Sha256};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -105,6 +106,7 @@ fn contents(guest: &Guest, table: &PageTable, first: u64) -> Vec<u8> {
 
 #[test]
 fn data_is_right_while_pages_move_under_commands() {
+    covers!("coax.dev.26", "coax.dev.46", "coax.dev.53");
     let mut guest = Guest::new();
     guest.open(0);
     let table = RefCell::new(PageTable::new());

@@ -2,6 +2,7 @@
 //! Bounds on outstanding requests.
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 
 use crate::front_end::{linear, Guest, CONFIG, VA};
 
@@ -19,6 +20,7 @@ fn start_fills(guest: &mut Guest, count: u64) {
 
 #[test]
 fn page_requests_stay_within_the_allocation() {
+    covers!("coax.dev.30");
     let mut guest = Guest::new();
     guest.open(0);
     // Half of them are for one context.
@@ -44,6 +46,7 @@ fn page_requests_stay_within_the_allocation() {
 
 #[test]
 fn larger_allocation_lets_waiting_requests_go() {
+    covers!("coax.dev.17");
     let mut guest = Guest::new();
     guest.open(0);
     guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 1, 0);
@@ -57,6 +60,7 @@ fn larger_allocation_lets_waiting_requests_go() {
 
 #[test]
 fn requests_of_a_copy_go_one_by_one_when_only_one_is_allowed() {
+    covers!("coax.dev.30");
     let mut guest = Guest::new();
     guest.open(0);
     guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, 1, 0);
@@ -71,6 +75,7 @@ fn requests_of_a_copy_go_one_by_one_when_only_one_is_allowed() {
 
 #[test]
 fn allocation_out_of_range_is_refused() {
+    covers!("coax.dev.16");
     let mut guest = Guest::new();
     for requests in [0, u64::from(CONFIG.page_requests) + 1, u64::MAX] {
         let status = guest.control(CONTROL_SET_PAGE_REQUEST_ALLOCATION, 0, requests, 0);
@@ -80,6 +85,7 @@ fn allocation_out_of_range_is_refused() {
 
 #[test]
 fn requests_wait_for_buffers_and_go_when_there_are_some() {
+    covers!("coax.dev.32");
     let mut guest = Guest::cold(CONFIG);
     guest.start();
     guest.open(0);
@@ -100,6 +106,7 @@ fn requests_wait_for_buffers_and_go_when_there_are_some() {
 
 #[test]
 fn answers_with_unknown_tags_are_counted_and_ignored() {
+    covers!("coax.dev.35");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
@@ -150,6 +157,7 @@ fn more_parked_commands_than_requests_allowed_all_end() {
 
 #[test]
 fn context_whose_pages_never_come_leaves_others_untouched() {
+    covers!("coax.dev.31");
     let mut guest = Guest::new();
     guest.open(0);
     guest.open(1);
@@ -172,6 +180,7 @@ fn context_whose_pages_never_come_leaves_others_untouched() {
 
 #[test]
 fn requests_survive_the_absence_of_their_queue() {
+    covers!("coax.dev.32");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_NOP, &[]);
@@ -203,4 +212,20 @@ fn senseless_buffers_of_the_request_queue_are_passed_over() {
     guest.serve(&request, &linear);
     assert_eq!(guest.reply(0).status, STATUS_OK);
     assert_ne!(guest.stats().guest_errors, 0);
+}
+
+#[test]
+fn buffer_that_is_too_small_is_returned_empty() {
+    covers!("coax.dev.32");
+    let mut guest = Guest::cold(CONFIG);
+    guest.start();
+    guest.open(0);
+    let queue = usize::from(QUEUE_REQUEST);
+    let small = guest.queues[queue].add(&[], size_of::<DeviceRequest>() as u32 - 1);
+    guest.offer_request_buffers(1);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    assert_eq!(guest.expect(QUEUE_REQUEST), (small, Vec::new()));
+    let request = guest.request_keeping_buffer();
+    guest.serve(&request, &linear);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
 }

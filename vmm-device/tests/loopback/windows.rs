@@ -2,6 +2,7 @@
 //! Commands that need many windows of 2 MiB: parked once, asked for ahead, answered in parts.
 
 use coax_abi::wire::*;
+use coax_specification::covers;
 
 use crate::commands::result_pair;
 use crate::front_end::{linear, Guest, CONFIG, PAGES, VA};
@@ -24,6 +25,7 @@ fn places(requests: &[DeviceRequest]) -> Vec<(u64, u32)> {
 
 #[test]
 fn copy_over_present_windows_is_parked_once() {
+    covers!("coax.dev.27", "coax.dev.33");
     let mut guest = Guest::new();
     guest.open(0);
     let (src, dst) = (VA + 0x1000, VA + (8 << 20));
@@ -51,6 +53,7 @@ fn copy_over_present_windows_is_parked_once() {
 
 #[test]
 fn absent_windows_are_answered_in_any_order() {
+    covers!("coax.dev.41", "coax.dev.60");
     let mut guest = Guest::new();
     guest.open(0);
     let dst = VA + (8 << 20);
@@ -105,6 +108,7 @@ fn translated_windows_ahead_are_not_asked_for() {
 
 #[test]
 fn invalid_window_ahead_ends_the_command_only_when_it_gets_there() {
+    covers!("coax.dev.39");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA + 8, 4 * WINDOW, u64::MAX]);
@@ -133,6 +137,7 @@ fn invalid_window_ahead_ends_the_command_only_when_it_gets_there() {
 
 #[test]
 fn response_failure_in_a_window_ahead_ends_the_command() {
+    covers!("coax.dev.40");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_FILL, &[VA, WINDOW + 8, 7]);
@@ -145,6 +150,7 @@ fn response_failure_in_a_window_ahead_ends_the_command() {
 
 #[test]
 fn sixteen_windows_are_asked_for_at_most_within_the_share() {
+    covers!("coax.dev.27", "coax.dev.33");
     let mut guest = Guest::new();
     guest.open(0);
     guest.submit(0, 0, OP_SHA256, &[VA, 1 << 30]);
