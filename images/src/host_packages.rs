@@ -225,6 +225,11 @@ const LATER: &[Package] = &[
         "pahole",
         "Debian's kernel has options that ask for it",
     ),
+    package(
+        Group::Debian,
+        "python3-minimal",
+        "scripts of the kernel's own tools",
+    ),
     package(Group::Llvm, "clang", "C compiler of the KASAN kernel"),
     package(Group::Llvm, "lld", "linker of the KASAN kernel"),
     package(Group::Llvm, "llvm", "object tools of the KASAN kernel"),
