@@ -147,6 +147,7 @@ pub const CONTROL_SET_DEVICE_MEMORY: u32 = 1;
 /// Set the outstanding page request allocation: `arg0` = requests, 1 … capacity.
 pub const CONTROL_SET_PAGE_REQUEST_ALLOCATION: u32 = 2;
 /// Open `context`; `generation` is 0, and the reply's `value` is the generation of this opening, never 0.
+/// `arg0` is 0, or [`SERVICE_PCIE`] if the IOMMU is to translate it by the PASID `arg1`: 1 … 2^20 - 1.
 pub const CONTROL_CONTEXT_OPEN: u32 = 3;
 /// Close `context` of `generation`: its commands end with [`STATUS_ABORTED`], its cached translations go, and
 /// the answer comes when no access by it is in progress and its last request is in the used
