@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use coax_images::accel::Choice;
 use coax_images::job::Mode;
+use coax_images::launch::Translation;
 
 pub use bench::{Bench, BenchPart, Fairness, Invalidate, Migrate, Programs};
 pub use kernel::{Configure, Kernel, Untestable};
@@ -118,6 +119,24 @@ impl From<OneMode> for Mode {
             OneMode::Private => Mode::Private,
             OneMode::Coherent => Mode::Coherent,
             OneMode::Numa => Mode::Numa,
+        }
+    }
+}
+
+/// One translation service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OneTranslation {
+    /// The driver
+    Virtqueue,
+    /// The guest's IOMMU
+    Pcie,
+}
+
+impl From<OneTranslation> for Translation {
+    fn from(translation: OneTranslation) -> Self {
+        match translation {
+            OneTranslation::Virtqueue => Translation::Virtqueue,
+            OneTranslation::Pcie => Translation::Pcie,
         }
     }
 }

@@ -69,6 +69,7 @@ fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Res
 fn config(machine: &Machine, files: Vec<GuestFile>) -> VmConfig {
     VmConfig {
         mode: machine.mode.into(),
+        translation: machine.translation.into(),
         load_driver: !machine.no_driver,
         cpus: machine.cpus,
         memory: machine.memory,

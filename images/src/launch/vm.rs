@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::action::Step;
 use super::back_end::BackEnd;
-use super::config::{Output, VmConfig};
+use super::config::{Output, Translation, VmConfig};
 use super::ends::own;
 use super::evidence::{Evidence, LaunchError};
 use super::flow::Flow;
@@ -74,6 +74,12 @@ impl Vm {
         let accel = accel::decide(config.accel)
             .map_err(LaunchError::NoKvm)?
             .accel;
+        let form = config.form.unwrap_or(images.form);
+        if config.translation == Translation::Pcie && form == Form::TwoFunctions {
+            return Err(LaunchError::Config(
+                "--translation pcie needs a QEMU with our patches, which this one has not: leave --qemu out".into(),
+            ));
+        }
         let folder = prepare("a folder for the VM", TemporaryFolder::new)?;
         let file = JobFile {
             job: job.clone(),
@@ -104,7 +110,6 @@ impl Vm {
             monitor: MONITOR_SOCKET.as_ref(),
             initramfs: &TemporaryFolder::path_of_unnamed(&initramfs),
         };
-        let form = config.form.unwrap_or(images.form);
         let args = qemu_args::qemu(images, config, form, accel, &sockets);
         let command_line = qemu_args::shell_line(&images.qemu, &args);
         let mut qemu = start(
