@@ -3,19 +3,17 @@
 
 mod bench;
 mod kernel;
-mod machine;
+mod run;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use coax_images::accel::Choice;
 use coax_images::job::Mode;
-use coax_images::launch::Translation;
 
 pub use bench::{Bench, BenchPart, Fairness, Invalidate, Migrate, Programs};
 pub use kernel::{Configure, Kernel, Untestable};
-pub use machine::{Machine, Run, Shell};
+pub use run::{Run, Shell, VmOptions};
 
 /// A virtual accelerator with coherent memory, in a virtual machine of its own.
 ///
@@ -72,14 +70,6 @@ pub enum Command {
     Clean(Clean),
 }
 
-/// How the guest's code is run.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct Accel {
-    /// What runs the guest's code
-    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
-    pub accel: Choice,
-}
-
 /// Modes to go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Modes {
@@ -123,24 +113,6 @@ impl From<OneMode> for Mode {
     }
 }
 
-/// One translation service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OneTranslation {
-    /// The driver
-    Virtqueue,
-    /// The guest's IOMMU
-    Pcie,
-}
-
-impl From<OneTranslation> for Translation {
-    fn from(translation: OneTranslation) -> Self {
-        match translation {
-            OneTranslation::Virtqueue => Translation::Virtqueue,
-            OneTranslation::Pcie => Translation::Pcie,
-        }
-    }
-}
-
 /// `coax demo`
 #[derive(Args, Debug)]
 pub struct Demo {
@@ -152,8 +124,6 @@ pub struct Demo {
     pub json: Option<PathBuf>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }
 
 /// A part of the tests.
@@ -233,8 +203,6 @@ pub struct Test {
     pub seed: Option<u64>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }
 
 /// Something that is built.
@@ -254,6 +222,8 @@ pub enum Part {
 
 /// `coax build`
 #[derive(Args, Debug)]
+// Nothing runs.
+#[command(mut_arg("accel", |accel| accel.hide(true)))]
 pub struct Build {
     /// What to build
     #[arg(value_enum, default_value_t = Part::All)]
@@ -369,7 +339,7 @@ mod tests {
             panic!("not understood: {cli:?}");
         };
         assert_eq!(run.argv, ["ls", "--mode", "x"]);
-        assert_eq!(run.machine.mode, OneMode::Private);
+        assert_eq!(run.vm.mode, OneMode::Private);
     }
 
     #[test]

@@ -14,9 +14,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use coax_images::accel::{self, Choice};
+use coax_images::images::Images;
+use coax_images::job::Mode;
+use coax_images::machine::Machine;
 use coax_images::result_file::ResultFile;
-use coax_program::errln;
+use coax_program::outln;
+use coax_program::output::OutputError;
 use coax_program::status::exit_code;
 
 /// Opens a file for a result before the work that leads to it: a path that cannot be written
@@ -25,14 +28,9 @@ fn create(path: &Option<PathBuf>) -> Result<Option<ResultFile>> {
     ResultFile::create(path.as_deref())
 }
 
-/// Decides, and says why in one line.
-fn announce_accel(choice: Choice) -> Result<&'static str> {
-    let decision = accel::decide(choice)
-        .map_err(|reason| anyhow::anyhow!("KVM does not work here: {reason}"))?;
-    errln!(
-        "Acceleration: {} ({})",
-        decision.accel.name(),
-        decision.reason
-    );
-    Ok(decision.accel.name())
+/// Says in one line what VMs of these images in these modes are.
+fn announce(images: &Images, modes: &[Mode]) -> Result<Machine, OutputError> {
+    let machine = images.machine(modes);
+    outln!("{machine}")?;
+    Ok(machine)
 }

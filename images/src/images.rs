@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The finished images that a VM is started from.
+//! The finished images that VMs are started from, and what runs them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{anyhow, Result};
+use clap::ValueEnum;
 
+use crate::accel::{self, Decision};
 use crate::cache::Lock;
 use crate::guest;
+use crate::job::Mode;
 use crate::kernel::{self, Kernel};
+use crate::machine::{Machine, Part};
 use crate::qemu::{self, Form, Qemu};
 
-/// Which kernel and which QEMU are meant.
+/// Which kernel, which QEMU and which acceleration are meant.
 #[derive(clap::Args, Clone, Debug, Default)]
 // Groups have the names of their structures, and this is not the only one of its name.
 #[group(skip)]
@@ -22,22 +26,35 @@ pub struct Which {
     /// QEMU.
     #[command(flatten)]
     pub qemu: qemu::Which,
+    /// What runs the guest's code
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub accel: accel::Choice,
 }
 
 impl Which {
     /// The words that name these on a command line.
-    pub fn words(&self) -> impl Iterator<Item = &OsStr> {
-        self.kernel.words().into_iter().chain(self.qemu.words())
+    pub fn words(&self) -> impl Iterator<Item = OsString> {
+        let accel = self.accel.to_possible_value();
+        let accel = accel.map(|accel| ["--accel".into(), accel.get_name().into()]);
+        let parts = self.kernel.words().into_iter().chain(self.qemu.words());
+        let parts = parts.map(OsStr::to_owned).collect::<Vec<_>>();
+        parts.into_iter().chain(accel.into_iter().flatten())
     }
 
     /// Refuses what cannot be used, before anything is built or waited for.
     ///
     /// # Errors
     ///
-    /// Those of [`kernel::Which::check`] and [`qemu::Which::check`].
+    /// Those of [`kernel::Which::check`] and [`qemu::Which::check`], and KVM that does not work.
     pub fn check(&self) -> Result<()> {
+        self.decide()?;
         self.kernel.check()?;
         self.qemu.check()
+    }
+
+    /// What runs the guest's code, and why.
+    fn decide(&self) -> Result<Decision> {
+        accel::decide(self.accel).map_err(|reason| anyhow!("KVM does not work here: {reason}"))
     }
 }
 
@@ -46,22 +63,22 @@ impl Which {
 pub struct Images {
     /// Bootable kernel.
     pub kernel: PathBuf,
-    /// Version of the kernel, as `uname -r` shows it.
-    pub kernel_version: String,
-    /// The kernel as options name it: its kind, or its tree's folder.
-    pub kernel_name: String,
+    /// Which kernel that is.
+    pub kernel_part: Part,
     /// How many times as long as on a kernel without checks VMs may take.
     pub time_factor: u32,
     /// Words for the kernel's command line that it was built for.
     pub kernel_args: Option<&'static str>,
     /// QEMU.
     pub qemu: PathBuf,
-    /// Version of QEMU.
-    pub qemu_version: String,
+    /// Which QEMU that is.
+    pub qemu_part: Part,
     /// Folders with the firmware that QEMU loads, if it does not know them.
     pub firmware: Vec<PathBuf>,
     /// How QEMU shows the device.
     pub form: Form,
+    /// What runs the guest's code, and why.
+    pub accel: Decision,
     /// Root file system, without a job.
     pub initramfs: PathBuf,
     /// The back end.
@@ -83,7 +100,12 @@ impl Images {
     pub fn built(which: &Which) -> Result<Self> {
         let kernel = which.kernel.built()?;
         let guest = guest::built(&kernel)?;
-        Self::join(kernel, which.qemu.built()?, guest)
+        Ok(Self::join(
+            kernel,
+            which.qemu.built()?,
+            guest,
+            which.decide()?,
+        ))
     }
 
     /// Builds what is missing; packages of the host are installed if `install` says so.
@@ -100,25 +122,36 @@ impl Images {
         let kernel = which.kernel.build(install)?;
         let qemu = which.qemu.build(install)?;
         let guest = guest::build(&kernel, install)?;
-        Self::join(kernel, qemu, guest)
+        Ok(Self::join(kernel, qemu, guest, which.decide()?))
     }
 
-    fn join(kernel: Kernel, qemu: Qemu, guest: guest::Guest) -> Result<Self> {
-        Ok(Images {
+    /// What VMs in these modes are.
+    pub fn machine(&self, modes: &[Mode]) -> Machine {
+        Machine::new(self, modes)
+    }
+
+    fn join(kernel: Kernel, qemu: Qemu, guest: guest::Guest, accel: Decision) -> Self {
+        Images {
             build_seconds: kernel.seconds + qemu.seconds + guest.seconds,
             kernel: kernel.image,
-            kernel_version: kernel.version,
-            kernel_name: kernel.name,
+            kernel_part: Part {
+                source: kernel.name,
+                version: kernel.version,
+            },
             time_factor: kernel.config.time_factor(),
             kernel_args: kernel.config.kernel_args(),
             qemu: qemu.program,
-            qemu_version: qemu.version,
+            qemu_part: Part {
+                source: qemu.name,
+                version: qemu.version,
+            },
             firmware: qemu.firmware,
             form: qemu.form,
+            accel,
             initramfs: guest.initramfs,
             device: guest.device,
             hmm_tests: guest.hmm_tests,
             engine_bench: guest.engine_bench,
-        })
+        }
     }
 }

@@ -33,6 +33,8 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// All modes, in the order in which reports show them.
+    pub const ALL: [Mode; 3] = [Mode::Private, Mode::Coherent, Mode::Numa];
     /// The modes in which the driver moves pages, in the order in which reports show them.
     pub const MOVING: [Mode; 2] = [Mode::Private, Mode::Coherent];
 

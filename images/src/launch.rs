@@ -36,7 +36,7 @@ mod wait;
 
 pub use crate::process::end_children_on_signals;
 pub use action::Action;
-pub use config::{Bytes, GuestFile, Output, Translation, Tree, VmConfig};
+pub use config::{Bytes, GuestFile, Output, Tree, VmConfig};
 pub use console::complaint;
 pub use evidence::{BackEndEvidence, Evidence, Failure, LaunchError, Outcome};
 pub use terminal::{current_size, is_interactive, restore as restore_terminal};

@@ -4,7 +4,8 @@
 //! [`job`] and [`frames`] are shared with the guest's init, which is built without the feature
 //! `host`. On the host, [`images`] joins the builds ([`kernel`], [`qemu`], [`guest`]), which
 //! rest on [`artifacts`] (what is fetched), [`cache`] (what is kept) and [`tool`] (how programs
-//! are run), and [`launch`] starts VMs, with a tree of the host by [`virtiofsd`]. [`accel`] decides between KVM and TCG.
+//! are run), and [`launch`] starts VMs, with a tree of the host by [`virtiofsd`]. [`accel`] decides between KVM and TCG,
+//! and [`machine`] says what VMs are.
 
 pub mod frames;
 pub mod job;
@@ -39,6 +40,8 @@ pub mod initramfs;
 pub mod kernel;
 #[cfg(feature = "host")]
 pub mod launch;
+#[cfg(feature = "host")]
+pub mod machine;
 #[cfg(feature = "host")]
 pub mod newc;
 #[cfg(feature = "host")]

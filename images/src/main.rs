@@ -40,8 +40,8 @@ fn run_command(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Demo(options) => commands::demo::run(options, install),
         Command::Test(options) => commands::test::run(options, install),
-        Command::Run(options) => commands::run::run(&options.machine, &options.argv, install),
-        Command::Shell(options) => commands::run::shell(&options.machine, install),
+        Command::Run(options) => commands::run::run(&options.vm, &options.argv, install),
+        Command::Shell(options) => commands::run::shell(&options.vm, install),
         Command::Bench(options) => commands::bench::run(options, install),
         Command::Doctor => commands::doctor::run(),
         Command::Build(options) => commands::build::run(options, install),

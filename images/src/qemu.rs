@@ -33,9 +33,22 @@ pub enum Form {
     TwoFunctions,
 }
 
+impl Form {
+    /// As reports write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::OneFunction => "one function",
+            Form::TwoFunctions => "two functions",
+        }
+    }
+}
+
 /// A QEMU that can run VMs with the device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Qemu {
+    /// As options and reports name it: a word, or its path.
+    #[serde(skip)]
+    pub name: String,
     /// The program.
     pub program: PathBuf,
     /// Its version.
@@ -91,12 +104,23 @@ fn parse(word: &OsStr) -> Result<Choice, String> {
 impl Which {
     /// The words that name this QEMU on a command line.
     pub fn words(&self) -> [&OsStr; 2] {
-        let word = match &self.qemu {
+        ["--qemu".as_ref(), self.word()]
+    }
+
+    fn word(&self) -> &OsStr {
+        match &self.qemu {
             Choice::Ours => "ours".as_ref(),
             Choice::Stock => "stock".as_ref(),
             Choice::Program(program) => program.as_os_str(),
-        };
-        ["--qemu".as_ref(), word]
+        }
+    }
+
+    /// This QEMU by its name.
+    fn named(&self, qemu: Qemu) -> Qemu {
+        Qemu {
+            name: self.word().to_string_lossy().into_owned(),
+            ..qemu
+        }
     }
 
     /// The QEMU as it is there.
@@ -105,11 +129,12 @@ impl Which {
     ///
     /// It is not built, or is one that cannot do; says what to do, or what it lacks.
     pub fn built(&self) -> Result<Qemu> {
-        match &self.qemu {
+        let qemu = match &self.qemu {
             Choice::Ours => own::built(),
             Choice::Stock => stock::in_path(),
             Choice::Program(program) => stock::open(program),
-        }
+        };
+        Ok(self.named(qemu?))
     }
 
     /// Refuses one that cannot do, before anything is built or waited for.
@@ -131,7 +156,7 @@ impl Which {
     /// Says which step failed and where its log is, or those of [`Which::built`].
     pub fn build(&self, install: bool) -> Result<Qemu> {
         match &self.qemu {
-            Choice::Ours => own::build(install),
+            Choice::Ours => Ok(self.named(own::build(install)?)),
             Choice::Stock | Choice::Program(_) => self.built(),
         }
     }

@@ -11,16 +11,28 @@ pub use report::{write_ktap, Named, Report};
 pub use vm::{action, run_group};
 
 use anyhow::Result;
-use coax_images::accel::Choice;
 use coax_images::images::Images;
+use coax_images::job;
 use coax_program::outln;
+
+use crate::case::Mode;
+
+impl From<Mode> for job::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Private => job::Mode::Private,
+            Mode::Coherent => job::Mode::Coherent,
+            Mode::Numa => job::Mode::Numa,
+        }
+    }
+}
 
 /// Runs everything selected, showing each result as it comes.
 ///
 /// # Errors
 ///
 /// When a VM cannot be started at all, or results cannot be shown; what goes wrong in a VM is a result.
-pub fn run(images: &Images, selection: &Selection, accel: Choice) -> Result<Report> {
+pub fn run(images: &Images, selection: &Selection) -> Result<Report> {
     let groups = plan::groups(selection);
     let mut report = Report::default();
     for (index, group) in groups.iter().enumerate() {
@@ -30,7 +42,7 @@ pub fn run(images: &Images, selection: &Selection, accel: Choice) -> Result<Repo
             groups.len(),
             group.entries.len()
         )?;
-        run_group(images, group, accel, &mut report)?;
+        run_group(images, group, &mut report)?;
     }
     Ok(report)
 }

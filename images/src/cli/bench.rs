@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Accel, Kernel, OneMode};
+use super::{Kernel, OneMode};
 
 /// `coax bench`
 #[derive(Args, Debug)]
@@ -19,8 +19,6 @@ pub struct Bench {
     pub json: Option<PathBuf>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }
 
 /// Measurements that are asked for by name.
@@ -51,8 +49,6 @@ pub struct Fairness {
     pub json: Option<PathBuf>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }
 
 /// `coax bench invalidate`
@@ -70,8 +66,6 @@ pub struct Invalidate {
     pub json: Option<PathBuf>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }
 
 /// `coax bench migrate`
@@ -93,8 +87,6 @@ pub struct Migrate {
     pub svg: Option<PathBuf>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }
 
 /// `coax bench programs`
@@ -119,6 +111,4 @@ pub struct Programs {
     pub json: Option<PathBuf>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }

@@ -19,9 +19,8 @@ use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 use serde_json::{json, Value};
 
-use super::{announce_accel, create, demo, exit_code};
+use super::{announce, create, demo, exit_code};
 use crate::cli::{Bench, BenchPart};
-use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::launch::{Outcome, Vm, VmConfig};
@@ -72,22 +71,17 @@ pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
 fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;
-    let accel = announce_accel(options.accel.accel)?;
-    outln!(
-        "Linux {} on QEMU {}, {accel}",
-        images.kernel_version,
-        images.qemu_version
-    )?;
+    let machine = announce(&images, &Mode::MOVING)?;
 
     let mut measured = Measured::new();
     measured.insert("cold_build".into(), images.build_seconds);
-    demonstrate(&images, options.accel.accel, &mut measured)?;
+    demonstrate(&images, &mut measured)?;
     outln!("\nOn the host")?;
     on_the_host(&images, &mut measured)?;
     outln!("\nIn a guest")?;
-    in_a_guest(&images, options.accel.accel, &mut measured)?;
+    in_a_guest(&images, &mut measured)?;
     outln!("\n{CONTEXTS} contexts")?;
-    many_contexts(&images, options.accel.accel, &mut measured)?;
+    many_contexts(&images, &mut measured)?;
 
     outln!("\nWhat must be reached")?;
     let judged = goals::judge(goals::GENERAL, &measured);
@@ -96,20 +90,17 @@ fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
     if let Some(file) = json {
         let report = json!({
             "verdict": if passed { "pass" } else { "fail" },
-            "kernel": images.kernel_version,
-            "qemu": images.qemu_version,
-            "accel": accel,
             "goals": judged,
             "measured": measured,
         });
-        file.json(&report)?;
+        file.json(&machine.report(report))?;
     }
     Ok(exit_code(passed))
 }
 
 /// The demonstration in both modes.
-fn demonstrate(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
-    let shown = demo::show(images, &Mode::MOVING, accel)?;
+fn demonstrate(images: &Images, measured: &mut Measured) -> Result<()> {
+    let shown = demo::show(images, &Mode::MOVING)?;
     if !shown.passed {
         bail!("The demonstration failed; its speed is worth nothing");
     }
@@ -143,10 +134,10 @@ fn on_the_host(images: &Images, measured: &mut Measured) -> Result<()> {
 
 /// The guest's own measurements in private mode, where a fault always moves a page; faults also with both
 /// processors busy.
-fn in_a_guest(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
+fn in_a_guest(images: &Images, measured: &mut Measured) -> Result<()> {
     const BOTH: &str = "coax-demo bench --json - && coax-demo bench --busy 2 --json -";
     let job = Job::new(["sh", "-c", BOTH]);
-    let vm = Vm::start(images, &config(accel), &job)?;
+    let vm = Vm::start(images, &config(), &job)?;
     succeeded(&vm.wait_watching(|line| {
         take(line, measured)?;
         Ok(None)
@@ -154,10 +145,10 @@ fn in_a_guest(images: &Images, accel: Choice, measured: &mut Measured) -> Result
 }
 
 /// The back end's memory while many contexts work.
-fn many_contexts(images: &Images, accel: Choice, measured: &mut Measured) -> Result<()> {
+fn many_contexts(images: &Images, measured: &mut Measured) -> Result<()> {
     let count = CONTEXTS.to_string();
     let job = Job::new(["coax-demo", "bench", "--contexts", &count, "--json", "-"]);
-    let mut vm = Vm::start(images, &config(accel), &job)?;
+    let mut vm = Vm::start(images, &config(), &job)?;
     let device = *vm.device_ids().first().context("The VM has no device")?;
     let watch = MemoryWatch::start(device)?;
     let outcome = vm.wait_watching(|line| {
@@ -172,10 +163,9 @@ fn many_contexts(images: &Images, accel: Choice, measured: &mut Measured) -> Res
     Ok(())
 }
 
-fn config(accel: Choice) -> VmConfig {
+fn config() -> VmConfig {
     VmConfig {
         mode: Mode::Private,
-        accel,
         ..VmConfig::default()
     }
 }

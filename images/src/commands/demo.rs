@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{announce_accel, create, exit_code};
+use super::{announce, create, exit_code};
 use crate::cli::Demo;
-use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::launch::{Vm, VmConfig};
@@ -26,9 +25,6 @@ use scenario::{describe, first_migration, missing, Scenario};
 #[derive(Debug, Serialize)]
 struct Report {
     verdict: &'static str,
-    kernel: String,
-    qemu: String,
-    accel: &'static str,
     seconds: f64,
     scenarios: Vec<Scenario>,
 }
@@ -49,13 +45,9 @@ pub struct Shown {
 pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;
-    let accel = announce_accel(options.accel.accel)?;
-    outln!(
-        "Linux {} on QEMU {}, {accel}",
-        images.kernel_version,
-        images.qemu_version
-    )?;
-    let shown = show(&images, &options.mode.list(), options.accel.accel)?;
+    let modes = options.mode.list();
+    let machine = announce(&images, &modes)?;
+    let shown = show(&images, &modes)?;
     let verdict = if shown.passed { "pass" } else { "fail" };
     let seconds = shown.duration.as_secs_f64();
     outln!(
@@ -65,13 +57,10 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     if let Some(file) = json {
         let report = Report {
             verdict,
-            kernel: images.kernel_version,
-            qemu: images.qemu_version,
-            accel,
             seconds,
             scenarios: shown.scenarios,
         };
-        file.json(&report)?;
+        file.json(&machine.report(report))?;
     }
     Ok(exit_code(shown.passed))
 }
@@ -81,7 +70,7 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
 /// # Errors
 ///
 /// A VM did not end well.
-pub fn show(images: &Images, modes: &[Mode], accel: Choice) -> Result<Shown> {
+pub fn show(images: &Images, modes: &[Mode]) -> Result<Shown> {
     let start = Instant::now();
     let mut shown = Shown {
         scenarios: Vec::new(),
@@ -90,7 +79,7 @@ pub fn show(images: &Images, modes: &[Mode], accel: Choice) -> Result<Shown> {
         first_migration: None,
     };
     for mode in modes {
-        let (told, well) = show_mode(images, *mode, accel)?;
+        let (told, well) = show_mode(images, *mode)?;
         for name in missing(&told) {
             outln!("  {name:<12}FAIL: the guest did not report it")?;
         }
@@ -103,11 +92,10 @@ pub fn show(images: &Images, modes: &[Mode], accel: Choice) -> Result<Shown> {
 }
 
 /// One VM: its scenarios, and whether the guest's program ended well.
-fn show_mode(images: &Images, mode: Mode, accel: Choice) -> Result<(Vec<Scenario>, bool)> {
+fn show_mode(images: &Images, mode: Mode) -> Result<(Vec<Scenario>, bool)> {
     let usual = VmConfig::default();
     let config = VmConfig {
         mode,
-        accel,
         timeout: usual.timeout.map(|limit| limit * images.time_factor),
         ..usual
     };

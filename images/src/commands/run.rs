@@ -9,40 +9,40 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::announce_accel;
-use crate::cli::Machine;
+use crate::cli::VmOptions;
 use coax_images::images::Images;
 use coax_images::job::{Exit, Job};
 use coax_images::launch::{self, GuestFile, Output, Tree, Vm, VmConfig};
+use coax_images::machine::Machine;
 use coax_images::virtiofsd;
 use coax_program::{errln, status};
 
 /// Runs the command, whose exit status is returned, or a shell.
-pub fn run(machine: &Machine, argv: &[OsString], install: bool) -> Result<ExitCode> {
-    let root = machine.root.as_deref();
+pub fn run(options: &VmOptions, argv: &[OsString], install: bool) -> Result<ExitCode> {
+    let root = options.root.as_deref();
     let job = match (argv, root) {
         ([], None) => on_terminal(Job::new(["sh", "-l"])),
         ([], Some(root)) => on_terminal(Job::new([login_shell(root), "-l".into()])),
         (argv, _) => Job::new(argv),
     };
-    start(machine, root, job, install)
+    start(options, root, job, install)
 }
 
 /// A login shell in this machine's file system, unless another is asked for.
-pub fn shell(machine: &Machine, install: bool) -> Result<ExitCode> {
-    let root = machine.root.as_deref().unwrap_or(Path::new("/"));
+pub fn shell(options: &VmOptions, install: bool) -> Result<ExitCode> {
+    let root = options.root.as_deref().unwrap_or(Path::new("/"));
     let job = on_terminal(Job::new([login_shell(root), "-l".into()]));
-    start(machine, Some(root), job, install)
+    start(options, Some(root), job, install)
 }
 
-fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Result<ExitCode> {
-    let files = machine.file.iter().map(read).collect::<Result<Vec<_>>>()?;
-    let config = config(machine, files);
+fn start(options: &VmOptions, root: Option<&Path>, job: Job, install: bool) -> Result<ExitCode> {
+    let files = options.file.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let config = config(options, files);
     if let Err(problem) = config.check() {
         errln!("coax: {problem}");
         return Ok(status::USAGE.into());
     }
-    let images = Images::build(machine.kernel.ready(install)?, install)?;
+    let images = Images::build(options.kernel.ready(install)?, install)?;
     let tree = root
         .map(|root| -> Result<_> {
             Ok(Tree {
@@ -51,13 +51,17 @@ fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Res
             })
         })
         .transpose()?;
-    announce_accel(machine.accel.accel)?;
+    let machine = Machine {
+        translation: config.translation,
+        ..images.machine(&[config.mode])
+    };
+    errln!("{machine}");
     let config = VmConfig { tree, ..config };
     let mut job = match root {
         Some(root) => at_home(job, root),
         None => job,
     };
-    job.env.extend(machine.env.iter().cloned());
+    job.env.extend(options.env.iter().cloned());
     let outcome = Vm::start(&images, &config, &job)?.wait()?;
     if let Exit::NoProgram { reason, .. } = &outcome.exit {
         errln!("coax: {reason}");
@@ -66,21 +70,20 @@ fn start(machine: &Machine, root: Option<&Path>, job: Job, install: bool) -> Res
 }
 
 /// The VM, but for a tree of the host.
-fn config(machine: &Machine, files: Vec<GuestFile>) -> VmConfig {
+fn config(options: &VmOptions, files: Vec<GuestFile>) -> VmConfig {
     VmConfig {
-        mode: machine.mode.into(),
-        translation: machine.translation.into(),
-        load_driver: !machine.no_driver,
-        cpus: machine.cpus,
-        memory: machine.memory,
-        devices: machine.devices,
-        hmm: machine.hmm,
-        no_migration: machine.no_migration,
-        device_memory: machine.device_memory,
-        engines: machine.engines,
-        kernel_args: machine.append.iter().cloned().collect(),
-        accel: machine.accel.accel,
-        timeout: machine.timeout,
+        mode: options.mode.into(),
+        translation: options.translation,
+        load_driver: !options.no_driver,
+        cpus: options.cpus,
+        memory: options.memory,
+        devices: options.devices,
+        hmm: options.hmm,
+        no_migration: options.no_migration,
+        device_memory: options.device_memory,
+        engines: options.engines,
+        kernel_args: options.append.iter().cloned().collect(),
+        timeout: options.timeout,
         files,
         output: Output::Interactive,
         ..VmConfig::default()

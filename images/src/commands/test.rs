@@ -20,6 +20,7 @@ use clap::ValueEnum;
 
 use super::{create, exit_code};
 use crate::cli::{Suite, Test};
+use coax_images::job::Mode;
 use coax_program::outln;
 use results::Results;
 
@@ -86,6 +87,12 @@ fn runs_unnamed(suite: Suite) -> bool {
         | Suite::Kill
         | Suite::Fresh => false,
     }
+}
+
+/// The modes of a suite that takes one.
+fn modes(options: &Test) -> Vec<Mode> {
+    let all = || Mode::ALL.to_vec();
+    options.mode.map_or_else(all, |mode| vec![mode.into()])
 }
 
 fn name(suite: Suite) -> &'static str {

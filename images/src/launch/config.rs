@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::accel::Choice;
 use crate::job::{Driver, Mode};
+use crate::machine::Translation;
 use crate::qemu::Form;
 
 /// A size in bytes, read from and written with the binary suffixes `K`, `M` and `G`.
@@ -86,16 +86,6 @@ pub struct Tree {
     pub daemon: PathBuf,
 }
 
-/// Who translates addresses for the devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Translation {
-    /// The driver, through the device's queues.
-    #[default]
-    Virtqueue,
-    /// The guest's IOMMU, through PCIe ATS and PRI.
-    Pcie,
-}
-
 /// A VM's parts; the defaults are those of `./coax run`.
 #[derive(Clone, Debug)]
 pub struct VmConfig {
@@ -130,8 +120,6 @@ pub struct VmConfig {
     pub tree: Option<Tree>,
     /// Words added to the kernel command line.
     pub kernel_args: Vec<String>,
-    /// KVM, TCG, or what works.
-    pub accel: Choice,
     /// Longest life of the VM; `None` for no limit.
     pub timeout: Option<Duration>,
     /// Files added to the root file system.
@@ -158,7 +146,6 @@ impl Default for VmConfig {
             page_requests: 128,
             tree: None,
             kernel_args: Vec::new(),
-            accel: Choice::Auto,
             // Under TCG a boot takes 3 s and the longest test a minute.
             timeout: Some(Duration::from_secs(180)),
             files: Vec::new(),

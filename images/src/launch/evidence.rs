@@ -190,9 +190,6 @@ impl fmt::Display for Failure {
 /// Why there is no [`Outcome`].
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// KVM was asked for and does not work.
-    #[error("KVM does not work here: {0}")]
-    NoKvm(String),
     /// The parts do not fit together.
     #[error("{0}")]
     Config(String),

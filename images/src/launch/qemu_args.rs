@@ -4,11 +4,12 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::config::{Translation, Tree, VmConfig};
+use super::config::{Tree, VmConfig};
 use super::device::Place;
 use crate::accel::Accel;
 use crate::images::Images;
 use crate::job::{Mode, PORT_NAME, TREE_TAG};
+use crate::machine::Translation;
 use crate::qemu::Form;
 
 /// What the kernel is always told.
@@ -66,13 +67,8 @@ pub struct Sockets<'a> {
 }
 
 /// QEMU's arguments.
-pub fn qemu(
-    images: &Images,
-    config: &VmConfig,
-    form: Form,
-    accel: Accel,
-    paths: &Sockets,
-) -> Vec<OsString> {
+pub fn qemu(images: &Images, config: &VmConfig, form: Form, paths: &Sockets) -> Vec<OsString> {
+    let accel = images.accel.accel;
     let mut args = Words::default();
     args.add(&[
         "-nodefaults",
@@ -298,6 +294,8 @@ fn shell_word(word: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accel::Decision;
+    use crate::machine::Part;
 
     #[test]
     fn shell_line_quotes_what_a_shell_would_take_apart() {
@@ -309,16 +307,23 @@ mod tests {
     }
 
     fn line(config: &VmConfig, accel: Accel) -> String {
+        let part = Part {
+            source: String::new(),
+            version: String::new(),
+        };
         let images = Images {
             kernel: "kernel".into(),
-            kernel_version: String::new(),
-            kernel_name: "base".into(),
+            kernel_part: part.clone(),
             time_factor: 1,
             kernel_args: None,
             qemu: "qemu".into(),
-            qemu_version: String::new(),
+            qemu_part: part,
             firmware: Vec::new(),
             form: Form::OneFunction,
+            accel: Decision {
+                accel,
+                reason: String::new(),
+            },
             initramfs: "initramfs".into(),
             device: "device".into(),
             hmm_tests: "tests".into(),
@@ -335,7 +340,7 @@ mod tests {
         };
         shell_line(
             Path::new("qemu"),
-            &qemu(&images, config, images.form, accel, &sockets),
+            &qemu(&images, config, images.form, &sockets),
         )
     }
 

@@ -12,17 +12,18 @@ use nix::sys::signal::Signal;
 
 use super::action::Step;
 use super::back_end::BackEnd;
-use super::config::{Output, Translation, VmConfig};
+use super::config::{Output, VmConfig};
 use super::ends::own;
 use super::evidence::{Evidence, LaunchError};
 use super::flow::Flow;
 use super::qemu_args::{self, Sockets};
 use super::record::Record;
 use super::terminal::RawMode;
-use crate::accel::{self, Accel};
+use crate::accel::Accel;
 use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Job, JobFile, TerminalSize};
+use crate::machine::Translation;
 use crate::process::Group;
 use crate::qemu::Form;
 use crate::temporary::TemporaryFolder;
@@ -68,12 +69,10 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// [`LaunchError::NoKvm`], [`LaunchError::Config`], [`LaunchError::Prepare`], [`LaunchError::Start`].
+    /// [`LaunchError::Config`], [`LaunchError::Prepare`], [`LaunchError::Start`].
     pub fn start(images: &Images, config: &VmConfig, job: &Job) -> Result<Self, LaunchError> {
         config.check().map_err(LaunchError::Config)?;
-        let accel = accel::decide(config.accel)
-            .map_err(LaunchError::NoKvm)?
-            .accel;
+        let accel = images.accel.accel;
         let form = config.form.unwrap_or(images.form);
         if config.translation == Translation::Pcie && form == Form::TwoFunctions {
             return Err(LaunchError::Config(
@@ -110,7 +109,8 @@ impl Vm {
             monitor: MONITOR_SOCKET.as_ref(),
             initramfs: &TemporaryFolder::path_of_unnamed(&initramfs),
         };
-        let args = qemu_args::qemu(images, config, form, accel, &sockets);
+        let form = config.form.unwrap_or(images.form);
+        let args = qemu_args::qemu(images, config, form, &sockets);
         let command_line = qemu_args::shell_line(&images.qemu, &args);
         let mut qemu = start(
             &images.qemu,

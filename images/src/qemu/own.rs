@@ -90,6 +90,7 @@ pub fn build(install: bool) -> Result<Qemu> {
     copy_firmware(&firmware)?;
     let seconds = started.elapsed().as_secs_f64();
     let qemu = Qemu {
+        name: String::new(),
         program,
         version,
         firmware: vec![firmware],

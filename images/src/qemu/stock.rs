@@ -96,6 +96,7 @@ pub fn open(program: &Path) -> Result<Qemu> {
         missing.join(", ")
     );
     Ok(Qemu {
+        name: String::new(),
         program: program.to_owned(),
         version: version.to_owned(),
         firmware: Vec::new(),

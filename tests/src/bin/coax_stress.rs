@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use coax_images::accel::Choice;
 use coax_images::images::{Images, Which};
+use coax_images::job;
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_program::{out, signals, status};
@@ -41,9 +41,6 @@ struct Args {
     /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How the VMs are accelerated
-    #[arg(long, value_enum, default_value_t)]
-    accel: Choice,
     #[command(flatten)]
     which: Which,
 }
@@ -64,19 +61,19 @@ fn run(args: &Args) -> Result<ExitCode> {
         seconds: args.seconds,
         from: args.from,
         filters: args.filters.clone(),
-        accel: args.accel,
     };
     let mut known = BTreeMap::new();
+    let all = Mode::ALL.into_iter();
+    let wanted = all.filter(|mode| args.mode.is_none_or(|only| only == *mode));
     let mut modes = Vec::new();
-    for mode in Mode::ALL {
-        if args.mode.is_none_or(|only| only == mode) {
-            modes.push(host::run(&settings, mode, &mut known)?);
-        }
+    for mode in wanted.clone() {
+        modes.push(host::run(&settings, mode, &mut known)?);
     }
-    let report = Report::new(&settings.images.kernel_name, args.seconds, modes);
+    let report = Report::new(args.seconds, modes);
     out!("{report}{}", report.ktap())?;
     if let Some(file) = json {
-        file.json(&report)?;
+        let modes: Vec<_> = wanted.map(job::Mode::from).collect();
+        file.json(&settings.images.machine(&modes).report(&report))?;
     }
     Ok(status::exit_code(report.passed()))
 }

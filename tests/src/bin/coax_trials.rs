@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use coax_images::accel::Choice;
 use coax_images::images::{Images, Which};
+use coax_images::job;
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
 use coax_program::{out, signals, status};
@@ -58,9 +58,6 @@ struct Options {
     /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How the VMs are accelerated
-    #[arg(long, value_enum, default_value_t)]
-    accel: Choice,
     #[command(flatten)]
     which: Which,
 }
@@ -90,18 +87,18 @@ fn run(trial: Trial, options: &Options) -> Result<ExitCode> {
             from: options.from,
             to: options.from + points,
         },
-        accel: options.accel,
     };
+    let all = Mode::ALL.into_iter();
+    let wanted = all.filter(|mode| options.mode.is_none_or(|only| only == *mode));
     let mut modes = Vec::new();
-    for mode in Mode::ALL {
-        if options.mode.is_none_or(|only| only == mode) {
-            modes.push(host::run(&settings, mode)?);
-        }
+    for mode in wanted.clone() {
+        modes.push(host::run(&settings, mode)?);
     }
-    let report = Report::new(&settings.images.kernel_name, modes);
+    let report = Report::new(modes);
     out!("{report}{}", report.ktap())?;
     if let Some(file) = json {
-        file.json(&report)?;
+        let modes: Vec<_> = wanted.map(job::Mode::from).collect();
+        file.json(&settings.images.machine(&modes).report(&report))?;
     }
     Ok(status::exit_code(report.passed()))
 }

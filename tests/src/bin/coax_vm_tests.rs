@@ -10,7 +10,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use coax_images::accel::Choice;
 use coax_images::images::{Images, Which};
 use coax_images::launch::end_children_on_signals;
 use coax_images::result_file::ResultFile;
@@ -37,9 +36,6 @@ struct Args {
     /// Also write the results as KTAP.
     #[arg(long, value_name = "FILE")]
     ktap: Option<PathBuf>,
-    /// How the VMs are accelerated.
-    #[arg(long, value_enum, default_value_t)]
-    accel: Choice,
     #[command(flatten)]
     which: Which,
 }
@@ -83,7 +79,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     signals::allow_waiting().context("Cannot wait for programs")?;
     end_children_on_signals().context("Signal handlers")?;
     let images = Images::built(&args.which)?;
-    let report = host::run(&images, &selection, args.accel)?;
+    let report = host::run(&images, &selection)?;
     if let Some(file) = ktap {
         file.write(|file| host::write_ktap(file, report.results()))?;
     }

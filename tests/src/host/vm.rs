@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::job::{self, Job};
+use coax_images::job::Job;
 use coax_images::launch::{Action, Bytes, LaunchError, Tree, Vm as Machine, VmConfig};
 use coax_images::qemu::Form;
 use coax_images::virtiofsd;
@@ -38,13 +37,13 @@ const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// # Errors
 ///
 /// When a VM cannot be started, or results cannot be shown.
-pub fn run_group(images: &Images, group: &Group, accel: Choice, report: &mut Report) -> Result<()> {
+pub fn run_group(images: &Images, group: &Group, report: &mut Report) -> Result<()> {
     if group.vm.loses_back_end() && images.form == Form::TwoFunctions {
         return skip(group, report);
     }
     let mut left = group.entries.as_slice();
     while !left.is_empty() {
-        let done = run_vm(images, group, left, accel, report)?;
+        let done = run_vm(images, group, left, report)?;
         left = &left[done.min(left.len())..];
     }
     Ok(())
@@ -64,19 +63,13 @@ fn skip(group: &Group, report: &mut Report) -> Result<()> {
 }
 
 /// Runs the cases in a VM and returns how many of them have their result.
-fn run_vm(
-    images: &Images,
-    group: &Group,
-    entries: &[Entry],
-    accel: Choice,
-    report: &mut Report,
-) -> Result<usize> {
+fn run_vm(images: &Images, group: &Group, entries: &[Entry], report: &mut Report) -> Result<usize> {
     let mut argv = vec![GUEST_PROGRAM.to_owned(), "run".to_owned()];
     argv.extend(entries.iter().map(Entry::full_name));
     let mut output = Output::new(group, report);
     let factor = images.time_factor;
     let mut job = Job::new(argv).env(TIME_FACTOR_VARIABLE, factor.to_string());
-    let mut config = config(group, entries, accel, factor);
+    let mut config = config(group, entries, factor);
     let witness = match group.vm {
         Vm::Tree => Some(Witness::new()?),
         _ => None,
@@ -196,14 +189,10 @@ pub fn action(request: Request) -> Action {
     }
 }
 
-fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> VmConfig {
+fn config(group: &Group, entries: &[Entry], time_factor: u32) -> VmConfig {
     let cases: Duration = entries.iter().map(|entry| entry.case.limit).sum();
     VmConfig {
-        mode: match group.mode {
-            Mode::Private => job::Mode::Private,
-            Mode::Coherent => job::Mode::Coherent,
-            Mode::Numa => job::Mode::Numa,
-        },
+        mode: group.mode.into(),
         cpus: group.vm.cpus(),
         devices: group.vm.devices(),
         form: group
@@ -215,7 +204,6 @@ fn config(group: &Group, entries: &[Entry], accel: Choice, time_factor: u32) -> 
             .then(|| NUMA_KERNEL_ARGS.to_owned())
             .into_iter()
             .collect(),
-        accel,
         timeout: Some((BOOT_LIMIT + cases).min(VM_LIMIT) * time_factor),
         ..VmConfig::default()
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{goals, succeeded, take, Measured};
 use crate::cli::Fairness;
-use crate::commands::{announce_accel, create, exit_code};
+use crate::commands::{announce, create, exit_code};
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::launch::{Vm, VmConfig};
@@ -22,13 +22,12 @@ const VM_LIMIT: Duration = Duration::from_secs(10 * 60);
 pub fn run(options: &Fairness, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;
-    let accel = announce_accel(options.accel.accel)?;
     let config = VmConfig {
         mode: Mode::from(options.mode),
-        accel: options.accel.accel,
         timeout: Some(VM_LIMIT),
         ..VmConfig::default()
     };
+    let machine = announce(&images, &[config.mode])?;
     outln!("A fault of the device, as a whole command, alone and beside another process")?;
     let mut measured = Measured::new();
     let job = Job::new(["coax-guest-tests", "fairness"]);
@@ -45,14 +44,10 @@ pub fn run(options: &Fairness, install: bool) -> Result<ExitCode> {
     if let Some(file) = json {
         let report = json!({
             "verdict": if passed { "pass" } else { "fail" },
-            "kernel": images.kernel_version,
-            "qemu": images.qemu_version,
-            "accel": accel,
-            "mode": config.mode.name(),
             "goals": judged,
             "measured": measured,
         });
-        file.json(&report)?;
+        file.json(&machine.report(report))?;
     }
     Ok(exit_code(passed))
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{goals, succeeded, Line, Measured};
 use crate::cli::Invalidate;
-use crate::commands::{announce_accel, create, exit_code};
+use crate::commands::{announce, create, exit_code};
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::launch::{Vm, VmConfig};
@@ -26,13 +26,12 @@ const DEVICE_MARK: &str = "invalidations answered: ";
 pub fn run(options: &Invalidate, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;
-    let accel = announce_accel(options.accel.accel)?;
     let config = VmConfig {
         mode: Mode::from(options.mode),
-        accel: options.accel.accel,
         timeout: Some(VM_LIMIT),
         ..VmConfig::default()
     };
+    let machine = announce(&images, &[config.mode])?;
     outln!("Microseconds to give a translation up, while the device is at work")?;
     outln!(
         "  {:<10}{:>14}{:>14}{:>14}{:>14}",
@@ -83,15 +82,11 @@ pub fn run(options: &Invalidate, install: bool) -> Result<ExitCode> {
     if let Some(file) = json {
         let report = json!({
             "verdict": if passed { "pass" } else { "fail" },
-            "kernel": images.kernel_version,
-            "qemu": images.qemu_version,
-            "accel": accel,
-            "mode": config.mode.name(),
             "unit": "us",
             "goals": judged,
             "measured": measured,
         });
-        file.json(&report)?;
+        file.json(&machine.report(report))?;
     }
     Ok(exit_code(passed))
 }

@@ -17,8 +17,9 @@ use serde_json::json;
 use super::busy::Busy;
 use super::goals;
 use crate::cli::Migrate;
-use crate::commands::{announce_accel, create, exit_code};
+use crate::commands::{announce, create, exit_code};
 use coax_images::images::Images;
+use coax_images::job::Mode;
 use coax_program::outln;
 use own::Own;
 use report::Report;
@@ -28,17 +29,11 @@ pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let svg = create(&options.svg)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;
-    let choice = options.accel.accel;
-    let accel = announce_accel(choice)?;
-    outln!(
-        "Linux {} on QEMU {}, {accel}",
-        images.kernel_version,
-        images.qemu_version
-    )?;
+    let machine = announce(&images, &Mode::MOVING)?;
 
     let (report, goals) = if options.busy {
         let mut busy = Busy::start()?;
-        let (coax, test_hmm) = rounds::run(&images, options.rounds, choice)?;
+        let (coax, test_hmm) = rounds::run(&images, options.rounds)?;
         ensure!(
             busy.is_at_work()?,
             "The other VM has ended before the measurement"
@@ -47,8 +42,8 @@ pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
         (report, goals::MIGRATE_BUSY)
     } else {
         let memcpy = own::on_the_host(&images)?;
-        let (coax, test_hmm) = rounds::run(&images, options.rounds, choice)?;
-        let own = own::run(&images, choice)?;
+        let (coax, test_hmm) = rounds::run(&images, options.rounds)?;
+        let own = own::run(&images)?;
         (Report::new(&coax, &test_hmm, &own, &memcpy), goals::MIGRATE)
     };
     outln!("\n{report}")?;
@@ -60,16 +55,13 @@ pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
     if let Some(file) = json {
         let whole = json!({
             "verdict": if passed { "pass" } else { "fail" },
-            "kernel": images.kernel_version,
-            "qemu": images.qemu_version,
-            "accel": accel,
             "rounds": options.rounds,
             "busy": options.busy,
             "rows": report.rows,
             "flatness": report.flatness,
             "goals": judged,
         });
-        file.json(&whole)?;
+        file.json(&machine.report(whole))?;
     }
     if let Some(file) = svg {
         plot::write(file, &report.rows)?;

@@ -14,7 +14,7 @@ use serde_json::{json, Value};
 
 use super::goals;
 use crate::cli::Programs;
-use crate::commands::{announce_accel, create, exit_code};
+use crate::commands::{announce, create, exit_code};
 use coax_images::cache;
 use coax_images::host_packages::{self, Group};
 use coax_images::images::Images;
@@ -51,14 +51,7 @@ pub fn run(options: &Programs, install: bool) -> Result<ExitCode> {
     let images = Images::build(options.kernel.ready(install)?, install)?;
     let daemon = virtiofsd::build(install)?;
     host_packages::ensure(&[Group::Programs], install)?;
-    let choice = options.accel.accel;
-    let accel = announce_accel(choice)?;
-    outln!(
-        "Linux {} on QEMU {}, {accel}, {} mode",
-        images.kernel_version,
-        images.qemu_version,
-        coax_images::job::Mode::from(options.mode),
-    )?;
+    let machine = announce(&images, &[options.mode.into()])?;
 
     let work = cache::checkout().join(WORK);
     let host = on_the_host(&work)?;
@@ -74,7 +67,6 @@ pub fn run(options: &Programs, install: bool) -> Result<ExitCode> {
             file("guest.py", GUEST.as_bytes().to_vec()),
             file("numpy_work.py", read(&work)?),
         ],
-        accel: choice,
         timeout: Some(VM_LIMIT),
         ..VmConfig::default()
     };
@@ -93,15 +85,11 @@ pub fn run(options: &Programs, install: bool) -> Result<ExitCode> {
     if let Some(file) = json {
         let whole = json!({
             "verdict": if passed { "pass" } else { "fail" },
-            "kernel": images.kernel_version,
-            "qemu": images.qemu_version,
-            "accel": accel,
-            "mode": config.mode,
             "rounds": options.rounds,
             "report": report,
             "goals": judged,
         });
-        file.json(&whole)?;
+        file.json(&machine.report(whole))?;
     }
     Ok(exit_code(passed))
 }

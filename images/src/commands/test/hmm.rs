@@ -13,7 +13,9 @@ use anyhow::Result;
 
 use super::results::{Results, Verdict};
 use crate::cli::Test;
+use crate::commands::announce;
 use coax_images::images::Images;
+use coax_images::job::Mode;
 use coax_images::result_file::ResultFile;
 use coax_program::outln;
 use report::{sums_of, Report};
@@ -31,11 +33,11 @@ pub fn run(
     install: bool,
 ) -> Result<()> {
     let images = Images::build(&options.kernel.which, install)?;
-    let accel = options.accel.accel;
+    let machine = announce(&images, &Mode::MOVING)?;
     let names = side::listed(&images, &options.filter)?;
     let mut coax = Vec::new();
     for round in 1..=options.repeat {
-        match side::run(&images, Driver::Coax, &names, accel) {
+        match side::run(&images, Driver::Coax, &names) {
             Ok(side) => {
                 outln!(
                     "  coax, round {round} of {}: {}",
@@ -53,7 +55,7 @@ pub fn run(
             }
         }
     }
-    let test_hmm = side::run(&images, Driver::TestHmm, &names, accel).unwrap_or_else(|error| {
+    let test_hmm = side::run(&images, Driver::TestHmm, &names).unwrap_or_else(|error| {
         results.broken("hmm: tests run on test_hmm", &format!("{error:#}"));
         Side::default()
     });
@@ -64,7 +66,7 @@ pub fn run(
     }
 
     if options.filter.is_empty() {
-        errors::run(results, &images, accel)?;
+        errors::run(results, &images)?;
     }
 
     let report = Report::new(&coax, &test_hmm);
@@ -73,7 +75,7 @@ pub fn run(
         judge(results, &report);
     }
     if let Some(file) = json {
-        file.json(&report)?;
+        file.json(&machine.report(&report))?;
     }
     Ok(())
 }

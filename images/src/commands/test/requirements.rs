@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::results::{ktap_line, Results, Verdict};
 use super::suites;
 use crate::cli::Test;
+use crate::commands::announce;
 use coax_images::images::Images;
 use coax_images::job::Mode;
 use coax_images::result_file::ResultFile;
@@ -27,8 +28,6 @@ struct Row {
     checked: String,
 }
 
-/// All modes, in the order of the report.
-const MODES: [Mode; 3] = [Mode::Private, Mode::Coherent, Mode::Numa];
 const PASS: &str = "pass";
 const FAIL: &str = "fail";
 const NOT_APPLICABLE: &str = "not applicable";
@@ -53,7 +52,8 @@ pub fn run(
     json: Option<ResultFile>,
     install: bool,
 ) -> Result<()> {
-    Images::build(&options.kernel.which, install)?;
+    let images = Images::build(&options.kernel.which, install)?;
+    let machine = announce(&images, &Mode::ALL)?;
     let cases = cases(&suites::vm_case_list()?);
     let wanted = wanted(&cases)?;
     let mut verdicts = BTreeMap::new();
@@ -67,7 +67,7 @@ pub fn run(
     }
     let rows: Vec<Row> = table::ALL
         .iter()
-        .flat_map(|requirement| MODES.map(|mode| row(requirement, mode, &cases, &verdicts)))
+        .flat_map(|requirement| Mode::ALL.map(|mode| row(requirement, mode, &cases, &verdicts)))
         .collect();
     for row in &rows {
         outln!(
@@ -93,7 +93,7 @@ pub fn run(
     }
     if let Some(file) = json {
         let report = serde_json::json!({ "requirements": rows });
-        file.json(&report)?;
+        file.json(&machine.report(report))?;
     }
     Ok(())
 }

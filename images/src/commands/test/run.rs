@@ -2,6 +2,7 @@
 //! Tests of `coax run` and `coax shell` as users call them: programs of this machine in a guest.
 
 mod ends;
+mod machine;
 mod tree;
 
 use std::ffi::OsString;
@@ -225,7 +226,12 @@ fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
         shows: "`--kernel-tree`: the folder that this kernel was built in as a tree of the user's",
         hold: Box::new(move || tree::is_booted(which)),
     };
-    calls.chain(trials).chain([tree]).filter(fits)
+    let machine = Named {
+        name: "run.the_machine_is_told",
+        shows: "what ran, in the line of `run`, and in that of `demo` as in its report",
+        hold: Box::new(move || machine::is_told(which)),
+    };
+    calls.chain(trials).chain([tree, machine]).filter(fits)
 }
 
 /// Runs the call in a folder with one file, which must not change. Beside it are links for `/tmp` and `/run`,

@@ -8,8 +8,9 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::results::Results;
-use super::suites;
+use super::{modes, suites};
 use crate::cli::Test;
+use crate::commands::announce;
 use coax_images::host_packages::{self, Group};
 use coax_images::images::Images;
 use coax_images::job::Mode;
@@ -26,13 +27,13 @@ pub fn run(
     json: Option<&Path>,
     install: bool,
 ) -> Result<()> {
-    Images::build(&options.kernel.which, install)?;
+    let images = Images::build(&options.kernel.which, install)?;
+    announce(&images, &modes(options))?;
     virtiofsd::build(install)?;
     host_packages::ensure(&[Group::Stress], install)?;
     let mut program = Command::new(suites::test_program("coax-stress")?);
     program
         .args(["--from", &options.from.to_string()])
-        .args(["--accel", &suites::accel_name(options)?])
         .args(options.kernel.which.words());
     if let Some(mode) = options.mode {
         program.args(["--mode", Mode::from(mode).name()]);

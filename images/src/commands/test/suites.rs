@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::results::{ktap_line, CargoOutput, Results, Verdict};
 use crate::cli::Test;
-use crate::commands::demo;
+use crate::commands::{announce, demo};
 use coax_images::cache;
 use coax_images::cargo;
 use coax_images::images::Images;
@@ -86,21 +86,22 @@ pub fn unit(results: &mut Results) -> Result<()> {
 /// demonstration.
 pub fn vm(results: &mut Results, options: &Test, install: bool) -> Result<()> {
     let images = Images::build(&options.kernel.which, install)?;
+    announce(&images, &Mode::ALL)?;
     virtiofsd::build(install)?;
     if super::run::others_wanted(options) {
         run_vm_tests(results, options)?;
     }
     super::run::run(results, options)?;
     if options.filter.is_empty() {
-        demonstrate(results, options, &images);
+        demonstrate(results, &images);
     }
     Ok(())
 }
 
-fn demonstrate(results: &mut Results, options: &Test, images: &Images) {
+fn demonstrate(results: &mut Results, images: &Images) {
     for mode in Mode::MOVING {
         let name = format!("vm: demo.{mode}");
-        match demo::show(images, &[mode], options.accel.accel) {
+        match demo::show(images, &[mode]) {
             Ok(shown) if shown.passed => results.add(name, Verdict::Passed),
             Ok(_) => results.add(name, Verdict::Failed),
             Err(error) => results.broken(&name, &format!("{error:#}")),
@@ -134,10 +135,7 @@ pub fn vm_lines(
     mut read: impl FnMut(&str),
 ) -> Result<()> {
     let mut tests = Command::new(vm_tests()?);
-    tests
-        .args(filter)
-        .args(["--accel", accel_name(options)?.as_str()])
-        .args(options.kernel.which.words());
+    tests.args(filter).args(options.kernel.which.words());
     tests.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut group = Group::start(&mut tests, Signal::SIGTERM).context("Cannot start VM tests")?;
     let output = group
@@ -227,15 +225,6 @@ pub fn test_program(name: &str) -> Result<PathBuf> {
     let built = cargo::build(build, &title, &log("vm")?, |_| {})?;
     progress.finish();
     Ok(built.file(name)?.to_path_buf())
-}
-
-/// The acceleration asked for, as options write it.
-pub fn accel_name(options: &Test) -> Result<String> {
-    let value = clap::ValueEnum::to_possible_value(&options.accel.accel);
-    Ok(value
-        .context("Every acceleration has a name")?
-        .get_name()
-        .to_owned())
 }
 
 /// An empty log for a suite.

@@ -8,8 +8,9 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::results::{Results, Verdict};
-use super::suites;
+use super::{modes, suites};
 use crate::cli::Test;
+use crate::commands::announce;
 use coax_images::images::Images;
 use coax_images::job::Mode;
 use coax_images::qemu::Form;
@@ -32,11 +33,11 @@ pub fn run(
         results.add(trial.into(), Verdict::Skipped(reason.into()));
         return Ok(());
     }
+    announce(&images, &modes(options))?;
     let mut program = Command::new(suites::test_program("coax-trials")?);
     program
         .arg(trial)
         .args(["--from", &options.from.to_string()])
-        .args(["--accel", &suites::accel_name(options)?])
         .args(options.kernel.which.words());
     if let Some(points) = options.points {
         program.args(["--points", &points.to_string()]);

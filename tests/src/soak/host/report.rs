@@ -48,7 +48,6 @@ struct Sums {
 /// What came of all.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    kernel: String,
     minutes: u64,
     /// The step of a pass that each mode began with.
     from: usize,
@@ -124,9 +123,8 @@ impl Soaked {
 
 impl Report {
     /// A report on storms of so many minutes each, which began with the step `from`.
-    pub fn new(kernel: &str, minutes: u64, from: usize, modes: Vec<Soaked>) -> Self {
+    pub fn new(minutes: u64, from: usize, modes: Vec<Soaked>) -> Self {
         Report {
-            kernel: kernel.to_owned(),
             minutes,
             from,
             modes,
@@ -249,15 +247,15 @@ mod tests {
             rounds: workload::ALL.len(),
             next: 4,
         });
-        let report = Report::new("base", 20, 0, vec![soaked(&events)]);
+        let report = Report::new(20, 0, vec![soaked(&events)]);
         assert!(report.passed());
         assert!(report.ktap().contains("ok 5 numa.the_vm_ends_well"));
-        assert!(!Report::new("base", 20, 0, Vec::new()).passed());
+        assert!(!Report::new(20, 0, Vec::new()).passed());
     }
 
     #[test]
     fn it_has_failed_when_a_workload_differed_or_never_ran_or_the_end_is_missing() {
-        let passed = |events: &[Event]| Report::new("base", 20, 0, vec![soaked(events)]).passed();
+        let passed = |events: &[Event]| Report::new(20, 0, vec![soaked(events)]).passed();
         let end = |rounds| Event::End { rounds, next: 0 };
         assert!(!passed(&each_once()));
         assert!(!passed(&[end(0)]));
@@ -276,7 +274,7 @@ mod tests {
         let soaked = soaked(&events);
         let sums = &soaked.workloads[0];
         assert_eq!((sums.rounds, sums.parts, sums.pages_over), (2, 1, 60));
-        let text = Report::new("base", 20, 0, vec![soaked]).to_string();
+        let text = Report::new(20, 0, vec![soaked]).to_string();
         let row: Vec<&str> = text
             .lines()
             .nth(1)

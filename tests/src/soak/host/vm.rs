@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::job::{self, Job, OWN_ROOT};
+use coax_images::job::{Job, OWN_ROOT};
 use coax_images::launch::{Bytes, GuestFile, LaunchError, Tree, Vm, VmConfig};
 use coax_images::sqlite::Sqlite;
 use coax_images::virtiofsd;
@@ -39,8 +38,6 @@ pub struct Settings {
     pub time: Duration,
     /// The step of a pass to begin with.
     pub from: usize,
-    /// How VMs are accelerated.
-    pub accel: Choice,
 }
 
 /// Soaks in this mode; takes and adds to what is known of runs without a storm.
@@ -67,18 +64,13 @@ pub fn soak(
     // In sight of the guest wherever the cache is.
     job.directory = settings.sqlite.build.parent().map(Into::into);
     let config = VmConfig {
-        mode: match mode {
-            Mode::Private => job::Mode::Private,
-            Mode::Coherent => job::Mode::Coherent,
-            Mode::Numa => job::Mode::Numa,
-        },
+        mode: mode.into(),
         memory: MEMORY,
         device_memory: DEVICE_MEMORY,
         tree: Some(Tree {
             folder: "/".into(),
             daemon: virtiofsd::built()?,
         }),
-        accel: settings.accel,
         timeout: Some(settings.time + OTHER_TIME * factor),
         files: vec![GuestFile {
             path: PLAN.into(),

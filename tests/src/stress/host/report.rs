@@ -118,19 +118,14 @@ impl Stressed {
 /// What came of all modes.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    kernel: String,
     seconds: u64,
     modes: Vec<Stressed>,
 }
 
 impl Report {
-    /// The report of these modes on this kernel.
-    pub fn new(kernel: &str, seconds: u64, modes: Vec<Stressed>) -> Self {
-        Report {
-            kernel: kernel.to_owned(),
-            seconds,
-            modes,
-        }
+    /// The report of these modes.
+    pub fn new(seconds: u64, modes: Vec<Stressed>) -> Self {
+        Report { seconds, modes }
     }
 
     /// Whether something ran and nothing failed.
@@ -215,7 +210,7 @@ mod tests {
     }
 
     fn passed(stressed: Stressed) -> bool {
-        Report::new("base", 10, vec![stressed]).passed()
+        Report::new(10, vec![stressed]).passed()
     }
 
     #[test]
@@ -245,7 +240,7 @@ mod tests {
         });
         stressed.vm_ended(Some("panic".into()));
         assert_eq!((stressed.next(), stressed.has_ended()), (6, false));
-        let report = Report::new("base", 10, vec![stressed]);
+        let report = Report::new(10, vec![stressed]);
         assert!(!report.passed());
         assert!(report
             .ktap()

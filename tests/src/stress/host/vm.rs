@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::job::{self, Job, OWN_ROOT};
+use coax_images::job::{Job, OWN_ROOT};
 use coax_images::launch::{Bytes, GuestFile, LaunchError, Tree, Vm, VmConfig};
 use coax_images::virtiofsd;
 use coax_program::output::OutputError;
@@ -39,8 +38,6 @@ pub struct Settings {
     pub from: usize,
     /// Only stressors whose names contain one of these; all if empty.
     pub filters: Vec<String>,
-    /// How VMs are accelerated.
-    pub accel: Choice,
 }
 
 /// Runs the stressors in this mode; takes and adds to what is known of runs without a storm. After a VM that
@@ -78,18 +75,13 @@ fn one_vm(
     let job = Job::new(["coax-guest-tests", "stress", &plan_in_guest])
         .env(TIME_FACTOR_VARIABLE, factor.to_string());
     let config = VmConfig {
-        mode: match mode {
-            Mode::Private => job::Mode::Private,
-            Mode::Coherent => job::Mode::Coherent,
-            Mode::Numa => job::Mode::Numa,
-        },
+        mode: mode.into(),
         memory: MEMORY,
         device_memory: DEVICE_MEMORY,
         tree: Some(Tree {
             folder: "/".into(),
             daemon: virtiofsd::built()?,
         }),
-        accel: settings.accel,
         timeout: Some(LIFE),
         files: vec![GuestFile {
             path: PLAN.into(),

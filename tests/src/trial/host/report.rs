@@ -133,17 +133,13 @@ impl Point {
 /// What came of all modes.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    kernel: String,
     modes: Vec<Tried>,
 }
 
 impl Report {
-    /// The report of these modes on this kernel.
-    pub fn new(kernel: &str, modes: Vec<Tried>) -> Self {
-        Report {
-            kernel: kernel.to_owned(),
-            modes,
-        }
+    /// The report of these modes.
+    pub fn new(modes: Vec<Tried>) -> Self {
+        Report { modes }
     }
 
     /// Whether something ran and nothing failed.
@@ -270,7 +266,7 @@ mod tests {
         let mut tried = Tried::new(Mode::Numa, PLAN);
         events.iter().for_each(|event| tried.event(event.clone()));
         tried.vm_ended(end.map(str::to_owned));
-        Report::new("base", vec![tried]).passed()
+        Report::new(vec![tried]).passed()
     }
 
     #[test]
@@ -281,7 +277,7 @@ mod tests {
         assert!(!passed(&points, Some("a kernel that complained")));
         assert!(!passed(&[point(3, 0, &["late"]), point(4, 0, &[])], None));
         assert!(!passed(&[point(3, 0, &[]), point(4, 8, &[])], None));
-        assert!(!Report::new("base", Vec::new()).passed());
+        assert!(!Report::new(Vec::new()).passed());
     }
 
     #[test]

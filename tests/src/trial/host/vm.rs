@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use coax_images::accel::Choice;
 use coax_images::images::Images;
-use coax_images::job::{self, Job};
+use coax_images::job::Job;
 use coax_images::launch::{Bytes, GuestFile, LaunchError, Vm, VmConfig};
 use coax_program::{out, outln};
 
@@ -39,8 +38,6 @@ pub struct Settings {
     pub images: Images,
     /// The points.
     pub plan: Plan,
-    /// How VMs are accelerated.
-    pub accel: Choice,
 }
 
 /// Makes all points in this mode. After a VM that ended badly the next one begins behind the point at which
@@ -73,14 +70,9 @@ fn one_vm(settings: &Settings, plan: Plan, mode: Mode, tried: &mut Tried) -> Res
         Job::new(["coax-guest-tests", "trial", PLAN]).env(TIME_FACTOR_VARIABLE, factor.to_string());
     let points = u32::try_from(plan.to - plan.from).context("So many points")?;
     let config = VmConfig {
-        mode: match mode {
-            Mode::Private => job::Mode::Private,
-            Mode::Coherent => job::Mode::Coherent,
-            Mode::Numa => job::Mode::Numa,
-        },
+        mode: mode.into(),
         memory: MEMORY,
         device_memory: DEVICE_MEMORY,
-        accel: settings.accel,
         timeout: Some(stopped(&plan) + (OTHER_TIME + POINT_TIME * points) * factor),
         files: vec![GuestFile {
             path: PLAN.into(),

@@ -10,7 +10,6 @@ use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
 use super::speeds::{Case, Direction, Speeds};
-use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::Job;
 use coax_images::launch::{Bytes, Vm, VmConfig};
@@ -55,13 +54,12 @@ pub struct Own {
 /// # Errors
 ///
 /// The VM did not end well, or not all memory moved.
-pub fn run(images: &Images, accel: Choice) -> Result<Own> {
+pub fn run(images: &Images) -> Result<Own> {
     let mut progress = Progress::start("Migration by the driver's own call");
     let config = VmConfig {
         memory: MEMORY,
         devices: DEVICES.into_iter().max().unwrap_or(1),
         device_memory: DEVICE_MEMORY,
-        accel,
         timeout: Some(VM_LIMIT),
         ..VmConfig::default()
     };

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{bail, Result};
 
 use super::speeds::{Samples, Speeds, Tables};
-use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::Job;
 use coax_images::launch::{Bytes, Vm, VmConfig};
@@ -47,13 +46,12 @@ done
 /// # Errors
 ///
 /// The VM did not end well, or a benchmark failed in it.
-pub fn run(images: &Images, rounds: u32, accel: Choice) -> Result<(Speeds, Speeds)> {
+pub fn run(images: &Images, rounds: u32) -> Result<(Speeds, Speeds)> {
     let mut progress = Progress::start(&format!("The kernel's benchmark, {rounds} rounds"));
     let config = VmConfig {
         memory: MEMORY,
         device_memory: Bytes::gib(1),
         load_driver: false,
-        accel,
         timeout: Some(ROUND_LIMIT * rounds),
         ..VmConfig::default()
     };

@@ -11,7 +11,6 @@ use anyhow::{ensure, Context, Result};
 
 use super::side::Driver;
 use crate::commands::test::results::{Results, Verdict};
-use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::Job;
 use coax_images::launch::{Vm, VmConfig};
@@ -26,9 +25,9 @@ const LIMIT: Duration = Duration::from_secs(5 * 60);
 type Errnos = BTreeMap<String, String>;
 
 /// Makes the calls on both drivers and takes what came of it as results.
-pub fn run(results: &mut Results, images: &Images, accel: Choice) -> Result<(), OutputError> {
-    let both = calls(images, Driver::Coax, accel)
-        .and_then(|coax| Ok((coax, calls(images, Driver::TestHmm, accel)?)));
+pub fn run(results: &mut Results, images: &Images) -> Result<(), OutputError> {
+    let both =
+        calls(images, Driver::Coax).and_then(|coax| Ok((coax, calls(images, Driver::TestHmm)?)));
     let name = "hmm: bad input gives the errno of test_hmm";
     match both {
         Ok((coax, test_hmm)) => {
@@ -54,11 +53,11 @@ pub fn run(results: &mut Results, images: &Images, accel: Choice) -> Result<(), 
 }
 
 /// Makes the calls on one driver.
-fn calls(images: &Images, driver: Driver, accel: Choice) -> Result<Errnos> {
+fn calls(images: &Images, driver: Driver) -> Result<Errnos> {
     let progress = Progress::start(&format!("Bad input to {driver}"));
     let config = VmConfig {
         timeout: Some(LIMIT),
-        ..driver.config(accel)
+        ..driver.config()
     };
     let script = format!("{}exec coax-guest-tests hmm-errors", driver.load());
     let outcome = Vm::start(images, &config, &Job::new(["sh", "-c", &script]))

@@ -9,7 +9,6 @@ use anyhow::{bail, ensure, Context, Result};
 
 use super::harness::{Output, Ran};
 use crate::commands::test::results::Verdict;
-use coax_images::accel::Choice;
 use coax_images::images::Images;
 use coax_images::job::Job;
 use coax_images::launch::{complaint, Bytes, LaunchError, Vm, VmConfig};
@@ -50,11 +49,10 @@ pub enum Driver {
 
 impl Driver {
     /// A VM for it.
-    pub fn config(self, accel: Choice) -> VmConfig {
+    pub fn config(self) -> VmConfig {
         let common = VmConfig {
             memory: MEMORY,
             kernel_args: vec![HUGE_PAGES.into()],
-            accel,
             timeout: Some(VM_LIMIT),
             ..VmConfig::default()
         };
@@ -156,7 +154,7 @@ pub fn listed(images: &Images, filter: &[String]) -> Result<Vec<String>> {
 /// # Errors
 ///
 /// A VM could not be started, or no test ran in it.
-pub fn run(images: &Images, driver: Driver, names: &[String], accel: Choice) -> Result<Side> {
+pub fn run(images: &Images, driver: Driver, names: &[String]) -> Result<Side> {
     let mut side = Side {
         listed: names.to_vec(),
         ..Side::default()
@@ -164,7 +162,7 @@ pub fn run(images: &Images, driver: Driver, names: &[String], accel: Choice) -> 
     let mut left = names.to_vec();
     loop {
         let job = driver.job(&left);
-        run_vm(images, driver, accel, &job, &mut side)?;
+        run_vm(images, driver, &job, &mut side)?;
         left.retain(|name| !side.ran.iter().any(|ran| ran.name == *name));
         if left.is_empty() {
             return Ok(side);
@@ -173,15 +171,9 @@ pub fn run(images: &Images, driver: Driver, names: &[String], accel: Choice) -> 
 }
 
 /// Runs the tests of this job in one VM.
-fn run_vm(
-    images: &Images,
-    driver: Driver,
-    accel: Choice,
-    job: &Job,
-    side: &mut Side,
-) -> Result<()> {
+fn run_vm(images: &Images, driver: Driver, job: &Job, side: &mut Side) -> Result<()> {
     let mut progress = Progress::start(&format!("The kernel's tests on {driver}"));
-    let vm = Vm::start(images, &driver.config(accel), job)
+    let vm = Vm::start(images, &driver.config(), job)
         .with_context(|| format!("Cannot start a VM for the tests on {driver}"))?;
     let mut output = Output::default();
     let mut seen = 0;
@@ -243,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_set_aside_memory_is_what_the_kernels_driver_is_told() {
-        let config = Driver::TestHmm.config(Choice::Tcg);
+        let config = Driver::TestHmm.config();
         assert_eq!(
             config.kernel_args,
             [
@@ -269,7 +261,7 @@ mod tests {
 
     #[test]
     fn coax_has_four_devices_that_offer_the_interface() {
-        let driver = Driver::Coax.config(Choice::Tcg).driver();
+        let driver = Driver::Coax.config().driver();
         let driver = driver.expect("init loads it");
         assert!(driver.parameters.contains(&"hmm=1".into()));
         assert!(driver.devices.contains(&"hmm_dmirror3".into()));

@@ -11,15 +11,16 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::Args;
 
 use coax_images::launch::Bytes;
+use coax_images::machine::Translation;
 use coax_program::args;
 
-use super::{Accel, Kernel, OneMode, OneTranslation};
+use super::{Kernel, OneMode};
 
 /// `coax run`
 #[derive(Args, Debug)]
 pub struct Run {
     #[command(flatten)]
-    pub machine: Machine,
+    pub vm: VmOptions,
     /// Command with its arguments; a shell if there is none
     #[arg(last = true, value_name = "CMD")]
     pub argv: Vec<OsString>,
@@ -29,19 +30,19 @@ pub struct Run {
 #[derive(Args, Debug)]
 pub struct Shell {
     #[command(flatten)]
-    pub machine: Machine,
+    pub vm: VmOptions,
 }
 
 /// The VM of `run` and `shell`.
 #[derive(Args, Debug)]
-pub struct Machine {
+pub struct VmOptions {
     /// How the driver uses device memory
     #[arg(long, value_enum, default_value_t = OneMode::Private)]
     pub mode: OneMode,
     /// Who translates addresses for the devices: the driver, or the guest's IOMMU by PCIe ATS and PRI, which
     /// modes with device memory that the CPU reaches can have
-    #[arg(long, value_enum, default_value_t = OneTranslation::Virtqueue)]
-    pub translation: OneTranslation,
+    #[arg(long, value_enum, default_value_t = Translation::Virtqueue)]
+    pub translation: Translation,
     /// Folder of this machine that becomes the guest's root file system, such as `/`. The guest
     /// cannot change it: what it writes stays in its memory and goes with it. `/tmp`, `/run` and
     /// the kernel's file systems are the guest's own, the programs that come with the guest are in
@@ -91,8 +92,6 @@ pub struct Machine {
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub kernel: Kernel,
-    #[command(flatten)]
-    pub accel: Accel,
 }
 
 /// `CONFIG_NR_CPUS` of the guest kernel.
