@@ -13,7 +13,9 @@ use crate::{
         chardev::OpenFile,
         irqlock::IrqSpinLock,
         misc::{may_exceed, process, this_cpu, user},
-        mm, trace,
+        mm,
+        sva::Binding,
+        trace,
         virtqueue::Request,
         work::Worker,
     },
@@ -144,13 +146,14 @@ impl Context {
         device: &Arc<Device>,
         id: ContextId,
         user: &MmWithUser,
+        by_iommu: bool,
         means: &mut Option<Means>,
     ) -> Result<Arc<Self>> {
         let rule = Rule {
             policy: device.first_policy(),
             fault_around: FAULT_AROUND,
         };
-        let mirror = Mirror::new(device.link.clone(), id, rule)?;
+        let mirror = Mirror::new(device.link.clone(), id, rule, by_iommu)?;
         let faults = Faults::new(device.clone(), user, mirror.clone())?;
         let faults = Arc::pin_init(new_worker!(faults, "coax_faults"), GFP_KERNEL_ACCOUNT)?;
         let commands = Commands::new(device.next_command_base())?;
@@ -185,17 +188,35 @@ impl OpenFile for Context {
         };
         let number = link.contexts.reserve(&counts_for)?;
         let release = |_: &Error| link.contexts.release(number);
-        let opening = link.begin_open(number).inspect_err(release)?;
-        let answer = match link.finish_by(opening, Patience::Killable) {
-            Ok(answer) => answer,
-            Err(opening) => {
-                ending::abandon(link, number, opening, means, guard);
-                return Err(EINTR);
+        let mut binding = device.bind_caller();
+        let id = loop {
+            let pasid = binding.as_ref().map(Binding::pasid);
+            let opening = link.begin_open(number, pasid).inspect_err(release)?;
+            let answer = match link.finish_by(opening, Patience::Killable) {
+                Ok(answer) => answer,
+                Err(opening) => {
+                    ending::abandon(link, number, opening, means, binding, guard);
+                    return Err(EINTR);
+                }
+            };
+            match link.opened(number, &answer) {
+                Err(error) if error == EINVAL && binding.is_some() => {
+                    device.falls_back("the device refuses", error);
+                    binding = None;
+                }
+                opened => break opened.inspect_err(release)?,
             }
         };
-        let id = link.opened(number, &answer).inspect_err(release)?;
+        let binding = match binding.map(|binding| Arc::new(binding, GFP_KERNEL_ACCOUNT)) {
+            Some(Err(_)) => {
+                ending::undo(link, id, Some(means));
+                return Err(ENOMEM);
+            }
+            Some(Ok(binding)) => Some(binding),
+            None => None,
+        };
         let mut means = Some(means);
-        let built = Self::build(device, id, &users_mm, &mut means);
+        let built = Self::build(device, id, &users_mm, binding.is_some(), &mut means);
         match &built {
             Ok(context) => link.contexts.publish(
                 id,
@@ -203,6 +224,7 @@ impl OpenFile for Context {
                     faults: context.faults.clone(),
                     commands: context.commands.clone(),
                     process: process(),
+                    _binding: binding,
                 },
             ),
             Err(_) => ending::undo(link, id, means),

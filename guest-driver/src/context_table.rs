@@ -11,7 +11,7 @@
 use crate::{
     commands::Commands,
     faults::Faults,
-    kapi::{irqlock::IrqSpinLock, work::Worker},
+    kapi::{irqlock::IrqSpinLock, sva::Binding, work::Worker},
     link::{CommandTag, Link},
     new_irqlock, wire,
 };
@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     pub(crate) commands: Arc<Commands>,
     /// Number of the process that opened it.
     pub(crate) process: i32,
+    /// What the IOMMU translates it by, if not the driver.
+    pub(crate) _binding: Option<Arc<Binding>>,
 }
 
 /// Part of the contexts that a user without `CAP_SYS_RESOURCE` may have: a quarter.

@@ -14,13 +14,14 @@ use crate::{
     kapi::{
         chardev,
         pci::MemoryFunction,
+        sva::Binding,
         virtio::{Driver, Resetter, ShmRegion, VirtioDevice, ACCESS_PLATFORM},
         work::{Work, Worker},
     },
     lifetime::{Guard, Lifetime},
     link::{Features, Link},
     memory::{About, DeviceMemory},
-    modes, new_worker, parameters, show, wire,
+    modes, new_worker, parameters, show, uapi, wire,
 };
 use core::ops::Deref;
 use kernel::{
@@ -28,6 +29,7 @@ use kernel::{
     prelude::*,
     str::{CStr, CString},
     sync::{
+        aref::ARef,
         atomic::{Atomic, Full, Relaxed},
         Arc, ArcBorrow, Mutex,
     },
@@ -109,6 +111,10 @@ pub(crate) struct Device {
     pub(crate) max_contexts: u32,
     page_requests: u32,
     region: ShmRegion,
+    // What the IOMMU knows, if the device can have it translate.
+    translated: Option<ARef<kernel::device::Device>>,
+    // Whether it was told that the driver translates although the IOMMU could be asked.
+    fell_back: Atomic<bool>,
     // What has the memory, where that is not the device itself: as long as the memory is used.
     #[pin]
     memory_function: Mutex<Option<MemoryFunction>>,
@@ -169,6 +175,26 @@ impl Device {
     /// The most eager `POLICY_*` that a context may have.
     pub(crate) fn most_eager_policy(&self) -> u32 {
         parameters::policy()
+    }
+
+    /// Binds the caller's memory, if the IOMMU translates for the device.
+    pub(crate) fn bind_caller(&self) -> Option<Binding> {
+        let bound = Binding::of_caller(self.translated.as_ref()?);
+        bound
+            .inspect_err(|&error| self.falls_back("its IOMMU cannot share page tables", error))
+            .ok()
+    }
+
+    /// Tells, once, why the driver translates although the device can have the IOMMU do it.
+    pub(crate) fn falls_back(&self, why: &str, error: Error) {
+        if !self.fell_back.xchg(true, Full) {
+            pr_info!(
+                "coax{}: the driver translates: {} ({})\n",
+                self.link.lifetime.number(),
+                why,
+                error.to_errno()
+            );
+        }
     }
 
     /// First command identifier for a new context.
@@ -298,8 +324,13 @@ impl Driver for Device {
             translation_ahead: vdev.has_feature(wire::F_TRANSLATION_AHEAD),
         };
         let link = Link::new(queues, resetter, number.0, features, max_contexts)?;
-        let memory = modes::memory(config::mode(number.0), vdev, region, link.clone())?;
+        let mode = config::mode(number.0);
+        let memory = modes::memory(mode, vdev, region, link.clone())?;
         let about = memory.about();
+        // Private pages have no address that an IOMMU could give: a page request would bring them back.
+        let translated = (config.services.get() & wire::SERVICE_PCIE != 0
+            && mode != uapi::MODE_PRIVATE)
+            .then(|| dev.into());
         let fence = Fence(link.clone());
         Arc::pin_init(
             try_pin_init!(Self {
@@ -309,6 +340,8 @@ impl Driver for Device {
                 max_contexts,
                 page_requests: config.page_request_capacity.get(),
                 region,
+                translated,
+                fell_back: Atomic::new(false),
                 memory_function <- new_mutex!(memory_function, "coax_memory_function"),
                 next_command_base: Atomic::new(1),
                 service <- new_mutex!(

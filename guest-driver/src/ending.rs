@@ -8,7 +8,8 @@
 //! 3. Its mirror closes: nothing more is posted or invalidated for it.
 //! 4. Its worker and the threads in which its requests wait end; a fault may take long (swap, a slow file
 //!    system, one that the closing program itself serves).
-//! 5. What its messages reached goes, the interval notifier with it; at last its number is free again.
+//! 5. What its messages reached goes, the interval notifier with it, and its binding to the IOMMU: the device
+//!    uses the PASID no more and waits for no page of it. At last its number is free again.
 //!
 //! Who closes the file does all that if the device answers soon and the worker is idle, so that the number is
 //! free when `close(2)` returns. Otherwise an errand of the context's own goes on with it. Until it is done the
@@ -20,7 +21,10 @@ use crate::{
     call::{Call, Pending},
     context_table::{ContextId, Entry},
     faults,
-    kapi::work::{Errand, Job},
+    kapi::{
+        sva::Binding,
+        work::{Errand, Job},
+    },
     lifetime::Guard,
     link::{Link, Patience},
 };
@@ -56,8 +60,8 @@ pub(crate) struct Rest {
 }
 
 enum Stage {
-    /// The device is opening the context of this number.
-    Opening(u32, Pending, Call),
+    /// The device is opening the context of this number, with this binding.
+    Opening(u32, Pending, Call, Option<Binding>),
     /// The device is closing it, unless it has.
     Closing(ContextId, Option<Pending>, Entry),
 }
@@ -66,11 +70,12 @@ impl Job for Rest {
     fn run(self) {
         let link = &self.link;
         match self.stage {
-            Stage::Opening(number, pending, closing) => {
+            Stage::Opening(number, pending, closing, binding) => {
                 let opened = link.opened(number, &link.finish(pending));
                 if let Ok(pending) = opened.and_then(|id| link.begin_close(closing, id)) {
                     link.finish(pending);
                 }
+                drop(binding);
                 link.contexts.release(number);
             }
             Stage::Closing(id, pending, entry) => {
@@ -84,10 +89,17 @@ impl Job for Rest {
 }
 
 /// Ends an opening that nobody waits for any more.
-pub(crate) fn abandon(link: &Arc<Link>, number: u32, opening: Pending, means: Means, guard: Guard) {
+pub(crate) fn abandon(
+    link: &Arc<Link>,
+    number: u32,
+    opening: Pending,
+    means: Means,
+    binding: Option<Binding>,
+    guard: Guard,
+) {
     let rest = Rest {
         link: link.clone(),
-        stage: Stage::Opening(number, opening, means.closing),
+        stage: Stage::Opening(number, opening, means.closing, binding),
         _guard: guard,
     };
     means.errand.send(rest, &link.endings);

@@ -21,6 +21,7 @@ pub(crate) mod page;
 pub(crate) mod pagemap;
 pub(crate) mod pci;
 pub(crate) mod region;
+pub(crate) mod sva;
 pub(crate) mod thread;
 pub(crate) mod trace;
 pub(crate) mod uaccess;

@@ -47,6 +47,8 @@ use zerocopy::FromZeros;
 pub(crate) struct Mirror {
     link: Arc<Link>,
     id: ContextId,
+    /// Whether the IOMMU translates the context: the device caches what that says, and is told nothing here.
+    pub(crate) by_iommu: bool,
     /// Whose pages the device moves.
     share: Share,
     /// Counters of the context.
@@ -141,13 +143,19 @@ impl Mirror {
     /// # Errors
     ///
     /// `ENOMEM`: no memory.
-    pub(crate) fn new(link: Arc<Link>, id: ContextId, rule: Rule) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        id: ContextId,
+        rule: Rule,
+        by_iommu: bool,
+    ) -> Result<Arc<Self>> {
         let reserve = Some(new_call(GFP_KERNEL_ACCOUNT)?);
         let share = Share::of_caller(link.clone());
         Arc::pin_init(
             pin_init!(Self {
                 link,
                 id,
+                by_iommu,
                 share,
                 reserve <- new_mutex!(reserve, "coax_mirror_reserve"),
                 returned <- new_condvar!("coax_mirror_returned"),

@@ -42,6 +42,11 @@ pub(crate) fn file(context: &Context, to: &SeqFile) {
     let policies = &context.mirror.policies;
     let rule = policies.context();
     seq_print!(to, "coax-context:\t{}\n", context.id.number);
+    let translation = match context.mirror.by_iommu {
+        true => "pcie",
+        false => "virtqueue",
+    };
+    seq_print!(to, "coax-translation:\t{}\n", translation);
     seq_print!(to, "coax-policy:\t{}\n", policy::name(rule.policy));
     seq_print!(to, "coax-fault-around:\t{}\n", rule.fault_around);
     for (name, value) in context.mirror.stats.all() {

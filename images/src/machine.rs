@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::images::Images;
@@ -11,11 +12,14 @@ use crate::job::Mode;
 use crate::qemu::Form;
 
 /// How a device gets the translations of a program's addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Translation {
     /// The driver answers the device's requests on a virtqueue.
+    #[default]
     Virtqueue,
+    /// The guest's IOMMU answers them, by PCIe ATS and PRI.
+    Pcie,
 }
 
 /// A part that there are several of: which it is, as options name it, and its version.
@@ -88,6 +92,7 @@ impl fmt::Display for Translation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Translation::Virtqueue => "virtqueue",
+            Translation::Pcie => "pcie",
         })
     }
 }

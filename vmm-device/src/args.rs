@@ -28,6 +28,15 @@ pub struct Args {
     #[arg(long, value_name = "FDNUM", value_parser = clap::value_parser!(RawFd).range(0..))]
     pub fd: Option<RawFd>,
 
+    /// Create this socket too, for the front end to pass on translation by the guest's IOMMU (PCIe ATS
+    /// and PRI); without it the driver translates
+    #[arg(long, value_name = "PATH", conflicts_with = "pcie_fd")]
+    pub pcie_socket: Option<PathBuf>,
+
+    /// Serve this file descriptor of the parent for the same purpose
+    #[arg(long, value_name = "FDNUM", value_parser = clap::value_parser!(RawFd).range(0..))]
+    pub pcie_fd: Option<RawFd>,
+
     /// Print what the program can do as JSON and exit; other options are ignored
     // Named here for the help alone: `main` looks for it before the options are parsed.
     #[arg(long)]

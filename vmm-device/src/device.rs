@@ -73,7 +73,16 @@ impl Device {
             max_contexts: self.config.contexts.into(),
             command_queues: u32::from(self.config.engines).into(),
             page_request_capacity: self.config.page_requests.into(),
-            services: wire::SERVICE_VIRTQUEUE.into(),
+            services: self.services().into(),
+        }
+    }
+
+    /// `SERVICE_*` bits.
+    fn services(&self) -> u32 {
+        if self.machine.outside.service.pcie.is_connected() {
+            wire::SERVICE_VIRTQUEUE | wire::SERVICE_PCIE
+        } else {
+            wire::SERVICE_VIRTQUEUE
         }
     }
 
@@ -87,7 +96,11 @@ impl Device {
     /// not open.
     pub fn close(&self, context: ContextId) -> bool {
         self.take_all();
-        self.machine.close(context)
+        let closed = self.machine.close(context);
+        if closed {
+            self.machine.outside.service.pcie.close(context);
+        }
+        closed
     }
 
     /// Closes all contexts.
@@ -108,6 +121,7 @@ impl Device {
     /// memory or will be answered.
     pub fn reset(&self) {
         self.machine.reset();
+        self.machine.outside.service.pcie.reset();
         self.machine
             .outside
             .ports

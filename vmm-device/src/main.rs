@@ -43,6 +43,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     start_log(args.verbose);
     // First of all that opens descriptors, so that the number cannot name one of ours.
     let adopted = args.fd.map(adopt).transpose()?;
+    let pcie_adopted = args.pcie_fd.map(adopt).transpose()?;
     leave_guest_memory_out_of_core_dumps();
     // Signals are caught before the socket exists, so that none leaves it behind.
     let (stop, raise) = UnixStream::pair().context("Cannot make a socket pair")?;
@@ -56,7 +57,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
         (None, Some(path)) => Socket::listen(path)?,
         (None, None) => bail!("Neither a path nor a descriptor to serve"),
     };
-    Ok(server::serve(args.config(), socket, stop)?)
+    let pcie = match (pcie_adopted, &args.pcie_socket) {
+        (Some(socket), _) => Some(socket),
+        (None, Some(path)) => Some(Socket::listen(path)?),
+        (None, None) => None,
+    };
+    Ok(server::serve(args.config(), socket, pcie, stop)?)
 }
 
 fn start_log(verbose: u8) {

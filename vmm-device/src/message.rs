@@ -29,7 +29,12 @@ pub enum Control {
     /// Page requests that may be outstanding.
     SetPageRequestAllocation(u64),
     /// Open a context.
-    ContextOpen(u32),
+    ContextOpen {
+        /// Its number.
+        number: u32,
+        /// PASID, if the IOMMU translates it.
+        pasid: Option<u32>,
+    },
     /// Close a context.
     ContextClose(ContextId),
     /// Abort everything.
@@ -63,7 +68,13 @@ impl Control {
                 number | generation | arg1,
             ),
             wire::CONTROL_CONTEXT_OPEN => {
-                (Self::ContextOpen(context.number), generation | arg0 | arg1)
+                let (pasid, unused) = match arg0 {
+                    0 => (None, arg1),
+                    service if service == u64::from(wire::SERVICE_PCIE) => (Some(pasid(arg1)?), 0),
+                    _ => return Err(STATUS_BAD_MESSAGE),
+                };
+                let number = context.number;
+                (Self::ContextOpen { number, pasid }, generation | unused)
             }
             wire::CONTROL_CONTEXT_CLOSE => (Self::ContextClose(context), arg0 | arg1),
             wire::CONTROL_RESET => (Self::Reset, number | generation | arg0 | arg1),
@@ -74,6 +85,14 @@ impl Control {
             return Err(STATUS_BAD_MESSAGE);
         }
         Ok(control)
+    }
+}
+
+/// A PASID (PCIe 6.0 §6.20): 20 bits, 0 not used here.
+fn pasid(value: u64) -> Result<u32, u32> {
+    match u32::try_from(value) {
+        Ok(pasid) if (1..1 << 20).contains(&pasid) => Ok(pasid),
+        _ => Err(STATUS_BAD_ARGUMENT),
     }
 }
 
@@ -266,6 +285,25 @@ mod tests {
         of_generation(0, opcode, context, arg0, arg1)
     }
 
+    #[test]
+    fn context_is_translated_by_a_pasid_if_it_is_opened_with_one() {
+        let open =
+            |service: u32, pasid| control(wire::CONTROL_CONTEXT_OPEN, 3, service.into(), pasid);
+        for pasid in [1, (1 << 20) - 1] {
+            let opened = Ok(Control::ContextOpen {
+                number: 3,
+                pasid: Some(pasid as u32),
+            });
+            assert_eq!(open(wire::SERVICE_PCIE, pasid), opened);
+        }
+        for pasid in [0, 1 << 20, 1 << 32 | 1] {
+            assert_eq!(open(wire::SERVICE_PCIE, pasid), Err(STATUS_BAD_ARGUMENT));
+        }
+        for service in [wire::SERVICE_VIRTQUEUE, 3, 4] {
+            assert_eq!(open(service, 1), Err(STATUS_BAD_MESSAGE));
+        }
+    }
+
     fn of_generation(
         generation: u32,
         opcode: u32,
@@ -288,7 +326,10 @@ mod tests {
     fn control_messages_refuse_what_they_do_not_use() {
         assert_eq!(
             control(wire::CONTROL_CONTEXT_OPEN, 3, 0, 0),
-            Ok(Control::ContextOpen(3))
+            Ok(Control::ContextOpen {
+                number: 3,
+                pasid: None
+            })
         );
         assert_eq!(
             control(wire::CONTROL_CONTEXT_OPEN, 3, 1, 0),

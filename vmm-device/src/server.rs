@@ -16,6 +16,7 @@ use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 use crate::device::{Config, Device};
 use crate::fail_stop;
 use crate::relay::{self, End, Stop};
+use crate::services::pcie::Served;
 use crate::socket::Socket;
 use crate::sync::{lock, wait_until};
 use crate::transport::vhost_user::Backend;
@@ -48,7 +49,14 @@ impl From<DaemonError> for Error {
 /// in both cases, and before a front end has come as well. Others that connect are refused.
 ///
 /// When the front end sees the end of its connection, the device accesses memory no more.
-pub fn serve(config: Config, socket: Socket, stop: UnixStream) -> Result<(), Error> {
+///
+/// `pcie` is where the front end passes on translation by the guest's IOMMU.
+pub fn serve(
+    config: Config,
+    socket: Socket,
+    pcie: Option<Socket>,
+    stop: UnixStream,
+) -> Result<(), Error> {
     let device = Arc::new(Device::new(config).map_err(Error::Events)?);
     let backend = Arc::new(Backend::new(Arc::clone(&device)));
     let mut daemon = VhostUserDaemon::new(
@@ -59,6 +67,9 @@ pub fn serve(config: Config, socket: Socket, stop: UnixStream) -> Result<(), Err
     backend
         .register_wakers(&daemon.get_epoll_handlers())
         .map_err(Error::Events)?;
+    let pcie = pcie
+        .map(|socket| Served::begin(&device, socket))
+        .transpose()?;
     let mut stop = Stop::new(stop);
     let (listener, front_end, _place) = match socket {
         Socket::Connected(front_end) => (None, Some(front_end), None),
@@ -78,6 +89,7 @@ pub fn serve(config: Config, socket: Socket, stop: UnixStream) -> Result<(), Err
     // removed. If one of these hangs the process ends, and with it all of them.
     let ended = limit_the_end();
     backend.quiesce();
+    drop(pcie);
     drop(daemon);
     log::info!(
         "invalidations answered: {}",

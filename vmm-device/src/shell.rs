@@ -23,7 +23,9 @@ use crate::guest_log::GuestLog;
 use crate::job::{Job, MAX_FRUITLESS};
 use crate::machine::{Outside, Pace};
 use crate::resolve::service::TranslationService;
+use crate::services::pcie::Pcie;
 use crate::services::virtqueue::Requests;
+use crate::services::Services;
 use crate::stats::Stats;
 use crate::sync::lock;
 use crate::transport::chain::ReplySlot;
@@ -53,7 +55,8 @@ pub struct Shell {
     pub log: Arc<GuestLog>,
     /// Events that have the threads look for work.
     wakers: Vec<EventFd>,
-    service: Box<dyn TranslationService>,
+    /// Who translates.
+    pub service: Services,
 }
 
 impl Shell {
@@ -69,7 +72,10 @@ impl Shell {
             .collect::<io::Result<Vec<_>>>()?;
         let stats = Arc::new(Stats::default());
         let log = Arc::new(GuestLog::default());
-        let service = Requests::new(&ports, Arc::clone(&stats), Arc::clone(&log));
+        let service = Services {
+            virtqueue: Requests::new(&ports, Arc::clone(&stats), Arc::clone(&log)),
+            pcie: Pcie::new(Arc::clone(&stats))?,
+        };
         Ok(Self {
             memory,
             device_memory: Mutex::default(),
@@ -79,7 +85,7 @@ impl Shell {
             stats,
             log,
             wakers,
-            service: Box::new(service),
+            service,
         })
     }
 
@@ -250,7 +256,7 @@ impl Outside for Shell {
     }
 
     fn service(&self) -> &dyn TranslationService {
-        &*self.service
+        &self.service
     }
 
     fn deferred(&self, requests: u64) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use coax_abi::wire::DeviceStats;
 
 use crate::latency::Latency;
+use crate::resolve::ResponseCode;
 use crate::sync::lock;
 
 /// Fault times kept for the median.
@@ -92,6 +93,19 @@ impl Stats {
             let at = times.next;
             times.samples[at] = nanos;
             times.next = (at + 1) % FAULT_SAMPLES;
+        }
+    }
+
+    /// Counts a request that was answered, if pages were requested for it.
+    pub fn count_response(&self, code: Option<ResponseCode>) {
+        let Some(code) = code else {
+            return;
+        };
+        self.page_requests.bump();
+        match code {
+            ResponseCode::Success => self.responses_success.bump(),
+            ResponseCode::InvalidRequest => self.responses_invalid.bump(),
+            ResponseCode::ResponseFailure => self.responses_failure.bump(),
         }
     }
 

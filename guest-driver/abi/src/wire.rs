@@ -125,6 +125,7 @@ pub const CONTROL_SET_DEVICE_MEMORY: u32 = 1;
 /// Set the outstanding page request allocation: `arg0` = requests, 1 … capacity.
 pub const CONTROL_SET_PAGE_REQUEST_ALLOCATION: u32 = 2;
 /// Open `context`; `generation` is 0, and the reply's `value` is the generation of this opening.
+/// `arg0` is 0, or [`SERVICE_PCIE`] if the IOMMU is to translate it by the PASID `arg1`: 1 … 2^20 - 1.
 pub const CONTROL_CONTEXT_OPEN: u32 = 3;
 /// Close `context` of `generation`.
 pub const CONTROL_CONTEXT_CLOSE: u32 = 4;

@@ -133,7 +133,7 @@ impl Resolver {
 
     /// Tells the device where pages are before it asks.
     pub(super) fn tell_ahead(&self, memory: &dyn DeviceMemory, va: u64, npages: usize) -> Result {
-        if !self.device.link.features.translation_ahead {
+        if !self.device.link.features.translation_ahead || self.mirror.by_iommu {
             return Ok(());
         }
         let id = self.mirror.id();

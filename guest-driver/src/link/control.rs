@@ -38,17 +38,23 @@ impl Link {
         self.value(&answer, reply)
     }
 
-    /// Has the device begin to open a context under `number`, which is free on the device.
+    /// Has the device begin to open a context under `number`, which is free on the device. The IOMMU translates
+    /// it by `pasid`, or else the driver.
     ///
     /// # Errors
     ///
     /// `EIO`: the device is silent. `ENOMEM`.
-    pub(crate) fn begin_open(&self, number: u32) -> Result<Pending> {
+    pub(crate) fn begin_open(&self, number: u32, pasid: Option<u32>) -> Result<Pending> {
         let id = ContextId {
             number,
             generation: 0,
         };
-        let call = Self::request(wire::CONTROL_CONTEXT_OPEN, id, 0, 0, 0)?;
+        let (service, pasid) = match pasid {
+            Some(pasid) => (wire::SERVICE_PCIE, pasid),
+            None => (0, 0),
+        };
+        let (service, pasid) = (service.into(), pasid.into());
+        let call = Self::request(wire::CONTROL_CONTEXT_OPEN, id, service, pasid, 0)?;
         self.begin(wire::QUEUE_CONTROL, call)
     }
 

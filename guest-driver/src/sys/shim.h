@@ -59,6 +59,12 @@ struct device *coax_virtio_parent(struct virtio_device *vdev);
 int coax_virtqueue_add(struct virtqueue *vq, void *out_buf, unsigned int out_len,
 		       void *in_buf, unsigned int in_len, void *token);
 
+/* Sharing page tables through an IOMMU (sva.c). A coax_sva is an iommu_sva, which some kernels do not have. */
+struct coax_sva;
+struct coax_sva *coax_sva_bind_current(struct device *dev);
+u32 coax_sva_pasid(struct coax_sva *handle);
+void coax_sva_unbind(struct coax_sva *handle);
+
 /* PCI functions in one slot (pci.c). */
 struct coax_pci_memory;
 int coax_pci_watch(void);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::config::{Tree, VmConfig};
+use super::device::Place;
 use super::evidence::{tail_of, BackEndEvidence, LaunchError};
 use super::qemu_args;
 use super::record::PEER_END_LIMIT;
@@ -46,9 +47,9 @@ impl BackEnd {
         config: &VmConfig,
         folder: &TemporaryFolder,
     ) -> Result<Vec<Self>, LaunchError> {
-        let args = qemu_args::device(config);
         (0..config.devices)
             .map(|number| {
+                let args = qemu_args::device(config, Place::first(number as usize));
                 let name = format!("device {number}");
                 Self::start(name, &images.device, &args, folder)
             })
@@ -103,6 +104,7 @@ impl BackEnd {
             program,
             Command::new(program)
                 .args(args)
+                .current_dir(folder.path())
                 .stdin(OwnedFd::from(listener))
                 .stdout(Stdio::null())
                 .stderr(log),

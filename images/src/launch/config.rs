@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::job::{Driver, Mode};
+use crate::machine::Translation;
 use crate::qemu::Form;
 
 /// A size in bytes, read from and written with the binary suffixes `K`, `M` and `G`.
@@ -90,6 +91,8 @@ pub struct Tree {
 pub struct VmConfig {
     /// How the driver uses device memory.
     pub mode: Mode,
+    /// Who translates for the devices.
+    pub translation: Translation,
     /// Load the driver before the job starts, and wait for its devices.
     pub load_driver: bool,
     /// Let the driver offer the interface of the kernel's `test_hmm` as well: the first two devices
@@ -129,6 +132,7 @@ impl Default for VmConfig {
     fn default() -> Self {
         VmConfig {
             mode: Mode::Private,
+            translation: Translation::Virtqueue,
             load_driver: true,
             hmm: false,
             no_migration: false,
@@ -163,6 +167,11 @@ impl VmConfig {
     ///
     /// Says what does not fit, and what would.
     pub fn check(&self) -> Result<(), String> {
+        if self.translation == Translation::Pcie && self.mode == Mode::Private {
+            return Err("--translation pcie needs device memory that the CPU reaches, since an IOMMU has no address \
+                 for private pages: add --mode coherent or --mode numa"
+                .into());
+        }
         let device_memory = self.device_memory.0.saturating_mul(self.devices.into());
         let described = device_memory / PAGE_BYTES * PAGE_DESCRIPTION_BYTES;
         let least = Bytes(described.saturating_add(LEAST_REST.0));
@@ -253,6 +262,21 @@ mod tests {
             for word in [memory.to_string(), "--memory must be".into()] {
                 assert!(text.contains(&word), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn private_memory_is_not_for_an_iommu() {
+        let config = |mode| VmConfig {
+            mode,
+            translation: Translation::Pcie,
+            ..VmConfig::default()
+        };
+        let refused = config(Mode::Private).check();
+        let text = refused.expect_err("private pages have no address");
+        assert!(text.contains("--mode coherent"), "{text}");
+        for mode in [Mode::Coherent, Mode::Numa] {
+            assert_eq!(config(mode).check(), Ok(()));
         }
     }
 

@@ -39,6 +39,16 @@ impl Place {
         self.numbered("coax")
     }
 
+    /// What it knows the connection by which the IOMMU translates for the device.
+    pub fn translation_id(self) -> String {
+        self.numbered("pcie")
+    }
+
+    /// Where the back end listens for that, in the VM's folder.
+    pub fn translation_socket(self) -> String {
+        format!("device-{}-pcie.sock", self.number)
+    }
+
     /// What it knows the memory by.
     pub fn memory_id(self) -> String {
         self.numbered("devmem")

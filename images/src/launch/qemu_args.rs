@@ -9,6 +9,7 @@ use super::device::Place;
 use crate::accel::Accel;
 use crate::images::Images;
 use crate::job::{Mode, PORT_NAME, TREE_TAG};
+use crate::machine::Translation;
 use crate::qemu::Form;
 
 /// What the kernel is always told.
@@ -38,6 +39,10 @@ const NUMA_KERNEL_ARGS: &str = "memhp_default_state=online_movable";
 /// What it is told when there is one virtual CPU: it leaves `lock` out of its own operations
 /// otherwise, those on programs' memory included, which the device uses as well.
 const ONE_CPU_KERNEL_ARGS: &str = "noreplace-smp";
+/// What it is told when the IOMMU translates for the devices: some kernels leave it alone otherwise.
+const IOMMU_KERNEL_ARGS: &str = "intel_iommu=on,sm_on";
+/// An IOMMU that walks the page tables of processes, and passes page requests on.
+const IOMMU: &str = "intel-iommu,scalable-mode=on,svm=on,device-iotlb=on,pasid-bits=20,fsts=on";
 /// What it is told after all else: the time before each line tells its lines from those of programs.
 const LAST_KERNEL_ARGS: &str = "printk.time=1";
 /// Leaves plugging to the ports. Linux holds its lock of hot-plugged devices while ACPI tells it of one, and takes
@@ -85,8 +90,11 @@ pub fn qemu(images: &Images, config: &VmConfig, form: Form, paths: &Sockets) -> 
     }
     match accel {
         Accel::Kvm => args.add(&["-accel", "kvm", "-cpu", "host"]),
-        // Five-level page tables lengthen every walk and bring nothing here.
+        // Five-level page tables lengthen every walk and bring nothing here; the IOMMU has none.
         Accel::Tcg => args.add(&["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]),
+    }
+    if config.translation == Translation::Pcie {
+        args.add(&["-device", IOMMU]);
     }
     let possible = possible_cpus(config, accel);
     args.add(&["-smp", &format!("{},maxcpus={possible}", config.cpus)]);
@@ -111,6 +119,7 @@ pub fn qemu(images: &Images, config: &VmConfig, form: Form, paths: &Sockets) -> 
                 .then_some(TCG_OTHER_BIOS_KERNEL_ARGS),
         )
         .chain((config.mode == Mode::Numa).then_some(NUMA_KERNEL_ARGS))
+        .chain((config.translation == Translation::Pcie).then_some(IOMMU_KERNEL_ARGS))
         .chain((config.cpus == 1).then_some(ONE_CPU_KERNEL_ARGS))
         .chain(images.kernel_args.as_deref())
         .chain(config.kernel_args.iter().map(String::as_str))
@@ -190,7 +199,15 @@ impl Words {
             }
         }
         self.add(&["-device", &port]);
-        for function in place.functions(config, form) {
+        let mut functions = place.functions(config, form);
+        if config.translation == Translation::Pcie {
+            let id = place.translation_id();
+            // The back end makes the socket when it starts.
+            let chardev = socket_chardev(&id, place.translation_socket().as_ref());
+            self.add(&["-chardev", &format!("{chardev},reconnect-ms=100")]);
+            functions[0].push_str(&format!(",translation-chardev={id}"));
+        }
+        for function in functions {
             self.add(&["-device", &function]);
         }
     }
@@ -222,13 +239,16 @@ impl Words {
     }
 }
 
-/// A back end's arguments; its listening socket is its standard input.
-pub fn device(config: &VmConfig) -> Vec<OsString> {
+/// A back end's arguments; its listening socket is its standard input. It runs in the VM's folder.
+pub fn device(config: &VmConfig, place: Place) -> Vec<OsString> {
     let mut args = Words::default();
     args.add(&["--fd", "0", "-v"]);
     args.add(&["--contexts", &config.contexts.to_string()]);
     args.add(&["--engines", &config.engines.to_string()]);
     args.add(&["--page-requests", &config.page_requests.to_string()]);
+    if config.translation == Translation::Pcie {
+        args.add(&["--pcie-socket", &place.translation_socket()]);
+    }
     args.0
 }
 
@@ -299,6 +319,33 @@ mod tests {
             Path::new("qemu"),
             &qemu(&images, config, images.form, &sockets),
         )
+    }
+
+    #[test]
+    fn iommu_is_there_before_the_devices_that_it_translates_for() {
+        let config = VmConfig {
+            mode: Mode::Coherent,
+            translation: Translation::Pcie,
+            ..VmConfig::default()
+        };
+        let tcg = line(&config, Accel::Tcg);
+        let iommu = tcg.find(IOMMU).expect("an IOMMU");
+        let device = tcg.find("translation-chardev=pcie0").expect("a device");
+        assert!(iommu < device, "{tcg}");
+        assert!(tcg.contains("path=device-0-pcie.sock"), "{tcg}");
+        let args = device_words(&config);
+        assert!(args.contains("--pcie-socket device-0-pcie.sock"), "{args}");
+        let config = VmConfig {
+            translation: Translation::Virtqueue,
+            ..config
+        };
+        let tcg = line(&config, Accel::Tcg);
+        assert!(!tcg.contains("iommu") && !tcg.contains("pcie0"), "{tcg}");
+        assert!(!device_words(&config).contains("pcie"));
+    }
+
+    fn device_words(config: &VmConfig) -> String {
+        shell_line(Path::new("device"), &super::device(config, Place::first(0)))
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::archive;
 use crate::images::Images;
 use crate::initramfs;
 use crate::job::{Job, JobFile, TerminalSize};
+use crate::machine::Translation;
 use crate::process::Group;
 use crate::qemu::Form;
 use crate::temporary::TemporaryFolder;
@@ -74,6 +75,12 @@ impl Vm {
         config.check().map_err(LaunchError::Config)?;
         let accel = images.accel.accel;
         check_kernel(&images.kernel)?;
+        let form = config.form.unwrap_or(images.form);
+        if config.translation == Translation::Pcie && form == Form::TwoFunctions {
+            return Err(LaunchError::Config(
+                "--translation pcie needs a QEMU with our patches, which this one has not: leave --qemu out".into(),
+            ));
+        }
         let folder = prepare("a folder for the VM", TemporaryFolder::new)?;
         let file = JobFile {
             job: job.clone(),

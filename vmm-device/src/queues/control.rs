@@ -71,8 +71,13 @@ fn execute(device: &Device, control: Control) -> Result<u32, u32> {
                 return Err(STATUS_BAD_ARGUMENT);
             }
         }
-        Control::ContextOpen(number) => {
+        Control::ContextOpen { number, pasid } => {
             let opened = device.machine.open(number).ok_or(STATUS_BAD_CONTEXT)?;
+            let pcie = &device.machine.outside.service.pcie;
+            if pasid.is_some_and(|pasid| !pcie.open(opened, pasid)) {
+                device.close(opened);
+                return Err(STATUS_BAD_ARGUMENT);
+            }
             return Ok(opened.generation);
         }
         Control::ContextClose(context) => {

@@ -22,7 +22,7 @@ use crate::message::Translations;
 use crate::mmu::atc::LEAF_PAGES;
 use crate::mmu::ContextId;
 use crate::resolve::service::TranslationService;
-use crate::resolve::{Request, ResponseCode};
+use crate::resolve::Request;
 use crate::stats::Stats;
 use crate::sync::Arc;
 use crate::transport::port::{Error, Port, Sizes};
@@ -164,7 +164,7 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
             entries,
         } => {
             if machine.answered(context, tag, code, &entries) {
-                count(&shell.stats, code);
+                shell.stats.count_response(code);
             } else if !late(device, context) {
                 shell.guest_error(format_args!(
                     "context {context}: answer with unknown tag {tag:#x}"
@@ -194,18 +194,6 @@ fn execute(device: &Device, message: Translations) -> Vec<u8> {
                 reply(STATUS_BAD_CONTEXT)
             }
         }
-    }
-}
-
-fn count(stats: &Stats, code: Option<ResponseCode>) {
-    let Some(code) = code else {
-        return;
-    };
-    stats.page_requests.bump();
-    match code {
-        ResponseCode::Success => stats.responses_success.bump(),
-        ResponseCode::InvalidRequest => stats.responses_invalid.bump(),
-        ResponseCode::ResponseFailure => stats.responses_failure.bump(),
     }
 }
 

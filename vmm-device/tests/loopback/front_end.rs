@@ -85,7 +85,7 @@ impl Guest {
         let path = directory.path().join("socket");
         let listener = Socket::listen(&path).unwrap();
         let (stop, other) = UnixStream::pair().unwrap();
-        let server = std::thread::spawn(move || server::serve(config, listener, other));
+        let server = std::thread::spawn(move || server::serve(config, listener, None, other));
         let ranges = [(0, RAM), (DEVICE_MEMORY, DEVICE_MEMORY_BYTES)];
         let files: Vec<File> = ranges
             .iter()

@@ -194,7 +194,7 @@ fn server_removes_its_socket() {
     let path = directory.path().join("socket");
     let listener = Socket::listen(&path).unwrap();
     let (stop, other) = UnixStream::pair().unwrap();
-    let thread = std::thread::spawn(move || server::serve(CONFIG, listener, other));
+    let thread = std::thread::spawn(move || server::serve(CONFIG, listener, None, other));
     drop(UnixStream::connect(&path).unwrap());
     thread.join().unwrap().unwrap();
     assert!(!path.exists());
@@ -211,7 +211,7 @@ fn stop_ends_the_server_before_and_after_the_connection() {
     let listener = Socket::listen(&path).unwrap();
     let (mut stop, other) = UnixStream::pair().unwrap();
     std::io::Write::write_all(&mut stop, &[0]).unwrap();
-    server::serve(CONFIG, listener, other).unwrap();
+    server::serve(CONFIG, listener, None, other).unwrap();
     assert!(!path.exists());
 }
 
