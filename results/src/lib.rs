@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What came of a run of tests: one value, [`Run`], which is written and read as KTAP, JUnit and JSON.
+//! What came of a run of tests: one value, `Run`, which is written and read as KTAP, JUnit and JSON.
 //!
 //! | module | job |
 //! |---|---|

@@ -2,7 +2,7 @@
 //! The guest's IOMMU as the translation service, through PCIe ATS and PRI.
 //!
 //! vhost-user knows no PASID, so QEMU's device passes requests on from a socket of its own
-//! ([`wire`]). One thread ([`run`]) takes what comes from it and finishes each message before the
+//! (`wire`). One thread (`thread`) takes what comes from it and finishes each message before the
 //! next. QEMU sends completions, page responses and invalidations in the order in which the IOMMU
 //! produced them, so a translation that is filled here is never older than an invalidation that is
 //! handled after it.

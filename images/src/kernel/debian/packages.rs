@@ -228,4 +228,12 @@ mod tests {
         assert_eq!(found, ("7.2", "7.2.12+deb13-cloud-amd64".to_owned()));
         assert_eq!(newest(&names[2..]), None);
     }
+
+    #[test]
+    fn the_drivers_own_check_knows_the_same_series() {
+        let script = include_str!("../../../../guest-driver/check-kernel.sh");
+        let line = |name: &str| script.lines().find_map(|line| line.strip_prefix(name));
+        assert_eq!(line("newest="), SERIES.first().copied());
+        assert_eq!(line("oldest="), SERIES.last().copied());
+    }
 }
