@@ -70,7 +70,7 @@ pub const EXPECTED: &[Expected] = &[
     Expected {
         title: PROGRAMS_TITLE,
         waiting: 5.0,
-        processor: 300.0,
+        processor: 180.0,
         at_once: 1.8,
         after: &[],
     },
