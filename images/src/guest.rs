@@ -62,7 +62,7 @@ const HOST_PACKAGES: &[&str] = &["coax-images", "vhost-device-coax", "coax-blas"
 /// The BLAS drop-in as cargo leaves it, for the host's C library: programs that load it are the host's too.
 const BLAS_LIBRARY: &str = "libcoax_blas.so";
 /// Crates compiled for host and guest together, for the estimate.
-const EXPECTED_CRATES: u64 = 90;
+const EXPECTED_CRATES: u64 = 65;
 const PROGRAMS_TITLE: &str = "Building back end and guest programs";
 const DRIVER_TITLE: &str = "Building the driver";
 const ROOT_TITLE: &str = "Making the guest's root file system";
@@ -71,7 +71,7 @@ pub const EXPECTED: &[Expected] = &[
     Expected {
         title: PROGRAMS_TITLE,
         waiting: 5.0,
-        processor: 300.0,
+        processor: 180.0,
         at_once: 1.8,
         after: &[],
     },

@@ -61,7 +61,8 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     let images = Images::build(kernel.ready(install)?, install)?;
     let modes = options.mode.list();
     let machine = announce(&images, &modes)?;
-    let shown = show(&images, &modes, tool::jobs())?;
+    let at_once = u32::try_from(modes.len().min(tool::jobs()))?;
+    let shown = show(&images, &modes, at_once)?;
     let verdict = if shown.passed { "pass" } else { "fail" };
     let seconds = shown.duration.as_secs_f64();
     outln!(
@@ -84,7 +85,7 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
 /// # Errors
 ///
 /// A VM did not end well.
-pub fn show(images: &Images, modes: &[Mode], at_once: usize) -> Result<Shown> {
+pub fn show(images: &Images, modes: &[Mode], at_once: u32) -> Result<Shown> {
     let start = Instant::now();
     let mut shown = Shown {
         scenarios: Vec::new(),
@@ -95,14 +96,14 @@ pub fn show(images: &Images, modes: &[Mode], at_once: usize) -> Result<Shown> {
     let next = AtomicUsize::new(0);
     let (senders, receivers): (Vec<_>, Vec<_>) = modes.iter().map(|_| mpsc::channel()).unzip();
     thread::scope(|scope| -> Result<()> {
-        for _ in 0..at_once.clamp(1, modes.len()) {
+        for _ in 0..at_once {
             let (next, senders) = (&next, senders.clone());
             scope.spawn(move || loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let (Some(mode), Some(to)) = (modes.get(number), senders.get(number)) else {
                     return;
                 };
-                let told = show_mode(images, *mode, to);
+                let told = show_mode(images, *mode, at_once, to);
                 // Nobody waits for it any more when another has failed.
                 let _ = to.send(Told::End(told));
             });
@@ -143,13 +144,20 @@ fn follow(from: Receiver<Told>) -> Result<(Vec<Scenario>, bool)> {
 }
 
 /// One VM: its scenarios, and whether the guest's program ended well.
-fn show_mode(images: &Images, mode: Mode, to: &Sender<Told>) -> Result<(Vec<Scenario>, bool)> {
+fn show_mode(
+    images: &Images,
+    mode: Mode,
+    at_once: u32,
+    to: &Sender<Told>,
+) -> Result<(Vec<Scenario>, bool)> {
     let usual = VmConfig::default();
+    // Others work on the same processors.
+    let factor = images.time_factor * at_once;
     let numa = (mode == Mode::Numa).then(|| NUMA_KERNEL_ARGS.to_owned());
     let config = VmConfig {
         mode,
         kernel_args: numa.into_iter().collect(),
-        timeout: usual.timeout.map(|limit| limit * images.time_factor),
+        timeout: usual.timeout.map(|limit| limit * factor),
         ..usual
     };
     // Nobody reads it any more when another VM has failed.
