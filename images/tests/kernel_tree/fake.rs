@@ -208,6 +208,6 @@ impl Programs {
 /// Says that it is a QEMU with all that VMs are made of.
 pub const QEMU: &str = r#"case "$*" in
 --version) echo "QEMU emulator version 11.1.1" ;;
-*) printf '%s\n' q35 vhost-user-coax-pci pxb-pcie pcie-root-port virtio-serial-pci virtserialport \
-	vhost-user-fs-pci memory-backend-memfd monitor-qmp acpi-generic-initiator ;;
+"-device "*,help) echo "${2%,help} options:" ;;
+*) printf '%s\n' q35 memory-backend-memfd monitor-qmp acpi-generic-initiator ;;
 esac"#;

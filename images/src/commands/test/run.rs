@@ -17,6 +17,7 @@ use std::time::Instant;
 use anyhow::{ensure, Context, Result};
 use coax_images::archive;
 use coax_images::images::Which;
+use coax_images::kernel;
 use coax_program::outln;
 use coax_program::output::OutputError;
 use coax_results::{Outcome, TestResult};
@@ -244,8 +245,10 @@ fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
         shows: "`--kernel-tree`: the folder that this kernel was built in as a tree of the user's",
         hold: Box::new(move || tree::is_booted(which)),
     };
-    // An archive has no kernel tree.
-    let tree = matches!(archive::here(), Ok(None)).then_some(tree);
+    // An archive has no kernel tree, and of Debian's kernel none is built whole.
+    let is_debian = which.kernel.kernel == Some(kernel::Named::Debian);
+    let has_tree = matches!(archive::here(), Ok(None)) && !is_debian;
+    let tree = has_tree.then_some(tree);
     let machine = Named {
         name: "run.the_machine_is_told",
         shows: "what ran, in the line of `run`, and in that of `demo` as in its report",
