@@ -18,7 +18,17 @@ pub fn target_folder() -> PathBuf {
 
 /// Cargo with these words, unimpressed by the cargo that may have started this program.
 pub fn command(words: &[&str]) -> Command {
-    let mut cargo = tool::builder("cargo");
+    in_this_checkout(tool::builder("cargo"), words)
+}
+
+/// As [`command`], and others have the processors first.
+pub fn command_that_yields(words: &[&str]) -> Command {
+    let mut nice = tool::builder("nice");
+    nice.args(["-n", "10", "cargo"]);
+    in_this_checkout(nice, words)
+}
+
+fn in_this_checkout(mut cargo: Command, words: &[&str]) -> Command {
     cargo
         .args(words)
         .current_dir(cache::checkout())

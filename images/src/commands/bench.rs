@@ -100,7 +100,7 @@ fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
 
 /// The demonstration in the modes in which the driver moves pages, one after the other.
 fn demonstrate(images: &Images, measured: &mut Measured) -> Result<()> {
-    let shown = demo::show(images, &Mode::MOVING, 1)?;
+    let shown = demo::show(images, &Mode::MOVING)?;
     if !shown.passed {
         bail!("The demonstration failed; its speed is worth nothing");
     }

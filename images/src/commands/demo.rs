@@ -2,18 +2,15 @@
 //! `coax demo`: the host half.
 //!
 //! The guest's `coax-demo` works, judges, and prints one JSON object a scenario; all numbers in
-//! it are read from the driver and the device. This side runs it in each mode, adds what it ran
-//! on, and reports.
+//! it are read from the driver and the device. This side runs it in each mode, one after another in one VM, adds
+//! what it ran on, and reports.
 
 mod scenario;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::{announce, create, exit_code};
@@ -22,12 +19,23 @@ use coax_images::availability;
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::launch::{Vm, VmConfig};
-use coax_images::tool;
 use coax_program::{errln, outln};
 use scenario::{describe, first_migration, missing, Scenario};
 
 /// With it the kernel would bring pages back as the CPU reads them, and what moved them could not be told.
 const NUMA_KERNEL_ARGS: &str = "numa_balancing=disable";
+/// What the guest does; its arguments are values of the driver's parameter `mode`. Starting takes longer than all
+/// scenarios of a mode, so there is one VM, and the driver is loaded anew for each mode.
+const SCRIPT: &str = r#"
+status=0
+for mode; do
+	insmod /lib/modules/coax.ko mode=$mode || exit
+	[ -c /dev/coax0 ] || { echo "coax.ko makes no /dev/coax0" >&2; exit 1; }
+	coax-demo all --json - || status=$?
+	rmmod coax || exit
+done
+exit $status
+"#;
 
 /// What is written as JSON.
 #[derive(Debug, Serialize)]
@@ -43,9 +51,9 @@ pub struct Shown {
     scenarios: Vec<Scenario>,
     /// Whether every scenario was told and passed.
     pub passed: bool,
-    /// From the start of the first VM to the end of the last.
+    /// From the start of the VM to its end.
     pub duration: Duration,
-    /// From a kernel's start to the first page that moved, the longest of all VMs.
+    /// From the kernel's start to the first page that moved.
     pub first_migration: Option<Duration>,
 }
 
@@ -61,8 +69,7 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     let images = Images::build(kernel.ready(install)?, install)?;
     let modes = options.mode.list();
     let machine = announce(&images, &modes)?;
-    let at_once = u32::try_from(modes.len().min(tool::jobs()))?;
-    let shown = show(&images, &modes, at_once)?;
+    let shown = show(&images, &modes)?;
     let verdict = if shown.passed { "pass" } else { "fail" };
     let seconds = shown.duration.as_secs_f64();
     outln!(
@@ -80,131 +87,84 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
     Ok(exit_code(shown.passed))
 }
 
-/// Shows all scenarios in each of `modes`, one VM a mode and so many at once, and mode by mode.
+/// Shows all scenarios in each of `modes`.
 ///
 /// # Errors
 ///
-/// A VM did not end well.
-pub fn show(images: &Images, modes: &[Mode], at_once: u32) -> Result<Shown> {
-    let start = Instant::now();
-    let mut shown = Shown {
-        scenarios: Vec::new(),
-        passed: true,
-        duration: Duration::ZERO,
-        first_migration: None,
-    };
-    let next = AtomicUsize::new(0);
-    let (senders, receivers): (Vec<_>, Vec<_>) = modes.iter().map(|_| mpsc::channel()).unzip();
-    thread::scope(|scope| -> Result<()> {
-        for _ in 0..at_once {
-            let (next, senders) = (&next, senders.clone());
-            scope.spawn(move || loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let (Some(mode), Some(to)) = (modes.get(number), senders.get(number)) else {
-                    return;
-                };
-                let told = show_mode(images, *mode, at_once, to);
-                // Nobody waits for it any more when another has failed.
-                let _ = to.send(Told::End(told));
-            });
-        }
-        drop(senders);
-        for from in receivers {
-            let (told, well) = follow(from)?;
-            for name in missing(&told) {
-                outln!("  {name:<12}FAIL: the guest did not report it")?;
-            }
-            shown.passed &= well && missing(&told).is_empty() && told.iter().all(Scenario::passed);
-            shown.first_migration = shown.first_migration.max(first_migration(&told));
-            shown.scenarios.extend(told);
-        }
-        Ok(())
-    })?;
-    shown.duration = start.elapsed();
-    Ok(shown)
-}
-
-/// What a VM tells.
-enum Told {
-    /// Something to be shown.
-    Line(String),
-    /// Its scenarios, and whether the guest's program ended well; the last.
-    End(Result<(Vec<Scenario>, bool)>),
-}
-
-/// Shows what a VM tells, as it does or has done.
-fn follow(from: Receiver<Told>) -> Result<(Vec<Scenario>, bool)> {
-    for told in from {
-        match told {
-            Told::Line(line) => outln!("{line}")?,
-            Told::End(end) => return end,
-        }
-    }
-    bail!("A VM has told no end")
-}
-
-/// One VM: its scenarios, and whether the guest's program ended well.
-fn show_mode(
-    images: &Images,
-    mode: Mode,
-    at_once: u32,
-    to: &Sender<Told>,
-) -> Result<(Vec<Scenario>, bool)> {
+/// The VM did not end well.
+pub fn show(images: &Images, modes: &[Mode]) -> Result<Shown> {
     let usual = VmConfig::default();
-    // Others work on the same processors.
-    let factor = images.time_factor * at_once;
-    let numa = (mode == Mode::Numa).then(|| NUMA_KERNEL_ARGS.to_owned());
+    let numa = modes.contains(&Mode::Numa);
+    let factor = images.time_factor * u32::try_from(modes.len())?;
     let config = VmConfig {
-        mode,
-        kernel_args: numa.into_iter().collect(),
+        // The others do not mind that there is a memory node as well.
+        mode: if numa { Mode::Numa } else { Mode::Private },
+        load_driver: false,
+        kernel_args: numa
+            .then(|| NUMA_KERNEL_ARGS.to_owned())
+            .into_iter()
+            .collect(),
         timeout: usual.timeout.map(|limit| limit * factor),
         ..usual
     };
-    // Nobody reads it any more when another VM has failed.
-    let tell = |line: String| {
-        let _ = to.send(Told::Line(line));
-    };
-    let job = Job::new(["coax-demo", "all", "--json", "-"]);
-    let vm = Vm::start(images, &config, &job)
-        .with_context(|| format!("Cannot start the VM in {mode} mode"))?;
-    tell(format!("\n{}", title(mode)));
-    let mut scenarios = Vec::new();
+    let mut argv: Vec<String> = ["sh", "-c", SCRIPT, "demo"].map(Into::into).into();
+    argv.extend(modes.iter().map(|mode| mode.parameter().to_string()));
+    let vm = Vm::start(images, &config, &Job::new(argv)).context("Cannot start the VM")?;
+
+    let mut scenarios: Vec<Scenario> = Vec::new();
     let mut unreadable = 0;
     let outcome = vm.wait_watching(|line| {
         match serde_json::from_str::<Scenario>(line) {
             Ok(scenario) => {
-                tell(describe(&scenario));
+                if !scenarios.iter().any(|told| told.mode == scenario.mode) {
+                    outln!("\n{}", title(&scenario.mode))?;
+                }
+                outln!("{}", describe(&scenario))?;
                 scenarios.push(scenario);
             }
             Err(error) => {
-                tell(format!("  not understood ({error}): {line}"));
+                outln!("  not understood ({error}): {line}")?;
                 unreadable += 1;
             }
         }
         Ok(None)
     })?;
     if !outcome.exit.success() {
-        tell(format!(
+        outln!(
             "  coax-demo: {}\n{}",
             outcome.exit,
             outcome.stderr_text().trim_end()
-        ));
+        )?;
     }
-    tell(format!(
-        "  {}",
-        timing(outcome.boot, outcome.duration, first_migration(&scenarios))
-    ));
-    Ok((scenarios, outcome.exit.success() && unreadable == 0))
+    let missing = missing(&scenarios, modes);
+    for (mode, name) in &missing {
+        outln!("  {name:<12}FAIL: the guest did not report it in {mode} mode")?;
+    }
+    let first_migration = first_migration(&scenarios);
+    outln!(
+        "\n{}",
+        timing(outcome.boot, outcome.duration, first_migration)
+    )?;
+    let well = outcome.exit.success() && unreadable == 0 && missing.is_empty();
+    Ok(Shown {
+        passed: well && scenarios.iter().all(Scenario::passed),
+        scenarios,
+        duration: outcome.duration,
+        first_migration,
+    })
 }
 
-fn title(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Private => "Private memory: a page that the CPU touches comes back.",
-        Mode::Coherent => "Coherent memory: the CPU reads and writes pages where they are.",
-        Mode::Numa => {
+/// What a mode means to a program, by its name.
+fn title(mode: &str) -> &str {
+    let known = Mode::ALL.into_iter().find(|known| known.name() == mode);
+    match known {
+        Some(Mode::Private) => "Private memory: a page that the CPU touches comes back.",
+        Some(Mode::Coherent) => "Coherent memory: the CPU reads and writes pages where they are.",
+        Some(Mode::Numa) => {
             "A memory node: pages move to it as the device touches them, since the programs ask for that, and the \
              CPU reads and writes them there."
         }
+        None => mode,
     }
 }
 
@@ -216,7 +176,7 @@ fn timing(boot: Duration, all: Duration, first: Option<Duration>) -> String {
         )
     });
     format!(
-        "booted in {:.1} s{first}, VM gone after {:.1} s",
+        "Booted in {:.1} s{first}, VM gone after {:.1} s",
         boot.as_secs_f64(),
         all.as_secs_f64()
     )

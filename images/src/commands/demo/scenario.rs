@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use coax_images::job::Mode;
+
 /// Scenarios that must be in the report of each mode.
 const SCENARIOS: [&str; 4] = ["hash", "structures", "gemm", "file"];
 
@@ -55,10 +57,16 @@ impl Scenario {
     }
 }
 
-/// Scenarios that the guest did not tell.
-pub fn missing(told: &[Scenario]) -> Vec<&'static str> {
-    let is_missing = |name: &&str| !told.iter().any(|scenario| scenario.name == *name);
-    SCENARIOS.into_iter().filter(is_missing).collect()
+/// Scenarios that the guest did not tell, each with its mode.
+pub fn missing(told: &[Scenario], modes: &[Mode]) -> Vec<(Mode, &'static str)> {
+    let all = modes
+        .iter()
+        .flat_map(|mode| SCENARIOS.map(|name| (*mode, name)));
+    let is_missing = |(mode, name): &(Mode, &str)| {
+        let mut told = told.iter();
+        !told.any(|scenario| scenario.mode == mode.name() && scenario.name == *name)
+    };
+    all.filter(is_missing).collect()
 }
 
 /// Two lines for people.
@@ -139,7 +147,12 @@ mod tests {
 
     #[test]
     fn scenarios_that_were_not_told_are_missed() {
-        assert_eq!(missing(&[scenario()]), ["structures", "gemm", "file"]);
+        let told = [scenario()];
+        let others = ["structures", "gemm", "file"].map(|name| (Mode::Private, name));
+        assert_eq!(missing(&told, &[Mode::Private]), others);
+        let coherent = SCENARIOS.map(|name| (Mode::Coherent, name));
+        let both = [&others[..], &coherent].concat();
+        assert_eq!(missing(&told, &[Mode::Private, Mode::Coherent]), both);
     }
 
     #[test]

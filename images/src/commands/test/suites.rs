@@ -162,7 +162,7 @@ pub fn vm(results: &mut Results, options: &Test, part: &Part, install: bool) -> 
             continue;
         }
         let began = Instant::now();
-        let shown = demo::show(&images, &[mode], 1);
+        let shown = demo::show(&images, &[mode]);
         let shown = shown.and_then(|shown| {
             ensure!(shown.passed, "A scenario failed");
             Ok(())
