@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use coax_images::job::Mode;
+use coax_images::launch::Bytes;
 use coax_results::partition::Partition;
 
 pub use bench::{Bench, BenchPart, Fairness, Invalidate, Migrate, Programs};
@@ -70,6 +71,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Build without running anything
     Build(Build),
+    /// Print the options that give a QEMU of yours the device, and the commands that start the back ends
+    QemuArgs(QemuArgs),
     /// Add to the configuration of a kernel tree of yours what it lacks, and nothing else
     Config(Configure),
     /// Remove what was built and fetched
@@ -246,10 +249,35 @@ pub enum Part {
     Qemu,
     /// Driver, guest programs, root file system and back end; needs the kernel
     Guest,
+    /// The driver for this kernel, coax.ko; needs the kernel
+    Driver,
+    /// QEMU's name and options, with the device, for all that starts QEMU by itself; needs all of the above
+    Front,
     /// What serves this machine's files to a guest, for `run --root`
     Virtiofsd,
     /// All that every VM needs
     All,
+}
+
+/// `coax qemu-args`
+#[derive(Args, Debug)]
+#[command(mut_arg("accel", |accel| accel.hide(true)))]
+pub struct QemuArgs {
+    /// Devices
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub devices: u32,
+    /// Memory of each device, a power of two from 128M on
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = run::parse_device_memory)]
+    pub device_memory: Bytes,
+    /// Make device memory a memory node: leave memory-backend= out of -machine then, and add -numa
+    /// node,nodeid=0,memdev=ID for the system's
+    #[arg(long)]
+    pub node: bool,
+    /// Where the back ends listen
+    #[arg(long, value_name = "FOLDER", default_value = "/tmp")]
+    pub sockets: PathBuf,
+    #[command(flatten)]
+    pub kernel: Kernel,
 }
 
 /// `coax build`

@@ -7,6 +7,7 @@ pub mod clean;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod qemu_args;
 pub mod report;
 pub mod run;
 pub mod test;

@@ -31,6 +31,8 @@ pub mod debian;
 #[cfg(feature = "host")]
 pub mod fetch;
 #[cfg(feature = "host")]
+pub mod front_program;
+#[cfg(feature = "host")]
 pub mod guest;
 #[cfg(feature = "host")]
 pub mod hmm_tests;

@@ -46,6 +46,7 @@ fn run_command(cli: &Cli) -> Result<ExitCode> {
         Command::Report(options) => commands::report::run(options),
         Command::Doctor(options) => commands::doctor::run(options),
         Command::Build(options) => commands::build::run(options, install),
+        Command::QemuArgs(options) => commands::qemu_args::run(options),
         Command::Config(options) => commands::config::run(options, install),
         Command::Clean(options) => commands::clean::run(options),
     }

@@ -57,6 +57,10 @@ pub struct Args {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PAGE_REQUESTS)))]
     pub page_requests: u32,
 
+    /// Say only what is wrong
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
     /// Say more: -v what the driver sets up, -vv each message
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,

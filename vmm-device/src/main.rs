@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     fail_stop::end_process_on_panic();
-    start_log(args.verbose);
+    start_log(args);
     // First of all that opens descriptors, so that the number cannot name one of ours.
     let adopted = args.fd.map(adopt).transpose()?;
     let pcie_adopted = args.pcie_fd.map(adopt).transpose()?;
@@ -65,8 +65,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     Ok(server::serve(args.config(), socket, pcie, stop)?)
 }
 
-fn start_log(verbose: u8) {
-    let level = match verbose {
+fn start_log(args: &Args) {
+    let level = match args.verbose {
+        0 if args.quiet => LevelFilter::Warn,
         0 => LevelFilter::Info,
         1 => LevelFilter::Debug,
         _ => LevelFilter::Trace,

@@ -111,7 +111,7 @@ fn parse_memory(text: &str) -> Result<Bytes, String> {
     between(text.parse()?, MIN_MEMORY)
 }
 
-fn parse_device_memory(text: &str) -> Result<Bytes, String> {
+pub(super) fn parse_device_memory(text: &str) -> Result<Bytes, String> {
     let bytes = between(text.parse()?, MIN_DEVICE_MEMORY)?;
     if bytes.0.is_power_of_two() {
         return Ok(bytes);

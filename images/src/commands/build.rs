@@ -10,7 +10,7 @@ use crate::cli::{Build, Part};
 use coax_images::archive;
 use coax_images::cache::Lock;
 use coax_images::images::Images;
-use coax_images::{guest, virtiofsd};
+use coax_images::{front_program, guest, virtiofsd};
 use coax_program::outln;
 
 /// Programs of the suites that an archive can run, beside `coax`.
@@ -50,6 +50,15 @@ pub fn run(options: &Build, install: bool) -> Result<ExitCode> {
                 Err(_) => guest::build(&kernel, &guest::programs()?, install)?,
             };
             outln!("{}", guest.initramfs.display())?;
+        }
+        Part::Driver => {
+            Images::build(which, install)?;
+            let kernel = which.kernel.built()?;
+            outln!("{}", kernel.driver_dir.join("coax.ko").display())?;
+        }
+        Part::Front => {
+            let images = Images::build(which, install)?;
+            outln!("{}", front_program::install(&images)?.display())?;
         }
         Part::Virtiofsd => outln!("{}", virtiofsd::build(install)?.display())?,
         Part::All => {

@@ -31,7 +31,7 @@ impl Place {
 
     /// What it knows the port by.
     pub fn port_id(self) -> String {
-        format!("rp{}", self.number)
+        format!("coax-rp{}", self.number)
     }
 
     /// What it knows the connection to the back end by.
@@ -126,7 +126,7 @@ mod tests {
         for text in [
             "id=accelerator1",
             "chardev=coax1-2",
-            "bus=rp1",
+            "bus=coax-rp1",
             "addr=0.1",
             "num_vqs=7",
         ] {
@@ -134,7 +134,7 @@ mod tests {
         }
         for text in [
             "memdev=devmem1-2",
-            "bus=rp1",
+            "bus=coax-rp1",
             "addr=0.0",
             "multifunction=on",
         ] {

@@ -150,7 +150,9 @@ pub fn qemu(images: &Images, config: &VmConfig, form: Form, paths: &Sockets) -> 
         args.add(&["-device", &device]);
     }
     for (number, socket) in paths.devices.iter().enumerate() {
-        args.accelerator(config, form, Place::first(number), socket);
+        let place = Place::first(number);
+        let connection = place.connection(socket);
+        args.accelerator(config, form, place, &connection, Ports::InTurn);
     }
     args.0
 }
@@ -169,9 +171,40 @@ fn possible_cpus(config: &VmConfig, accel: Accel) -> u32 {
     }
 }
 
+/// Where the ports of the devices are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ports {
+    /// QEMU gives them the next free places.
+    InTurn,
+    /// Where nobody who counts devices from the start comes to.
+    OutOfTheWay,
+}
+
+/// The slot of ports that are out of the way; those behind it are the chipset's.
+const FAR_SLOT: &str = "0x1e";
+/// What such ports are numbered from, as chassis and as slots.
+const FAR_CHASSIS: usize = 240;
+
+impl Ports {
+    /// The properties of a port of its own by this number.
+    fn properties(self, number: usize, own_bridge: bool) -> String {
+        match self {
+            Ports::InTurn => format!("chassis={}", number + 1),
+            Ports::OutOfTheWay => {
+                let chassis = FAR_CHASSIS + number;
+                let place = match own_bridge {
+                    true => String::new(),
+                    false => format!("bus=pcie.0,addr={FAR_SLOT}.{number},multifunction=on,"),
+                };
+                format!("{place}chassis={chassis},slot={chassis}")
+            }
+        }
+    }
+}
+
 /// A command line under construction.
 #[derive(Default)]
-struct Words(Vec<OsString>);
+pub(super) struct Words(pub(super) Vec<OsString>);
 
 impl Words {
     fn add(&mut self, words: &[&str]) {
@@ -179,25 +212,29 @@ impl Words {
     }
 
     /// A device. The guest finds the ports, and so the devices behind them, in this order.
-    fn accelerator(&mut self, config: &VmConfig, form: Form, place: Place, socket: &Path) {
+    pub(super) fn accelerator(
+        &mut self,
+        config: &VmConfig,
+        form: Form,
+        place: Place,
+        connection: &str,
+        ports: Ports,
+    ) {
         self.add(&["-object", &place.memory(config)]);
-        self.add(&["-chardev", &place.connection(socket)]);
+        self.add(&["-chardev", connection]);
         // A PCI Express function needs a port to have ATS and its relatives.
-        let mut port = format!(
-            "pcie-root-port,id={},chassis={}",
-            place.port_id(),
-            place.number + 1
-        );
+        let mut port = format!("pcie-root-port,id={}", place.port_id());
+        let own_bridge = config.mode == Mode::Numa && form == Form::OneFunction;
         if config.mode == Mode::Numa {
             self.node(place);
-            match form {
-                Form::OneFunction => {
-                    self.host_bridge(place);
-                    port.push_str(&format!(",bus=host{}", place.number));
-                }
-                Form::TwoFunctions => self.add(&["-global", NO_ACPI_HOTPLUG]),
-            }
         }
+        if own_bridge {
+            self.host_bridge(place);
+            port.push_str(&format!(",bus=host{}", place.number));
+        } else if config.mode == Mode::Numa {
+            self.add(&["-global", NO_ACPI_HOTPLUG]);
+        }
+        port.push_str(&format!(",{}", ports.properties(place.number, own_bridge)));
         self.add(&["-device", &port]);
         let mut functions = place.functions(config, form);
         if config.translation == Translation::Pcie {
@@ -375,15 +412,22 @@ mod tests {
             let socket = format!("/run/{number}");
             let place = Place::first(number);
             let config = VmConfig::default();
-            words.accelerator(&config, Form::OneFunction, place, Path::new(&socket));
+            let connection = place.connection(socket.as_ref());
+            words.accelerator(
+                &config,
+                Form::OneFunction,
+                place,
+                &connection,
+                Ports::InTurn,
+            );
         }
         let line = shell_line(Path::new("qemu"), &words.0);
         for text in [
             "id=devmem1,size=512M",
             "id=coax1,path=/run/1",
-            "id=rp1,chassis=2",
-            "chardev=coax1,memdev=devmem1,bus=rp1,",
-            "chardev=coax0,memdev=devmem0,bus=rp0,",
+            "id=coax-rp1,chassis=2",
+            "chardev=coax1,memdev=devmem1,bus=coax-rp1,",
+            "chardev=coax0,memdev=devmem0,bus=coax-rp0,",
         ] {
             assert!(line.contains(text), "no {text} in {line}");
         }
@@ -409,17 +453,20 @@ mod tests {
             ..VmConfig::default()
         };
         let mut words = Words::default();
+        let place = Place::first(1);
+        let connection = place.connection("/run/1".as_ref());
         words.accelerator(
             &config,
             Form::OneFunction,
-            Place::first(1),
-            Path::new("/run/1"),
+            place,
+            &connection,
+            Ports::InTurn,
         );
         let line = shell_line(Path::new("qemu"), &words.0);
         for text in [
             "-numa node,nodeid=2 ",
             "pxb-pcie,id=host1,bus=pcie.0,bus_nr=16,numa_node=2 ",
-            "pcie-root-port,id=rp1,chassis=2,bus=host1 ",
+            "pcie-root-port,id=coax-rp1,bus=host1,chassis=2 ",
             "acpi-generic-initiator,id=gi1,pci-dev=accelerator1,node=2 ",
             "vhost-user-coax-pci,id=accelerator1,",
         ] {
@@ -435,7 +482,14 @@ mod tests {
         };
         let mut words = Words::default();
         let place = Place::first(0);
-        words.accelerator(&config, Form::TwoFunctions, place, Path::new("/run/0"));
+        let connection = place.connection("/run/0".as_ref());
+        words.accelerator(
+            &config,
+            Form::TwoFunctions,
+            place,
+            &connection,
+            Ports::InTurn,
+        );
         let line = shell_line(Path::new("qemu"), &words.0);
         assert!(!line.contains("pxb-pcie"), "{line}");
         for text in [
