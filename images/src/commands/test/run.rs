@@ -2,6 +2,7 @@
 //! Tests of `coax run` and `coax shell` as users call them: programs of this machine in a guest.
 
 mod ends;
+mod front;
 mod machine;
 mod parts;
 mod tree;
@@ -247,7 +248,8 @@ fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
     };
     // An archive has no kernel tree, and of Debian's kernel none is built whole.
     let is_debian = which.kernel.kernel == Some(kernel::Named::Debian);
-    let has_tree = matches!(archive::here(), Ok(None)) && !is_debian;
+    let is_checkout = matches!(archive::here(), Ok(None));
+    let has_tree = is_checkout && !is_debian;
     let tree = has_tree.then_some(tree);
     let machine = Named {
         name: "run.the_machine_is_told",
@@ -259,7 +261,20 @@ fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
         shows: "`test --list --partition`: each test is in one part, in the order of the whole run",
         hold: Box::new(move || parts::make_the_whole(which)),
     };
+    let front = Named {
+        name: "run.qemu_by_its_own_name_has_the_device",
+        shows: "`build front`: a caller's VM with memory as it comes and as libvirt writes it; a microvm is refused",
+        hold: Box::new(move || front::stands_for_qemu(which)),
+    };
+    let options = Named {
+        name: "run.a_qemu_of_ones_own_takes_the_options",
+        shows: "`qemu-args`: a caller's QEMU with the options, and the back end as it is told",
+        hold: Box::new(move || front::options_fit(which)),
+    };
+    // An archive builds nothing.
+    let front = is_checkout.then_some([front, options]);
     calls
+        .chain(front.into_iter().flatten())
         .chain(trials)
         .chain(tree)
         .chain([machine, parts])
