@@ -6,8 +6,16 @@
 //! the place has contexts, and what the kernel gave for it. A group whose limit is reached finds no room: the
 //! device uses its pages where they are.
 //!
-//! Locks: none is held while something is charged, which waits for the group's thread. `charged` is a leaf, taken
-//! under that of the users with interrupts disabled.
+//! Locks: `region` and `charging` are leaves that sleep, under which nothing is allocated or called; they are taken
+//! with the mmap lock held for reading and a move's pages locked. None is held while something is charged, which
+//! waits for the group's thread: that takes the kernel's locks for groups, and no others. `charged` is a leaf, taken
+//! under that of the users with interrupts disabled, also in `folio_free`.
+//!
+//! Teardown: a [`Share`] goes with its mirror, as the mirror's notifier and worker do, whose ends sleep too: where a
+//! file is closed, in the errand of `ending`, or where the device is taken out of service, with no lock of the
+//! driver's. The last one of a place ends the group's thread, or a move that still has the thread charge does. The
+//! region goes when nobody is inside the device any more, so that nobody charges, and the kernel's calls to give
+//! back have returned; what is charged until then is given back by the pages that leave.
 
 use crate::{
     kapi::{

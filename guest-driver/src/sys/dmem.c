@@ -24,7 +24,7 @@ static struct dmem_cgroup_region *register_region(struct coax_dmem *dmem, u64 si
 	dmem->ops.reclaim = reclaim;
 	return dmem_cgroup_register_region(&init, "%s", name);
 #else
-	/* Here a limit that is lowered is one for what comes. */
+	/* Here the kernel takes no limit below what is charged. */
 	return dmem_cgroup_register_region(size, "%s", name);
 #endif
 }

@@ -64,7 +64,9 @@ fn demand_reclaim() -> Result<()> {
         anyhow::bail!("{RELEASE}: {text:?}");
     };
     if (major, minor) < (7, 3) {
-        return Err(Skip("before Linux 7.3 a lower limit takes nothing back".into()).into());
+        return Err(
+            Skip("before Linux 7.3 a limit below what is charged is not taken".into()).into(),
+        );
     }
     Ok(())
 }
