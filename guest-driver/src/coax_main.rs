@@ -5,6 +5,7 @@
 use kernel::prelude::*;
 
 mod call;
+mod charges;
 mod commands;
 mod context;
 mod context_table;

@@ -8,11 +8,13 @@
 mod config;
 
 use crate::{
+    charges,
     context::Context,
     ending,
     hmm::Dmirror,
     kapi::{
         chardev,
+        dmem::{Limit, Reclaim},
         pci::MemoryFunction,
         sva::Binding,
         virtio::{Driver, Resetter, ShmRegion, VirtioDevice, ACCESS_PLATFORM},
@@ -276,6 +278,12 @@ impl Device {
             GFP_KERNEL,
         )?;
         service.debugfs = Some((dir, [stats, contexts]));
+        // What is the system's memory counts as that. Before anybody can open the device, who would not be charged.
+        if this.memory()?.moves_by_calls() {
+            let region = CString::try_from_fmt(fmt!("coax/coax{}", number))?;
+            let bytes = this.region.len();
+            this.link.charges.open(bytes, &region, this.clone())?;
+        }
         let chardev = chardev::Registration::new(&name, FOR_ALL, this.clone());
         service.chardev = Some(chardev?);
         if parameters::hmm() {
@@ -284,6 +292,19 @@ impl Device {
             service.dmirror = Some(dmirror?);
         }
         Ok(())
+    }
+}
+
+impl Reclaim for Device {
+    fn reclaim(&self, limit: &Limit, bytes: u64) -> bool {
+        let Ok(memory) = self.memory() else {
+            return false;
+        };
+        let is_meant = |place| self.link.charges.is_under(place, limit);
+        let pages = bytes.div_ceil(wire::PAGE_SIZE) as usize;
+        let spare = charges::trim(&self.link, &is_meant);
+        let moved = memory.shrink(&is_meant, pages.saturating_sub(spare));
+        spare + moved > 0
     }
 }
 
@@ -401,6 +422,7 @@ impl Driver for Device {
             memory.set_accepting(false);
         }
         self.wait_until_left();
+        self.link.charges.close();
         if let Some(memory) = memory {
             memory.leave_service();
         }

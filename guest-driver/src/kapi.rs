@@ -7,6 +7,7 @@
 
 pub(crate) mod chardev;
 pub(crate) mod completion;
+pub(crate) mod dmem;
 pub(crate) mod exclusive;
 pub(crate) mod frames;
 pub(crate) mod hmm;

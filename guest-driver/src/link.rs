@@ -19,6 +19,7 @@ mod soon;
 pub(crate) use crate::call::{new_message, put, CallRequest, Pending};
 use crate::{
     call::{hand_back, Call, Reply, Waiter},
+    charges::{Account, Charges},
     commands::Commands,
     context_table::{ContextId, ContextTable},
     kapi::{
@@ -40,7 +41,6 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{Arc, Mutex},
-    task::Kuid,
     time::{delay::fsleep, Delta, Instant, Monotonic},
 };
 use zerocopy::FromBytes;
@@ -109,7 +109,10 @@ pub(crate) struct Link {
     pub(crate) contexts: ContextTable,
     /// Whose the device memory is.
     #[pin]
-    pub(crate) users: IrqSpinLock<Users<KVec<User<Kuid>>>>,
+    pub(crate) users: IrqSpinLock<Users<KVec<User<Account>>>>,
+    /// What of it is charged to whose cgroup.
+    #[pin]
+    pub(crate) charges: Charges,
     /// Runs the contexts' workers.
     pub(crate) workqueue: Workqueue,
     /// Runs what ends contexts, which may take long.
@@ -149,6 +152,7 @@ impl Link {
         let lifetime = Lifetime::new(number)?;
         let requests = KVec::with_capacity(wire::QUEUE_SIZE.into(), GFP_KERNEL)?;
         let contexts = ContextTable::new(max_contexts)?;
+        let charges = Charges::new()?;
         let mut users = KVec::new();
         users.resize(MOST_USERS, User::FREE, GFP_KERNEL)?;
         let link = Arc::pin_init(
@@ -165,6 +169,7 @@ impl Link {
                 features,
                 contexts <- contexts,
                 users <- new_irqlock!(Users::new(users), "coax_users"),
+                charges <- charges,
                 workqueue,
                 endings,
                 stats: Stats::new(),

@@ -77,6 +77,21 @@ pub(crate) trait DeviceMemory: Send + Sync {
     /// called before any page of the move at hand is isolated. The mmap lock may be held for reading.
     fn make_room(&self, _user: u16, _want: usize) {}
 
+    /// Reserves `pages` for a move of `user`, who takes no more of them than are returned, and at last says to
+    /// [`Self::release`] how many were not taken. May sleep.
+    fn reserve(&self, _user: u16, pages: usize) -> usize {
+        pages
+    }
+
+    /// Ends the reservation of pages that were not taken.
+    fn release(&self, _user: u16, _pages: usize) {}
+
+    /// Brings at least `pages` pages home of those users of whom `is_meant` says so, as far as there are some that
+    /// nothing holds; returns how many. The mmap lock may be held for reading.
+    fn shrink(&self, _is_meant: &dyn Fn(u16) -> bool, _pages: usize) -> usize {
+        0
+    }
+
     /// Readies pages for later; to be called when nobody waits.
     fn clear_ahead(&self) {}
 

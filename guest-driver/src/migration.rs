@@ -72,6 +72,8 @@ pub(crate) enum Cause {
     Evict,
     /// To system memory, because another user has less than the fair share.
     Share,
+    /// To system memory, because a limit was lowered.
+    Limit,
 }
 
 impl Cause {
@@ -95,6 +97,7 @@ impl Cause {
             Cause::ToSystem => (&stats.to_system_request, 1),
             Cause::Evict => (&stats.to_system_evict, 2),
             Cause::Share => (&stats.to_system_share, 3),
+            Cause::Limit => (&stats.to_system_limit, 4),
         };
         counter.add(moved);
         trace::to_system(start, moved, number);

@@ -20,6 +20,7 @@
 
 use crate::{
     call::{new_message, put, Call, CallRequest},
+    charges::Share,
     context_table::ContextId,
     kapi::{
         misc::user,
@@ -114,23 +115,6 @@ impl Drop for Look<'_> {
     }
 }
 
-/// A context's part in the share of its user.
-struct Share(u16, Arc<Link>);
-
-impl Share {
-    /// For a context that the caller opens.
-    fn of_caller(link: Arc<Link>) -> Self {
-        let place = link.users.lock().enter(user());
-        Share(place, link)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.1.users.lock().leave(self.0);
-    }
-}
-
 /// The mirror held still: no invalidation passes.
 pub(crate) struct Held<'a> {
     mirror: &'a Mirror,
@@ -142,7 +126,7 @@ impl Mirror {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`: no memory.
+    /// `ENOMEM`: no memory. Those of [`Share::of_caller`].
     pub(crate) fn new(
         link: Arc<Link>,
         id: ContextId,
@@ -150,7 +134,7 @@ impl Mirror {
         by_iommu: bool,
     ) -> Result<Arc<Self>> {
         let reserve = Some(new_call(GFP_KERNEL_ACCOUNT)?);
-        let share = Share::of_caller(link.clone());
+        let share = Share::of_caller(user(), link.clone())?;
         Arc::pin_init(
             pin_init!(Self {
                 link,
@@ -184,7 +168,7 @@ impl Mirror {
 
     /// The place, among the users of the device memory, of the one who opened the context.
     pub(crate) fn user(&self) -> u16 {
-        self.share.0
+        self.share.place()
     }
 
     /// Begins to look at the mappings of `range`: waits for changes of it in progress. `notifier` is the

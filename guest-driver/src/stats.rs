@@ -89,6 +89,8 @@ counters! {
         to_system_evict,
         /// Pages brought back to make room for a user with less than the fair share.
         to_system_share,
+        /// Pages brought back because a cgroup's limit was lowered.
+        to_system_limit,
         /// Pages that stayed because device memory was full.
         device_full,
         /// Pages given to the device for atomic operations.

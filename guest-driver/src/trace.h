@@ -62,7 +62,7 @@ TRACE_EVENT(to_device,
 	TP_printk("context=%u va=0x%llx pages=%llu", __entry->context, __entry->va, __entry->pages)
 );
 
-/* Pages moved back; cause: 0 CPU fault, 1 request, 2 eviction, 3 room for another user. */
+/* Pages moved back; cause: 0 CPU fault, 1 request, 2 eviction, 3 room for another user, 4 a lower limit. */
 TRACE_EVENT(to_system,
 	TP_PROTO(u64 va, u64 pages, u32 cause),
 	TP_ARGS(va, pages, cause),

@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::debian;
 use crate::host_packages::{self, Group};
 use crate::images::Which;
-use crate::kernel::{Kind, Named, Variant, Version};
-use crate::qemu::Choice;
+use crate::kernel::{self, Named, Variant, Version};
+use crate::progress::{self, Expected};
+use crate::qemu::{self, Choice};
 
 /// What there is of a kernel or a QEMU.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,9 +22,10 @@ pub enum State {
     CanBeHad {
         /// What would be done.
         how: &'static str,
-        /// How long that takes on two processors, packages and downloads of a fast mirror included.
+        /// How long that takes on two processors, packages and downloads of a fast mirror included: what the
+        /// steps took ([`Expected`]), some at once, as in the progress of a whole.
         minutes: u32,
-        /// Whether that is what it took, and not what is made of what others took.
+        /// Whether all of these steps were measured for this one, and not for one like it.
         measured: bool,
     },
     /// It cannot be had on this machine, for this reason.
@@ -92,66 +94,68 @@ pub fn of_kernel(kernel: Named) -> State {
     if let Ok(built) = kernel.built() {
         return State::There(built.version);
     }
+    let which = kernel::Which::from(kernel);
     match kernel {
-        Named::Own(kind) => packages(kind.variant.packages(), own_kernel(kind)),
+        Named::Own(kind) => {
+            let how = match kind.variant {
+                Variant::Base | Variant::Debug => "built from Linux's source",
+                Variant::Kasan => "built from Linux's source by clang",
+            };
+            let measured = kind.version == Version::default() && kind.variant != Variant::Kasan;
+            built_here(how, &which.packages(), which.expected(), measured)
+        }
         Named::Debian => fetched(
             "Debian's packages, and the metadata for modules in Rust built again",
-            if host_packages::is_debian(debian::TRIXIE.number) {
-                3
-            } else {
-                5
-            },
+            &which.packages(),
+            which.expected(),
         ),
-    }
-}
-
-fn own_kernel(kind: Kind) -> State {
-    let (how, minutes) = match kind.variant {
-        Variant::Base => ("built from Linux's source", 9),
-        Variant::Debug => ("built from Linux's source", 18),
-        Variant::Kasan => ("built from Linux's source by clang", 20),
-    };
-    State::CanBeHad {
-        how,
-        minutes,
-        measured: kind.version == Version::default() && kind.variant != Variant::Kasan,
     }
 }
 
 /// What there is of a QEMU.
 pub fn of_qemu(qemu: &Choice) -> State {
+    let which = qemu::Which {
+        qemu: Some(qemu.clone()),
+    };
     match (qemu.built(), qemu) {
         (Ok(built), _) => State::There(format!("{}, {}", built.version, built.program.display())),
-        (Err(_), Choice::Ours) => packages(
-            &[Group::Qemu],
-            State::CanBeHad {
-                how: "built from QEMU's source with our patches",
-                minutes: 6,
-                measured: true,
-            },
+        (Err(_), Choice::Ours) => built_here(
+            "built from QEMU's source with our patches",
+            &which.packages(),
+            which.expected(),
+            true,
         ),
-        (Err(_), Choice::Debian) => fetched("Debian's packages, in a folder of ours", 1),
+        (Err(_), Choice::Debian) => fetched(
+            "Debian's packages, in a folder of ours",
+            &which.packages(),
+            which.expected(),
+        ),
         (Err(problem), _) => State::Cannot(format!("{problem:#}")),
     }
 }
 
-/// `state`, where the packages that it takes are there or can be installed.
-fn packages(groups: &[Group], state: State) -> State {
+/// What is built, where the packages that it takes are there or can be installed.
+fn built_here(how: &'static str, groups: &[Group], parts: Vec<Expected>, measured: bool) -> State {
     match host_packages::missing(groups) {
-        Ok(_) => state,
+        Ok(_) => can_be_had(how, groups, parts, measured),
         Err(problem) => State::Cannot(format!("{problem:#}")),
     }
 }
 
-/// What Debian's mirrors have.
-fn fetched(how: &'static str, minutes: u32) -> State {
+/// What Debian's mirrors have, in whatever release that is.
+fn fetched(how: &'static str, groups: &[Group], parts: Vec<Expected>) -> State {
     match debian::reachable() {
-        Ok(()) => State::CanBeHad {
-            how,
-            minutes,
-            measured: false,
-        },
+        Ok(()) => can_be_had(how, groups, parts, false),
         Err(problem) => State::Cannot(format!("{problem:#}")),
+    }
+}
+
+fn can_be_had(how: &'static str, groups: &[Group], parts: Vec<Expected>, measured: bool) -> State {
+    let parts = [host_packages::expected(groups), parts].concat();
+    State::CanBeHad {
+        how,
+        minutes: progress::minutes(parts),
+        measured,
     }
 }
 
@@ -210,6 +214,7 @@ fn best(states: &[(String, State)]) -> (usize, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Kind;
 
     fn had(minutes: u32) -> State {
         State::CanBeHad {
@@ -237,6 +242,18 @@ mod tests {
         assert_eq!(index(&[had(1), cannot(), had(1)]), 0);
         // Then the command says what it would take.
         assert_eq!(index(&[cannot(), cannot(), cannot()]), 0);
+    }
+
+    #[test]
+    fn kernels_take_as_long_as_their_steps() {
+        let minutes = |variant| {
+            let version = Version::default();
+            progress::minutes(kernel::own::expected(Kind { version, variant }))
+        };
+        let all = [Variant::Base, Variant::Debug, Variant::Kasan].map(minutes);
+        // Half of an hour of processor time at most, and nothing within a minute.
+        assert!(all.is_sorted() && all[0] > 5 && all[2] < 30, "{all:?}");
+        assert!(progress::minutes(kernel::debian::expected()) < all[0]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::hmm_tests;
 use crate::host_packages::{self, Group};
 use crate::initramfs::{self, Member};
 use crate::job::EARLY_MODULES;
-use crate::kernel::{self, building, Kernel};
+use crate::kernel::{self, Kernel};
 use crate::progress::{Expected, Progress};
 use crate::test_hmm;
 use crate::tool;
@@ -176,13 +176,10 @@ pub fn build(kernel: &Kernel, programs: &Programs, install: bool) -> Result<Gues
     let log = entry.path("build.log");
     let started = Instant::now();
 
-    let modules = [
-        building(build_driver(kernel, &log))?,
-        building(test_hmm::build(kernel, &log))?,
-    ];
+    let modules = [build_driver(kernel, &log)?, test_hmm::build(kernel, &log)?];
     let progress = Progress::start(ROOT_TITLE);
     let hmm_tests = entry.path("hmm-tests");
-    building(hmm_tests::build(kernel, &hmm_tests, &log))?;
+    hmm_tests::build(kernel, &hmm_tests, &log)?;
     let vmlinux = entry.path("vmlinux");
     strip(&kernel.vmlinux, &vmlinux, &log)?;
     let blas = blas::stage(programs.host.file(BLAS_LIBRARY)?, &entry.path("blas"), &log)?;

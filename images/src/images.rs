@@ -174,7 +174,7 @@ impl Images {
             let built = guest::build(made(&kernel)?, made(&programs)?, install);
             set(&guest, built?)
         });
-        steps.run()?;
+        steps.run().map_err(|error| which.kernel.explain(error))?;
         drop(whole);
         Ok(Self::join(
             taken(kernel)?,

@@ -29,7 +29,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::cache;
@@ -174,6 +174,14 @@ impl Which {
 }
 
 impl Which {
+    /// `error`, unless it comes of a tree that has gone meanwhile.
+    pub fn explain(&self, error: Error) -> Error {
+        match &self.kernel_tree {
+            Some(folder) if !folder.is_dir() => tree::gone(folder),
+            _ => error,
+        }
+    }
+
     /// Packages of the host that building it takes.
     pub fn packages(&self) -> Vec<Group> {
         if self.built().is_ok() || self.kernel_tree.is_some() {
@@ -204,20 +212,6 @@ impl From<Named> for Which {
             kernel_tree: None,
         }
     }
-}
-
-/// There is nothing to boot: a tree, or what is built against a kernel, does not build.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:#}")]
-pub struct DoesNotBuild(pub anyhow::Error);
-
-/// `result`, whose error is that something does not build.
-///
-/// # Errors
-///
-/// [`DoesNotBuild`].
-pub fn building<T>(result: Result<T>) -> Result<T> {
-    result.map_err(|error| DoesNotBuild(error).into())
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use coax_program::{errln, output};
 
-pub use estimate::Expected;
+pub use estimate::{minutes, Expected};
 pub use whole::{say, Whole};
 
 /// Between two writings on a terminal.

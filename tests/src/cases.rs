@@ -13,6 +13,7 @@ pub mod coherence;
 pub mod commands;
 pub mod conventions;
 pub mod departure;
+pub mod device_limits;
 pub mod endings;
 pub mod exit;
 pub mod fork;
@@ -53,7 +54,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 48] = [
+const SUBJECTS: [Subject; 49] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -63,6 +64,7 @@ const SUBJECTS: [Subject; 48] = [
     advise::SUBJECT,
     advise_limits::SUBJECT,
     accounting::SUBJECT,
+    device_limits::SUBJECT,
     large::SUBJECT,
     observability::SUBJECT,
     numa::SUBJECT,

@@ -2,6 +2,7 @@
 //! What cases are made of, and the program that runs them.
 
 pub mod blas;
+pub mod cgroup;
 pub mod core_file;
 pub mod device;
 pub mod disk;

@@ -28,7 +28,7 @@ pub(super) struct Destinations<'a> {
     batch: CopyBatch,
     /// Pages taken and not used.
     ahead: Range<usize>,
-    /// Pages wanted and not given.
+    /// Pages reserved and not given.
     left: usize,
     few: bool,
     fail: Option<&'a Atomic<bool>>,
@@ -43,12 +43,15 @@ impl<'a> Destinations<'a> {
         pieces: usize,
         fail: Option<&'a Atomic<bool>>,
     ) -> Self {
+        let left = memory.reserve(user, wanted);
+        let stats = &memory.link().stats;
+        stats.device_full.add((wanted - left) as u64);
         Destinations {
             memory,
             user,
             batch: CopyBatch::new(pieces),
             ahead: 0..0,
-            left: wanted,
+            left,
             few: wanted <= FEW_PAGES,
             fail,
         }
@@ -70,7 +73,7 @@ impl<'a> Destinations<'a> {
         if source.order == 0 {
             return self.add_page(migration, i, source);
         }
-        let large = match whole && !fails(self.fail) {
+        let large = match whole && self.left >= PMD_PAGES && !fails(self.fail) {
             true => self.memory.large_folio(source.order, self.user),
             false => None,
         };
@@ -85,7 +88,8 @@ impl<'a> Destinations<'a> {
             return Ok(true);
         }
         // The kernel fills 2 MiB that were never touched whole or not at all.
-        if source.page.is_none() && self.memory.free_pages() < PMD_PAGES as u64 {
+        let room = self.memory.free_pages().min(self.left as u64);
+        if source.page.is_none() && room < PMD_PAGES as u64 {
             return Ok(false);
         }
         let from = source
@@ -111,7 +115,7 @@ impl<'a> Destinations<'a> {
         i: usize,
         source: Source,
     ) -> Result<bool> {
-        if self.few && source.page.is_none() {
+        if self.few && self.left > 0 && source.page.is_none() {
             if let Some(folio) = self.memory.cleared_page(self.user) {
                 self.left = self.left.saturating_sub(1);
                 migration.set_destination(i, folio);
@@ -142,6 +146,9 @@ impl<'a> Destinations<'a> {
 
     /// A page for one of those left.
     fn small(&mut self) -> Option<LockedFolio> {
+        if self.left == 0 {
+            return None;
+        }
         // A failure is one of the long run; shorter ones follow, down to none.
         let want = match self.ahead.is_empty() && fails(self.fail) {
             true => self.left / 2,
@@ -168,6 +175,9 @@ impl<'a> Destinations<'a> {
 
 impl Drop for Destinations<'_> {
     fn drop(&mut self) {
+        // What was taken ahead is reserved no more.
+        let reserved = self.left.saturating_sub(self.ahead.len());
+        self.memory.release(self.user, reserved);
         self.memory.give_back(self.ahead.clone());
     }
 }

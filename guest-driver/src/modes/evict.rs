@@ -9,6 +9,7 @@ use crate::{
     kapi::migrate::PageArrays,
     memory::DeviceMemory,
     migration::{bring_home, Cause, WINDOW_PAGES},
+    users::MOST_USERS,
 };
 use kernel::{
     prelude::*,
@@ -99,4 +100,37 @@ pub(super) fn make_room(memory: &dyn DeviceMemory, pool: &Pool, user: u16, want:
             return;
         }
     }
+}
+
+/// Brings at least `pages` pages of the users home of whom `is_meant` says so, as far as there are some that nothing
+/// holds, and returns how many. The mmap lock may be held for reading, as in reclaim.
+pub(super) fn shrink(
+    memory: &dyn DeviceMemory,
+    pool: &Pool,
+    is_meant: &dyn Fn(u16) -> bool,
+    pages: usize,
+) -> usize {
+    let mut arrays = PageArrays::default();
+    let mut moved = 0;
+    for user in 0..MOST_USERS as u16 {
+        let mut from = 0;
+        // What is meant may end with what has come home; who asked may be told to end.
+        while moved < pages
+            && from < memory.frames().pages()
+            && is_meant(user)
+            && !current!().signal_pending()
+        {
+            let (found, next) = pool.run_of(user, from);
+            from = next;
+            let Some(run) = found else {
+                continue;
+            };
+            let Ok((more, spare)) = bring_home(memory, run, Cause::Limit, arrays) else {
+                return moved;
+            };
+            arrays = spare;
+            moved += more as usize;
+        }
+    }
+    moved
 }

@@ -6,7 +6,7 @@
 //! message.
 //!
 //! The lock is taken in `folio_free`, with spinlocks held and from reclaim; under it only that of the users is
-//! taken, which is a leaf.
+//! taken, and under that one that of what is charged, which is a leaf.
 
 use crate::{
     copy::CopyBatch,
@@ -39,6 +39,16 @@ struct Pages {
     cleared: KVec<usize>,
     /// Where the next search for pages that are to make room begins, so that it is not always the same ones.
     hand: usize,
+}
+
+impl Pages {
+    fn run_of(&self, user: u16, from: usize) -> (Option<Range<usize>>, usize) {
+        let end = from + SEARCHED_BLOCKS * PMD_PAGES;
+        match self.map.used_run(from..end, PMD_PAGES, Some(user)) {
+            Some((first, count)) => (Some(first..first + count), first + count),
+            None => (None, end),
+        }
+    }
 }
 
 /// Pages by their index in the device memory.
@@ -124,6 +134,7 @@ impl Pool {
         let index = pages.cleared.pop()?;
         pages.map.hand_over(index, user);
         let mut users = self.link.users.lock();
+        // Nobody's pages are not charged.
         users.gave(NOBODY);
         users.took(user, 1);
         Some(index)
@@ -132,9 +143,10 @@ impl Pool {
     /// Gives pages back; returns how many were in use.
     fn give_back(&self, pages: &mut Pages, run: Range<usize>) -> usize {
         let mut users = self.link.users.lock();
-        pages
-            .map
-            .give(run.start, run.len(), |user| users.gave(user))
+        pages.map.give(run.start, run.len(), |user| {
+            let units = users.gave(user);
+            self.link.charges.give_back(user, units);
+        })
     }
 
     /// The pages of a 2 MiB folio, if there are [`PMD_PAGES`] free ones in place.
@@ -192,15 +204,15 @@ impl Pool {
     /// The next run of pages that `user` has, within one block; it may have to be searched for again.
     pub(super) fn next_of(&self, user: u16) -> Option<Range<usize>> {
         let mut pages = self.pages.lock();
-        let from = pages.hand;
-        let end = from + SEARCHED_BLOCKS * PMD_PAGES;
-        let found = pages.map.used_run(from..end, PMD_PAGES, Some(user));
-        pages.hand = match found {
-            Some((first, count)) => first + count,
-            None if end < pages.map.pages() => end,
-            None => 0,
-        };
-        found.map(|(first, count)| first..first + count)
+        let (found, next) = pages.run_of(user, pages.hand);
+        pages.hand = if next < pages.map.pages() { next } else { 0 };
+        found
+    }
+
+    /// The next run of pages that `user` has from `from` on, within one block; and where to search on, also if none
+    /// was found.
+    pub(super) fn run_of(&self, user: u16, from: usize) -> (Option<Range<usize>>, usize) {
+        self.pages.lock().run_of(user, from)
     }
 
     /// Clears pages ahead of need if few are left; `frames` are those of these pages.

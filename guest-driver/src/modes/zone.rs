@@ -3,10 +3,11 @@
 //! What private and coherent memory have in common: struct pages of the driver's own, which it gives out.
 //!
 //! `folio_free` may be called with spinlocks held and from reclaim: it takes the lock of the pool, and under it
-//! that of the users, which is a leaf.
+//! that of the users.
 
 use super::{evict, pool::Pool};
 use crate::{
+    charges,
     kapi::{
         frames::Frames,
         migrate::Fault,
@@ -123,11 +124,24 @@ impl<P: Place> DeviceMemory for Pagemap<Zone<P>> {
     }
 
     fn has_room_for(&self, user: u16) -> bool {
-        self.has_room() || self.pool().gives_way(user, 1).is_some()
+        !self.link().users.lock().is_limited(user)
+            && (self.has_room() || self.pool().gives_way(user, 1).is_some())
     }
 
     fn make_room(&self, user: u16, want: usize) {
         evict::make_room(self, self.pool(), user, want);
+    }
+
+    fn reserve(&self, user: u16, pages: usize) -> usize {
+        charges::reserve(self.link(), user, pages)
+    }
+
+    fn release(&self, user: u16, pages: usize) {
+        charges::release(self.link(), user, pages);
+    }
+
+    fn shrink(&self, is_meant: &dyn Fn(u16) -> bool, pages: usize) -> usize {
+        evict::shrink(self, self.pool(), is_meant, pages)
     }
 
     fn clear_ahead(&self) {

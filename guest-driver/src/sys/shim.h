@@ -6,11 +6,13 @@
 #ifndef COAX_SHIM_H
 #define COAX_SHIM_H
 
+#include <linux/cgroup_dmem.h>
 #include <linux/hmm.h>
 #include <linux/memory.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/fs.h>
+#include <linux/kthread.h>
 #include <linux/mmu_notifier.h>
 #include <linux/poll.h>
 #include <linux/virtio.h>
@@ -152,6 +154,19 @@ void coax_notifier_set_seq(struct mmu_interval_notifier *sub, unsigned long seq)
 bool coax_notifier_retry(struct mmu_interval_notifier *sub, unsigned long seq);
 unsigned long coax_notifier_start(const struct mmu_notifier_range *range);
 unsigned long coax_notifier_end(const struct mmu_notifier_range *range);
+
+/* Limits of device memory by cgroup (dmem.c). */
+struct coax_dmem;
+typedef int coax_dmem_reclaim_fn(struct dmem_cgroup_pool_state *pool, u64 bytes, void *data);
+struct coax_dmem *coax_dmem_register(u64 size, const char *name, coax_dmem_reclaim_fn *reclaim, void *data);
+void coax_dmem_unregister(struct coax_dmem *dmem);
+u64 coax_dmem_group(void);
+struct kthread_worker *coax_dmem_charger(void);
+void coax_dmem_charger_end(struct kthread_worker *worker);
+unsigned int coax_dmem_charge(struct coax_dmem *dmem, struct kthread_worker *worker, u64 unit,
+			      unsigned int units, struct dmem_cgroup_pool_state **pool);
+void coax_dmem_uncharge(struct dmem_cgroup_pool_state *pool, u64 unit, unsigned int units);
+bool coax_dmem_covers(struct dmem_cgroup_pool_state *limit, struct dmem_cgroup_pool_state *pool);
 
 /* The calling task (task.c). */
 bool coax_admin(void);

@@ -39,7 +39,7 @@ impl Kernel {
             let qemu = self.which.qemu.check();
             let made = qemu.and_then(|()| tree::make(folder, install));
             let built = made.and_then(|()| Images::build(&self.which, install));
-            built.map_err(Untestable)?;
+            built.map_err(|error| Untestable(self.which.kernel.explain(error)))?;
         }
         Ok(&self.which)
     }

@@ -15,10 +15,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Error, Result};
 
 use super::config::{self, Config, Lack};
-use super::{building, read, Kernel};
+use super::{read, Kernel};
 use crate::cache::{self, Entry, Key};
 use crate::progress::Progress;
 pub use tools::Tools;
@@ -66,10 +66,6 @@ pub fn parse(word: &OsStr) -> Result<PathBuf, String> {
 ///
 /// One line for what the folder is not or lacks, with what to do.
 pub fn open(folder: &Path) -> Result<Kernel> {
-    building(built(folder))
-}
-
-fn built(folder: &Path) -> Result<Kernel> {
     let configured = configuration(folder)?;
     refuse_lacks(folder, &config::lacks(&configured))?;
     let shown = folder.display();
@@ -114,6 +110,11 @@ fn built(folder: &Path) -> Result<Kernel> {
     })
 }
 
+/// That `folder` was removed or moved away while it was in use.
+pub(super) fn gone(folder: &Path) -> Error {
+    anyhow!("{} is not there any more", folder.display())
+}
+
 /// Builds the kernel in `folder`, by what built it before, after the options that its source has and its
 /// configuration does not mention are set to their defaults.
 ///
@@ -125,24 +126,21 @@ pub fn make(folder: &Path, install: bool) -> Result<()> {
     let tools = Tools::of_any(folder, &configured, install)?;
     let log = log()?;
     let title = format!("Building {}", folder.display());
-    building(tools.make(
+    tools.make(
         folder,
         &["olddefconfig"],
         "Configuring the kernel",
         &log,
         |_| {},
-    ))?;
-    building(refuse_lacks(
-        folder,
-        &config::lacks(&configuration(folder)?),
-    ))?;
+    )?;
+    refuse_lacks(folder, &config::lacks(&configuration(folder)?))?;
     let progress = Progress::start(&title);
     let made = tools.make(folder, &["bzImage", "modules"], &title, &log, |_| {});
     match made {
         Ok(()) => progress.finish(),
         Err(_) => progress.abandon(),
     }
-    building(made)
+    made
 }
 
 /// An empty log for what make does in a tree.

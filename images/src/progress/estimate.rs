@@ -24,6 +24,12 @@ pub struct Expected {
     pub after: &'static [&'static str],
 }
 
+/// How long all of these take from nothing on a machine with two processors, in minutes, at least one.
+pub fn minutes(parts: Vec<Expected>) -> u32 {
+    let (_, all) = Estimate::new(parts, 2.0, 1.0).rest(Duration::ZERO);
+    (all.as_secs_f64() / 60.0).ceil().max(1.0) as u32
+}
+
 /// How far a part is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Part {
@@ -215,6 +221,7 @@ mod tests {
         let mut one = estimate();
         one.processors = 1.0;
         assert!((left(&one, 0) - 300.0).abs() < 0.1);
+        assert_eq!((minutes(PARTS.to_vec()), minutes(Vec::new())), (3, 1));
     }
 
     #[test]

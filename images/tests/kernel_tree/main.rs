@@ -260,15 +260,41 @@ fn a_tree_that_is_to_be_built_and_cannot_be_is_nothing_to_test() {
 
 #[test]
 fn a_tree_that_goes_while_it_is_built_is_missed_by_name() {
+    // Make may miss it or not.
+    for end in ["true", "false"] {
+        let tree = Tree::new();
+        let rule = format!("bzImage modules:\n\trm -rf $(CURDIR); {end}\n");
+        tree.write("Makefile", format!("{SOURCE}olddefconfig:\n\n{rule}"));
+        let text = errors(
+            coax(&["run", "--build", "--kernel-tree"]).arg(tree.path()),
+            125,
+        );
+        let told = format!("coax: {} is not there any more\n", tree.path().display());
+        assert!(text.ends_with(&told), "{text}");
+        assert!(!text.contains("make ended"), "{text}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_wrong_usage() {
     let tree = Tree::new();
-    let makefile = format!("{SOURCE}olddefconfig:\n\nbzImage modules:\n\trm -rf $(CURDIR)\n");
-    tree.write("Makefile", makefile);
+    let gone = tree.path().join("gone");
+    for words in [
+        &["run", "--kernel-tree"][..],
+        &["demo", "--kernel-tree"],
+        &["config"],
+    ] {
+        let text = errors(coax(words).arg(&gone), 2);
+        assert!(
+            text.contains("gone") && text.contains("No such file"),
+            "{text}"
+        );
+    }
     let text = errors(
-        coax(&["run", "--build", "--kernel-tree"]).arg(tree.path()),
-        125,
+        coax(&["run", "--kernel-tree"]).arg(tree.path().join(".config")),
+        2,
     );
-    let told = format!("coax: {} is not there any more\n", tree.path().display());
-    assert!(text.ends_with(&told), "{text}");
+    assert!(text.contains("is no folder"), "{text}");
 }
 
 #[test]

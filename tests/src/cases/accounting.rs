@@ -3,16 +3,17 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use anyhow::{ensure, Context as _, Result};
 use nix::mount::{mount, umount, MsFlags};
 
 use crate::case;
 use crate::case::{CaseResult, Mode, Subject};
+use crate::guest::cgroup::{get, in_a_group, set};
 use crate::guest::device::{range_of, Device};
 use crate::guest::memory::{Mapping, PAGE, READ_ONLY};
 use crate::guest::pattern::{self, same};
-use crate::guest::process::fork;
 
 /// The cases of this file.
 pub const SUBJECT: Subject = Subject {
@@ -41,7 +42,6 @@ pub const SUBJECT: Subject = Subject {
 const LEN: usize = 2048 * PAGE;
 /// Bytes by which sums of the kernel may be off: it adds up what each CPU has counted now and then.
 const SLACK: u64 = 256 * PAGE as u64;
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 fn filled(seed: u64) -> Result<(Mapping, Vec<u8>)> {
     let memory = Mapping::small_pages(LEN)?;
@@ -97,26 +97,12 @@ fn device_pages_count_as_resident() -> CaseResult {
 }
 
 fn a_cgroup_is_charged_for_device_pages() -> CaseResult {
-    in_a_cgroup("coax-accounting", comes_back_at_the_limit)
+    in_a_group("memory", "coax-accounting", comes_back_at_the_limit)
 }
 
-/// Runs `body` in a child in a memory cgroup of its own.
-fn in_a_cgroup(name: &str, body: fn(&str) -> CaseResult) -> CaseResult {
-    let group = format!("{CGROUPS}/{name}");
-    fs::write(format!("{CGROUPS}/cgroup.subtree_control"), "+memory").context("memory")?;
-    fs::create_dir_all(&group).context(group.clone())?;
-    let ended = fork(|| {
-        fs::write(format!("{group}/cgroup.procs"), "0").context("cgroup.procs")?;
-        body(&group)
-    })?
-    .succeeds();
-    fs::remove_dir(&group).context(group)?;
-    ended
-}
-
-fn comes_back_at_the_limit(group: &str) -> CaseResult {
+fn comes_back_at_the_limit(group: &Path) -> CaseResult {
     let charged = || -> Result<u64> {
-        let text = fs::read_to_string(format!("{group}/memory.current"))?;
+        let text = get(group, "memory.current")?;
         text.trim().parse().context("memory.current")
     };
     let device = Device::open()?;
@@ -127,12 +113,12 @@ fn comes_back_at_the_limit(group: &str) -> CaseResult {
     near("on the device", before, charged()?)?;
     // Coming back takes no more than was charged all along.
     let limit = charged()? + SLACK;
-    fs::write(format!("{group}/memory.max"), limit.to_string()).context("memory.max")?;
+    set(group, "memory.max", &limit.to_string())?;
     let back = device.evict(range_of(&memory))?;
     ensure!(back.left == 0, "{back:?}");
     near("back again", before, charged()?)?;
     // To compare takes memory of its own.
-    fs::write(format!("{group}/memory.max"), "max").context("memory.max")?;
+    set(group, "memory.max", "max")?;
     same("memory", &memory.to_vec(), &content)
 }
 
@@ -142,14 +128,14 @@ fn a_cgroup_is_charged_for_files_that_the_device_reads() -> CaseResult {
     // A file system whose pages are made when they are read first, of which memory cgroups know nothing.
     let flags = MsFlags::empty();
     mount(Some("none"), MOUNT, Some("ramfs"), flags, None::<&str>).context("ramfs")?;
-    let ended = in_a_cgroup("coax-files", |group| {
+    let ended = in_a_group("memory", "coax-files", |group| {
         let path = format!("{MOUNT}/file");
         let file = fs::File::create_new(&path).context(path.clone())?;
         file.set_len(LEN as u64)?;
         let file = fs::File::open(path)?;
         let memory = Mapping::file_shared(file.as_fd(), LEN, READ_ONLY)?;
         let charged = || -> Result<u64> {
-            let text = fs::read_to_string(format!("{group}/memory.stat"))?;
+            let text = get(group, "memory.stat")?;
             let line = text.lines().find_map(|line| line.strip_prefix("file "));
             line.context("No file in memory.stat")?
                 .parse()

@@ -11,7 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 use super::packages::Stock;
 use super::workshop::Workshop;
 use crate::cache;
-use crate::kernel::{building, read};
+use crate::kernel::read;
 use crate::progress::Progress;
 use crate::tool;
 
@@ -43,19 +43,9 @@ pub fn prepare(stock: &Stock, workshop: &Workshop, variables: &[String], log: &P
         lines += u64::from(line.starts_with("  "));
         progress.update(lines, EXPECTED_LINES);
     };
-    building(tool::run_logged(
-        &mut make(&["olddefconfig"]),
-        TITLE,
-        log,
-        &mut watch,
-    ))?;
+    tool::run_logged(&mut make(&["olddefconfig"]), TITLE, log, &mut watch)?;
     let targets = ["prepare", "modules_prepare"];
-    building(tool::run_logged(
-        &mut make(&targets),
-        TITLE,
-        log,
-        &mut watch,
-    ))?;
+    tool::run_logged(&mut make(&targets), TITLE, log, &mut watch)?;
     progress.finish();
     let settled = read(&stock.build_dir.join("include/config/auto.conf"))?;
     refuse_other_options(&stock.auto_conf, &settled)?;

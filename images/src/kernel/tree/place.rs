@@ -20,7 +20,9 @@ const OLDEST: (u32, u32) = (7, 2);
 /// It is no kernel tree, was moved, or its source is gone or too old.
 pub fn source(folder: &Path) -> Result<PathBuf> {
     let shown = folder.display();
-    ensure!(folder.is_dir(), "{shown} is not there any more");
+    if !folder.is_dir() {
+        return Err(super::gone(folder));
+    }
     let makefile = makefile(folder)?;
     if let Some(version) = version_in(&makefile) {
         refuse_old(folder, &version)?;
