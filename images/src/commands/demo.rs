@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
 
-use super::{announce, create, exit_code};
+use super::{announce, create, exit_code, refuse};
 use crate::cli::Demo;
 use coax_images::availability;
 use coax_images::images::Images;
@@ -51,6 +51,11 @@ pub struct Shown {
 
 /// Runs the demonstration and reports.
 pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
+    let translation = options.kernel.which.translation();
+    let modes = options.mode.list(translation);
+    if let Some(status) = refuse(translation, &modes) {
+        return Ok(status);
+    }
     let json = create(&options.json)?;
     let mut kernel = options.kernel.clone();
     let (which, why) = availability::soonest(kernel.which);
@@ -59,7 +64,6 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
         errln!("{line}");
     }
     let images = Images::build(kernel.ready(install)?, install)?;
-    let modes = options.mode.list();
     let machine = announce(&images, &modes)?;
     let at_once = u32::try_from(modes.len().min(tool::jobs()))?;
     let shown = show(&images, &modes, at_once)?;
@@ -156,6 +160,7 @@ fn show_mode(
     let numa = (mode == Mode::Numa).then(|| NUMA_KERNEL_ARGS.to_owned());
     let config = VmConfig {
         mode,
+        translation: images.translation,
         kernel_args: numa.into_iter().collect(),
         timeout: usual.timeout.map(|limit| limit * factor),
         ..usual
