@@ -436,6 +436,32 @@ mod tests {
     }
 
     #[test]
+    fn each_device_has_a_socket_of_its_own_for_the_iommu_in_its_node_too() {
+        let config = VmConfig {
+            mode: Mode::Numa,
+            translation: Translation::Pcie,
+            devices: 2,
+            ..VmConfig::default()
+        };
+        for number in 0..2 {
+            let place = Place::first(number);
+            let mut words = Words::default();
+            words.accelerator(&config, Form::OneFunction, place, Path::new("/run/device"));
+            let line = shell_line(Path::new("qemu"), &words.0);
+            for text in [
+                format!("id=pcie{number},path=device-{number}-pcie.sock,reconnect-ms=100 "),
+                format!(",bus=rp{number},command-queues=2,translation-chardev=pcie{number}"),
+                format!("pxb-pcie,id=host{number},"),
+            ] {
+                assert!(line.contains(&text), "no {text} in {line}");
+            }
+            let back_end = shell_line(Path::new("device"), &device(&config, place));
+            let socket = format!("--pcie-socket device-{number}-pcie.sock");
+            assert!(back_end.contains(&socket), "{back_end}");
+        }
+    }
+
+    #[test]
     fn a_device_that_interrupts_by_intx_is_on_the_first_host_bridge() {
         let config = VmConfig {
             mode: Mode::Numa,
