@@ -16,6 +16,7 @@ pub mod departure;
 pub mod endings;
 pub mod exit;
 pub mod fork;
+pub mod hot;
 pub mod ioctl;
 pub mod isolation;
 pub mod kernel_access;
@@ -53,13 +54,14 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 48] = [
+const SUBJECTS: [Subject; 49] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
     coherence::SUBJECT,
     atomics::SUBJECT,
     migration::SUBJECT,
+    hot::SUBJECT,
     advise::SUBJECT,
     advise_limits::SUBJECT,
     accounting::SUBJECT,

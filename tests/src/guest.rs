@@ -3,6 +3,7 @@
 
 pub mod blas;
 pub mod core_file;
+pub mod counters;
 pub mod device;
 pub mod disk;
 pub mod fresh;
