@@ -174,16 +174,24 @@ fn show_mode(
         .with_context(|| format!("Cannot start the VM in {mode} mode"))?;
     tell(format!("\n{}", title(mode)));
     let mut scenarios = Vec::new();
-    let mut unreadable = 0;
+    let mut unfit = 0;
     let outcome = vm.wait_watching(|line| {
         match serde_json::from_str::<Scenario>(line) {
             Ok(scenario) => {
                 tell(describe(&scenario));
+                let meant = images.translation.to_string();
+                if scenario.translation != meant {
+                    let told = &scenario.translation;
+                    tell(format!(
+                        "  FAIL: translation by {told} instead of {meant}; `dmesg` in the guest says why"
+                    ));
+                    unfit += 1;
+                }
                 scenarios.push(scenario);
             }
             Err(error) => {
                 tell(format!("  not understood ({error}): {line}"));
-                unreadable += 1;
+                unfit += 1;
             }
         }
         Ok(None)
@@ -199,7 +207,7 @@ fn show_mode(
         "  {}",
         timing(outcome.boot, outcome.duration, first_migration(&scenarios))
     ));
-    Ok((scenarios, outcome.exit.success() && unreadable == 0))
+    Ok((scenarios, outcome.exit.success() && unfit == 0))
 }
 
 fn title(mode: Mode) -> &'static str {
