@@ -14,6 +14,7 @@ mod device;
 mod ending;
 mod faults;
 mod hmm;
+mod hot;
 mod ioctl;
 mod kapi;
 mod lifetime;

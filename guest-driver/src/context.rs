@@ -141,6 +141,15 @@ impl Context {
         reply
     }
 
+    /// Waits until all is done that the device has told of so far: where pages are is known then, as it is after a
+    /// command where its faults move them.
+    pub(crate) fn settle(&self) {
+        if self.mirror.by_iommu {
+            self.device.link.take(wire::QUEUE_REQUEST);
+            self.faults.flush();
+        }
+    }
+
     /// What a context that the device has opened needs, for `user`, which is the caller's memory.
     fn build(
         device: &Arc<Device>,
@@ -218,15 +227,18 @@ impl OpenFile for Context {
         let mut means = Some(means);
         let built = Self::build(device, id, &users_mm, binding.is_some(), &mut means);
         match &built {
-            Ok(context) => link.contexts.publish(
-                id,
-                Entry {
-                    faults: context.faults.clone(),
-                    commands: context.commands.clone(),
-                    process: process(),
-                    _binding: binding,
-                },
-            ),
+            Ok(context) => {
+                link.contexts.publish(
+                    id,
+                    Entry {
+                        faults: context.faults.clone(),
+                        commands: context.commands.clone(),
+                        process: process(),
+                        _binding: binding,
+                    },
+                );
+                context.faults.data().watch();
+            }
             Err(_) => ending::undo(link, id, means),
         }
         built

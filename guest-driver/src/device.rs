@@ -311,7 +311,11 @@ impl Reclaim for Device {
 impl Driver for Device {
     const NAME: &'static CStr = c_str!("coax");
     const IDS: &'static [u32] = &[wire::VIRTIO_ID_COAX, wire::VIRTIO_ID_BORROWED];
-    const FEATURES: &'static [u32] = &[wire::F_ATOMIC, wire::F_TRANSLATION_AHEAD];
+    const FEATURES: &'static [u32] = &[
+        wire::F_ATOMIC,
+        wire::F_TRANSLATION_AHEAD,
+        wire::F_ACCESS_NOTIFICATION,
+    ];
 
     fn validate(vdev: &VirtioDevice) -> Result {
         if vdev.has_feature(ACCESS_PLATFORM) {
@@ -343,6 +347,7 @@ impl Driver for Device {
         let features = Features {
             atomic: vdev.has_feature(wire::F_ATOMIC),
             translation_ahead: vdev.has_feature(wire::F_TRANSLATION_AHEAD),
+            access_notification: vdev.has_feature(wire::F_ACCESS_NOTIFICATION),
         };
         let link = Link::new(queues, resetter, number.0, features, max_contexts)?;
         let mode = config::mode(number.0);

@@ -16,16 +16,20 @@
 //! the requests behind it are answered meanwhile. Contexts do not wait for each other. Neither worker nor
 //! threads hold a lock of the driver while they migrate or fault pages in, because both call the notifier.
 //!
+//! What the device only tells of (`hot`) is moved by the same worker, after all requests.
+//!
 //! Teardown: first the worker is cancelled, which alone begins threads, then the threads are ended.
 
 mod answer;
 mod exclusive;
+mod hot;
 mod moving;
 mod stands;
 mod wait;
 
 use crate::{
     device::Device,
+    hot::Hot,
     kapi::{
         hmm::HmmPfn,
         irqlock::IrqSpinLock,
@@ -307,6 +311,12 @@ pub(crate) struct Faults {
     resolver: Arc<Resolver>,
     #[pin]
     ring: IrqSpinLock<KVec<wire::DeviceRequest>>,
+    /// What the device has told of.
+    #[pin]
+    hot: IrqSpinLock<Hot>,
+    /// Whether the device was told to.
+    #[pin]
+    watched: Mutex<bool>,
     #[pin]
     scratch: Mutex<Scratch>,
     /// CPU that submitted last. What the program has just written is in this CPU's batch of pages
@@ -339,6 +349,8 @@ impl Faults {
         Ok(try_pin_init!(Self {
             resolver,
             ring <- new_irqlock!(ring, "coax_requests"),
+            hot <- new_irqlock!(Hot::new(), "coax_hot"),
+            watched <- new_mutex!(false, "coax_watched"),
             scratch <- new_mutex!(scratch, "coax_scratch"),
             cpu: Atomic::new(this_cpu()),
         }? Error))
@@ -352,6 +364,9 @@ impl Faults {
     /// Takes a request for the worker; false if it makes no sense or is one too many. Callable
     /// from interrupts.
     pub(crate) fn push(&self, request: &wire::DeviceRequest) -> bool {
+        if request.kind.get() == wire::NOTIFY_ACCESS {
+            return self.told(request);
+        }
         let (npages, around) = (request.npages.get(), request.around.get());
         let sensible = (1..=wire::MAX_RANGE_PAGES).contains(&npages)
             && (npages..=wire::MAX_RANGE_PAGES).contains(&around)
@@ -412,6 +427,7 @@ impl Work for Faults {
                 Err(_) => break,
             }
         }
+        self.move_hot(&*memory, &mut scratch);
         memory.clear_ahead();
     }
 }

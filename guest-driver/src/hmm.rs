@@ -81,6 +81,7 @@ impl OpenFile for Dmirror {
         let context = Context::open(device)?;
         let policy = device.first_policy().max(uapi::POLICY_ON_REQUEST);
         context.mirror.policies.set_context(policy, 0);
+        context.faults.data().watch();
         let opened = Arc::new(
             Dmirror {
                 context: context.clone(),

@@ -136,6 +136,8 @@ fn migrate(context: &Context, arg: usize) -> Result {
     if forbidden {
         return Err(EPERM);
     }
+    // What the device has told of before does not move behind this call.
+    context.settle();
     let memory = context.device.memory()?;
     let memory: &dyn DeviceMemory = &*memory;
     if !memory.moves_by_calls() {
@@ -197,6 +199,7 @@ fn residency(context: &Context, arg: usize) -> Result {
     let mut residency: uapi::Residency = uaccess::read(arg)?;
     let mm = mm::get(&context.mm).ok_or(ESRCH)?;
     check_range(&mm, residency.addr, residency.len)?;
+    context.settle();
     let memory = context.device.memory()?;
     let (start, end) = (residency.addr, residency.addr + residency.len);
     let mut view = View::new(&*memory, &mm, start..end)?;

@@ -78,6 +78,8 @@ pub(crate) struct Features {
     pub(crate) atomic: bool,
     /// `F_TRANSLATION_AHEAD`.
     pub(crate) translation_ahead: bool,
+    /// `F_ACCESS_NOTIFICATION`.
+    pub(crate) access_notification: bool,
 }
 
 /// The queues of one device and what all parts of the driver share with them.

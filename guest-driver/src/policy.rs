@@ -178,6 +178,12 @@ impl Policies {
         })
     }
 
+    /// Whether anything may move because the device touches it.
+    pub(crate) fn any_on_fault(&self) -> bool {
+        let on_fault = |policy| policy == uapi::POLICY_ON_FAULT;
+        on_fault(self.context().policy) || self.advised().any(|(_, advice)| on_fault(advice.policy))
+    }
+
     /// Ranges with advice.
     pub(crate) fn count(&self) -> usize {
         let state = self.state.lock();

@@ -63,7 +63,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What one device's driver did; the ioctl's `Stats` has all but those of atomic operations and looks.
+    /// What one device's driver did; the ioctl's `Stats` has all but those of atomic operations, looks and
+    /// notifications.
     Stats {
         /// Requests for which something had to be done.
         page_requests,
@@ -99,6 +100,8 @@ counters! {
         retries,
         /// Requests that waited for somebody.
         waits,
+        /// Ranges that the device told of, since it uses them often.
+        notifications,
         /// Messages of the device that made no sense.
         device_errors,
         /// When the first page moved, in nanoseconds since boot.

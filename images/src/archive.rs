@@ -102,9 +102,8 @@ impl Archive {
             own.join(" "),
             named.join(" ")
         );
-        let mut images = images.clone().moved(|path| self.folder.join(path));
-        images.accel = which.decide()?;
-        Ok(images)
+        let images = images.clone().moved(|path| self.folder.join(path));
+        images.meant_by(which)
     }
 
     /// What it has, in one line.

@@ -5,10 +5,13 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::accel::Accel;
 use crate::debian;
 use crate::host_packages::{self, Group};
 use crate::images::Which;
 use crate::kernel::{self, Named, Variant, Version};
+use crate::machine::Translation;
+use crate::pcie;
 use crate::progress::{self, Expected};
 use crate::qemu::{self, Choice};
 
@@ -48,11 +51,13 @@ pub struct Table {
     pub kernels: Vec<Row>,
     /// By `--qemu`.
     pub qemus: Vec<Row>,
+    /// What can have the guest's IOMMU translate, by `--translation pcie`.
+    pub pcie: Vec<pcie::Part>,
 }
 
 impl Table {
-    /// As things are now.
-    pub fn now() -> Self {
+    /// As things are now, with what runs the guests' code if anything does.
+    pub fn now(accel: Option<Accel>) -> Self {
         let kernels = Named::value_variants().iter().map(|kernel| Row {
             name: kernel.name().to_owned(),
             state: of_kernel(*kernel),
@@ -65,6 +70,7 @@ impl Table {
         Table {
             kernels: kernels.collect(),
             qemus: qemus.collect(),
+            pcie: pcie::table(accel),
         }
     }
 }
@@ -160,28 +166,42 @@ fn can_be_had(how: &'static str, groups: &[Group], parts: Vec<Expected>, measure
 }
 
 /// Settles what a command line leaves open by what is ready soonest: what is built here if it is there, else
-/// another that is there, else what takes the least time. The second is why, a line for each.
+/// another that is there, else what takes the least time; of those that can have the guest's IOMMU translate, if
+/// it is to. The second is why, a line for each.
 pub fn soonest(which: Which) -> (Which, Vec<String>) {
     let mut why = Vec::new();
     let mut which = which;
     if which.kernel.kernel.is_none() && which.kernel.kernel_tree.is_none() {
-        let candidates = [Named::default(), Named::Debian];
-        let states = candidates.map(|kernel| (kernel.name().to_owned(), of_kernel(kernel)));
+        let mut candidates = vec![Named::default(), Named::Debian];
+        candidates.retain(|kernel| can_have(&which, pcie::of_named(*kernel)));
+        let states: Vec<_> = candidates
+            .iter()
+            .map(|kernel| (kernel.name().to_owned(), of_kernel(*kernel)))
+            .collect();
         let (index, reason) = best(&states);
         which.kernel.kernel = candidates.get(index).copied();
         why.extend(reason.map(|reason| format!("Kernel: {reason}")));
     }
     if which.qemu.qemu.is_none() {
-        let candidates = [Choice::Ours, Choice::Stock, Choice::Debian];
-        let states = candidates.each_ref().map(|qemu| {
-            let name = qemu.name().to_string_lossy().into_owned();
-            (name, of_qemu(qemu))
-        });
+        let mut candidates = vec![Choice::Ours, Choice::Stock, Choice::Debian];
+        candidates.retain(|qemu| can_have(&which, pcie::of_choice(qemu)));
+        let states: Vec<_> = candidates
+            .iter()
+            .map(|qemu| (qemu.name().to_string_lossy().into_owned(), of_qemu(qemu)))
+            .collect();
         let (index, reason) = best(&states);
         which.qemu.qemu = candidates.get(index).cloned();
         why.extend(reason.map(|reason| format!("QEMU: {reason}")));
     }
     (which, why)
+}
+
+/// Whether a part is known to be able to do what is meant.
+fn can_have(which: &Which, part: pcie::Part) -> bool {
+    match which.translation() {
+        Translation::Virtqueue => true,
+        Translation::Pcie => part.lacks.is_some_and(|lacks| lacks.is_empty()),
+    }
 }
 
 /// The best of some, the first of which is the one to have in the end, and why it is not that.
@@ -254,6 +274,24 @@ mod tests {
         // Half of an hour of processor time at most, and nothing within a minute.
         assert!(all.is_sorted() && all[0] > 5 && all[2] < 30, "{all:?}");
         assert!(progress::minutes(kernel::debian::expected()) < all[0]);
+    }
+
+    #[test]
+    fn what_cannot_translate_is_not_chosen_to() {
+        let which = |translation| Which {
+            translation,
+            ..Which::default()
+        };
+        let part = |lacks: Option<&str>| pcie::Part {
+            name: String::new(),
+            lacks: lacks.map(|what| what.split_whitespace().map(str::to_owned).collect()),
+        };
+        let pcie = which(Some(Translation::Pcie));
+        assert!(can_have(&pcie, part(Some(""))));
+        for other in [part(Some("CONFIG_INTEL_IOMMU")), part(None)] {
+            assert!(!can_have(&pcie, other.clone()));
+            assert!(can_have(&which(None), other));
+        }
     }
 
     #[test]

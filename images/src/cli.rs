@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use coax_images::job::Mode;
 use coax_images::launch::Bytes;
+use coax_images::machine::Translation;
 use coax_results::partition::Partition;
 
 pub use bench::{Bench, BenchPart, Fairness, Invalidate, Migrate, Programs};
@@ -93,13 +94,13 @@ pub enum Modes {
 }
 
 impl Modes {
-    /// The modes meant.
-    pub fn list(self) -> Vec<Mode> {
+    /// The modes meant; of all those that can have it.
+    pub fn list(self, translation: Translation) -> Vec<Mode> {
         match self {
             Modes::Private => vec![Mode::Private],
             Modes::Coherent => vec![Mode::Coherent],
             Modes::Numa => vec![Mode::Numa],
-            Modes::All => Mode::ALL.to_vec(),
+            Modes::All => translation.modes(&Mode::ALL),
         }
     }
 }
@@ -378,6 +379,8 @@ mod tests {
             "coax dance",
             "coax demo --mode node",
             "coax demo --accel warp",
+            "coax demo --translation magic",
+            "coax build --translation",
             "coax demo extra",
             "coax run --cpus 0",
             "coax run --devices 0",
@@ -446,6 +449,21 @@ mod tests {
         };
         assert_eq!(run.argv, ["ls", "--mode", "x"]);
         assert_eq!(run.vm.mode, OneMode::Private);
+    }
+
+    #[test]
+    fn who_translates_is_said_to_all_that_boots_and_leaves_private_memory_out() {
+        for command in ["demo", "test", "run", "shell", "bench", "bench fairness"] {
+            let line = format!("coax {command} --translation pcie");
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        }
+        let modes = |translation| Modes::All.list(translation);
+        assert_eq!(modes(Translation::Virtqueue), Mode::ALL);
+        assert_eq!(modes(Translation::Pcie), [Mode::Coherent, Mode::Numa]);
+        // Whoever asks for it by name is told.
+        let named = Modes::Private.list(Translation::Pcie);
+        assert!(Translation::Pcie.can_be_in(named[0]).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use anyhow::{anyhow, Context, Result};
+use clap::builder::PossibleValue;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +17,13 @@ use crate::guest;
 use crate::host_packages::{self, Group};
 use crate::job::Mode;
 use crate::kernel::{self, Kernel};
-use crate::machine::{Machine, Part};
+use crate::machine::{Machine, Part, Translation};
+use crate::pcie;
 use crate::progress::{Expected, Whole};
 use crate::qemu::{self, Form, Qemu};
 use crate::steps::Steps;
 
-/// Which kernel, which QEMU and which acceleration are meant.
+/// Which kernel, which QEMU, which acceleration and which translation are meant.
 #[derive(clap::Args, Clone, Debug, Default)]
 // Groups have the names of their structures, and this is not the only one of its name.
 #[group(skip)]
@@ -35,26 +37,44 @@ pub struct Which {
     /// What runs the guest's code
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     pub accel: accel::Choice,
+    /// Who translates addresses for the devices: the driver, or the guest's IOMMU by PCIe ATS and PRI, which
+    /// modes with device memory that the CPU reaches can have [default: virtqueue]
+    #[arg(long, value_enum, value_name = "WHO")]
+    pub translation: Option<Translation>,
 }
 
 impl Which {
     /// The words that name these on a command line.
     pub fn words(&self) -> impl Iterator<Item = OsString> {
-        let accel = self.accel.to_possible_value();
-        let accel = accel.map(|accel| ["--accel".into(), accel.get_name().into()]);
+        let option = |name: &str, value: Option<PossibleValue>| {
+            value.map(|value| [name.into(), value.get_name().into()])
+        };
+        let accel = option("--accel", self.accel.to_possible_value());
+        let translation = self.translation.and_then(|who| who.to_possible_value());
+        let translation = option("--translation", translation);
         let parts = self.kernel.words().into_iter().chain(self.qemu.words());
-        parts.chain(accel.into_iter().flatten())
+        parts.chain([accel, translation].into_iter().flatten().flatten())
+    }
+
+    /// Who translates, unless a VM says otherwise.
+    pub fn translation(&self) -> Translation {
+        self.translation.unwrap_or_default()
     }
 
     /// Refuses what cannot be used, before anything is built or waited for.
     ///
     /// # Errors
     ///
-    /// Those of [`kernel::Which::check`] and [`qemu::Which::check`], and KVM that does not work.
+    /// Those of [`kernel::Which::check`] and [`qemu::Which::check`], KVM that does not work, and parts that are
+    /// known not to be able to have the IOMMU translate, if it is to.
     pub fn check(&self) -> Result<()> {
         self.decide()?;
         self.kernel.check()?;
-        self.qemu.check()
+        self.qemu.check()?;
+        match self.translation() {
+            Translation::Virtqueue => Ok(()),
+            Translation::Pcie => pcie::refuse(&pcie::parts(self)),
+        }
     }
 
     /// Packages of the host that building it all takes.
@@ -105,6 +125,11 @@ pub struct Images {
     /// What runs the guest's code, and why: each machine's own affair.
     #[serde(skip, default = "undecided")]
     pub accel: Decision,
+    /// Who translates, where a VM does not say: each command's own affair.
+    #[serde(skip)]
+    pub translation: Translation,
+    /// What keeps the guest's IOMMU from that on this kernel.
+    pub kernel_lacks_for_pcie: Vec<String>,
     /// Root file system, without a job.
     pub initramfs: PathBuf,
     /// The back end.
@@ -138,12 +163,7 @@ impl Images {
         }
         let kernel = which.kernel.built()?;
         let guest = guest::built(&kernel)?;
-        Ok(Self::join(
-            kernel,
-            which.qemu.built()?,
-            guest,
-            which.decide()?,
-        ))
+        Self::join(kernel, which.qemu.built()?, guest).meant_by(which)
     }
 
     /// Builds what is missing; packages of the host are installed if `install` says so.
@@ -176,12 +196,53 @@ impl Images {
         });
         steps.run().map_err(|error| which.kernel.explain(error))?;
         drop(whole);
-        Ok(Self::join(
-            taken(kernel)?,
-            taken(qemu)?,
-            taken(guest)?,
-            which.decide()?,
-        ))
+        Self::join(taken(kernel)?, taken(qemu)?, taken(guest)?).meant_by(which)
+    }
+
+    /// The same, with what is not of the images but of who uses them.
+    ///
+    /// # Errors
+    ///
+    /// KVM that does not work. The IOMMU is to translate, and these cannot have it do so.
+    pub(crate) fn meant_by(self, which: &Which) -> Result<Self> {
+        let images = Images {
+            accel: which.decide()?,
+            translation: which.translation(),
+            ..self
+        };
+        images.check(images.translation)?;
+        Ok(images)
+    }
+
+    /// Refuses who cannot translate in VMs of these images.
+    ///
+    /// # Errors
+    ///
+    /// One line with all that the kernel and QEMU lack for it.
+    pub fn check(&self, translation: Translation) -> Result<()> {
+        match translation {
+            Translation::Virtqueue => Ok(()),
+            Translation::Pcie => pcie::refuse(&self.parts_for_pcie()?),
+        }
+    }
+
+    /// Kernel and QEMU, each with what it lacks to have the guest's IOMMU translate.
+    ///
+    /// # Errors
+    ///
+    /// QEMU does not answer.
+    pub fn parts_for_pcie(&self) -> Result<[pcie::Part; 2]> {
+        let name = |what: &str, part: &Part| format!("{what} {} ({})", part.version, part.source);
+        Ok([
+            pcie::Part {
+                name: name("Linux", &self.kernel_part),
+                lacks: Some(self.kernel_lacks_for_pcie.clone()),
+            },
+            pcie::Part {
+                name: name("QEMU", &self.qemu_part),
+                lacks: Some(pcie::of_qemu(&self.qemu)?),
+            },
+        ])
     }
 
     /// What VMs in these modes are.
@@ -225,6 +286,8 @@ impl Images {
             firmware: Vec::new(),
             form: Form::OneFunction,
             accel: undecided(),
+            translation: Translation::Virtqueue,
+            kernel_lacks_for_pcie: Vec::new(),
             initramfs: "initramfs".into(),
             device: "device".into(),
             hmm_tests: "tests".into(),
@@ -233,7 +296,7 @@ impl Images {
         }
     }
 
-    fn join(kernel: Kernel, qemu: Qemu, guest: guest::Guest, accel: Decision) -> Self {
+    fn join(kernel: Kernel, qemu: Qemu, guest: guest::Guest) -> Self {
         Images {
             build_seconds: kernel.seconds + qemu.seconds + guest.seconds,
             kernel: kernel.image,
@@ -250,7 +313,9 @@ impl Images {
             },
             firmware: qemu.firmware,
             form: qemu.form,
-            accel,
+            accel: undecided(),
+            translation: Translation::Virtqueue,
+            kernel_lacks_for_pcie: pcie::of_kernel(&kernel.config),
             initramfs: guest.initramfs,
             device: guest.device,
             hmm_tests: guest.hmm_tests,

@@ -118,6 +118,15 @@ impl Named {
             Named::Debian => debian::built(),
         }
     }
+
+    /// What it is made of; nothing if that is known only when it is there.
+    pub fn config(self) -> Option<Config> {
+        match (self.built(), self) {
+            (Ok(built), _) => Some(built.config),
+            (Err(_), Named::Own(kind)) => Some(Config::parse(&kind.fragment())),
+            (Err(_), Named::Debian) => None,
+        }
+    }
 }
 
 impl Which {
@@ -143,6 +152,14 @@ impl Which {
         match &self.kernel_tree {
             None => self.named().built(),
             Some(folder) => tree::open(folder),
+        }
+    }
+
+    /// What it is made of, as far as that is known before it is there.
+    pub fn config(&self) -> Option<Config> {
+        match &self.kernel_tree {
+            None => self.named().config(),
+            Some(_) => self.built().ok().map(|built| built.config),
         }
     }
 

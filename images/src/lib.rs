@@ -51,6 +51,8 @@ pub mod machine;
 #[cfg(feature = "host")]
 pub mod newc;
 #[cfg(feature = "host")]
+pub mod pcie;
+#[cfg(feature = "host")]
 pub mod process;
 #[cfg(feature = "host")]
 pub mod progress;

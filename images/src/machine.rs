@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::images::Images;
 use crate::job::Mode;
+use crate::pcie;
 use crate::qemu::Form;
 
 /// How a device gets the translations of a program's addresses.
@@ -20,6 +21,26 @@ pub enum Translation {
     Virtqueue,
     /// The guest's IOMMU answers them, by PCIe ATS and PRI.
     Pcie,
+}
+
+impl Translation {
+    /// Those of some modes that can have it.
+    pub fn modes(self, of: &[Mode]) -> Vec<Mode> {
+        let can = |mode: &&Mode| self.can_be_in(**mode).is_ok();
+        of.iter().filter(can).copied().collect()
+    }
+
+    /// Whether a mode can have it.
+    ///
+    /// # Errors
+    ///
+    /// Says why not, and what can.
+    pub fn can_be_in(self, mode: Mode) -> Result<(), String> {
+        match self {
+            Translation::Virtqueue => Ok(()),
+            Translation::Pcie => pcie::of_mode(mode),
+        }
+    }
 }
 
 /// A part that there are several of: which it is, as options name it, and its version.
@@ -62,7 +83,7 @@ impl Machine {
             kernel: images.kernel_part.clone(),
             qemu: images.qemu_part.clone(),
             device: images.form,
-            translation: Translation::Virtqueue,
+            translation: images.translation,
             accel: images.accel.accel.name(),
             accel_reason: images.accel.reason.clone(),
             modes: modes.to_vec(),

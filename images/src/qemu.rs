@@ -14,6 +14,8 @@ mod debian;
 mod own;
 mod stock;
 
+pub use stock::{options_of, WHOLE_DEVICE};
+
 use std::ffi::{OsStr, OsString};
 use std::path::{self, PathBuf};
 

@@ -17,6 +17,7 @@ pub mod device_limits;
 pub mod endings;
 pub mod exit;
 pub mod fork;
+pub mod hot;
 pub mod ioctl;
 pub mod isolation;
 pub mod kernel_access;
@@ -54,13 +55,14 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 49] = [
+const SUBJECTS: [Subject; 50] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
     coherence::SUBJECT,
     atomics::SUBJECT,
     migration::SUBJECT,
+    hot::SUBJECT,
     advise::SUBJECT,
     advise_limits::SUBJECT,
     accounting::SUBJECT,

@@ -4,6 +4,7 @@
 pub mod blas;
 pub mod cgroup;
 pub mod core_file;
+pub mod counters;
 pub mod device;
 pub mod disk;
 pub mod fresh;

@@ -13,6 +13,7 @@ pub use vm::{action, run_group};
 use anyhow::Result;
 use coax_images::images::Images;
 use coax_images::job;
+use coax_images::machine::Translation;
 use coax_program::outln;
 
 use crate::case::Mode;
@@ -33,7 +34,12 @@ impl From<Mode> for job::Mode {
 ///
 /// When a VM cannot be started at all, or results cannot be shown; what goes wrong in a VM is a result.
 pub fn run(images: &Images, selection: &Selection) -> Result<Report> {
-    let groups = plan::groups(selection);
+    let mut groups = plan::groups(selection);
+    let can = |mode: Mode| images.translation.can_be_in(mode.into()).is_ok();
+    groups.retain(|group| {
+        can(group.mode) && !group.vm.has_two_functions_a_device()
+            || images.translation == Translation::Virtqueue
+    });
     let mut report = Report::new(groups.len())?;
     let mut modes: Vec<job::Mode> = Vec::new();
     for group in &groups {

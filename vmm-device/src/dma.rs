@@ -20,6 +20,8 @@ use crate::sync::{AtomicU32, Ordering};
 const PIECE_BYTES: u64 = 64 * 1024;
 /// Leaves whose place a window remembers; a power of two.
 const LEAF_SLOTS: usize = 16;
+/// Most windows of 2 MiB that a step tells of; how often others are used is told of when that has doubled.
+const MAX_HOT: usize = 16;
 
 /// Region of guest memory, mapped here.
 #[derive(Debug)]
@@ -116,6 +118,11 @@ pub struct Window<'m> {
     misses: u64,
     system_bytes: u64,
     device_bytes: u64,
+    /// Accesses to 2 MiB of system memory after which that is told; 0 for never, and nothing is counted.
+    threshold: u32,
+    /// Where accesses were counted last, and how many are not in the leaf yet.
+    counted: (u64, u32),
+    hot: Vec<u64>,
 }
 
 impl<'m> Window<'m> {
@@ -133,7 +140,17 @@ impl<'m> Window<'m> {
             misses: 0,
             system_bytes: 0,
             device_bytes: 0,
+            threshold: 0,
+            counted: (0, 0),
+            hot: Vec::new(),
         }
+    }
+
+    /// Counts accesses to pages of system memory, for those to be told of that are `threshold` in 2 MiB; 0 counts
+    /// none.
+    pub fn counting(mut self, threshold: u32) -> Self {
+        self.threshold = threshold;
+        self
     }
 
     /// Has the step end when somebody waits for it, or at `deadline`.
@@ -143,12 +160,44 @@ impl<'m> Window<'m> {
         self
     }
 
-    /// Adds what the step did to the statistics.
-    pub fn count(self, stats: &Stats) {
+    /// Adds what the step did to the statistics, and returns the windows of 2 MiB to be told of, each by the
+    /// number of its first page.
+    pub fn count(mut self, stats: &Stats) -> Vec<u64> {
+        self.count_in_leaf();
         stats.atc_hits.add(self.hits);
         stats.atc_misses.add(self.misses);
         stats.system_bytes.add(self.system_bytes);
         stats.device_bytes.add(self.device_bytes);
+        self.hot
+    }
+
+    /// Counts an access to each page of a piece.
+    fn touched(&mut self, va: u64, bytes: usize, on_device: bool) {
+        if self.threshold == 0 || on_device {
+            return;
+        }
+        let key = va / PAGE_SIZE / LEAF_PAGES;
+        if self.counted.0 != key {
+            self.count_in_leaf();
+            self.counted.0 = key;
+        }
+        // A piece is 64 KiB at most, and a step some hundred of them.
+        let pages = (va % PAGE_SIZE + bytes as u64).div_ceil(PAGE_SIZE) as u32;
+        self.counted.1 = self.counted.1.saturating_add(pages);
+    }
+
+    /// Adds accesses to where all steps have theirs.
+    fn count_in_leaf(&mut self) {
+        let (key, accesses) = std::mem::take(&mut self.counted);
+        if accesses == 0 {
+            return;
+        }
+        let vpn = key * LEAF_PAGES;
+        let leaf = self.leaf(vpn);
+        let told = leaf.is_some_and(|leaf| leaf.count(accesses, self.threshold));
+        if told && self.hot.len() < MAX_HOT && !self.hot.contains(&vpn) {
+            self.hot.push(vpn);
+        }
     }
 
     fn leaf(&mut self, vpn: u64) -> Option<&'m Leaf> {
@@ -254,10 +303,12 @@ impl<'m> DmaMemory<'m> for Window<'m> {
     fn piece(&mut self, va: u64, len: u64, access: Access) -> Result<VolatileSlice<'m>, Stop> {
         let (bytes, on_device) = self.find(va, len, access)?;
         self.account(on_device, bytes.len());
+        self.touched(va, bytes.len(), on_device);
         Ok(bytes)
     }
 
     fn pair(&mut self, src: u64, dst: u64, len: u64) -> Result<Pair<'m>, PairStop> {
+        let (src_va, dst_va) = (src, dst);
         let src = self.find(src, len, Access::READ);
         let dst = self.find(dst, len, Access::WRITE);
         let ((src, src_on_device), (dst, dst_on_device)) = match (src, dst) {
@@ -272,6 +323,8 @@ impl<'m> DmaMemory<'m> for Window<'m> {
         let common = src.len().min(dst.len());
         self.account(src_on_device, common);
         self.account(dst_on_device, common);
+        self.touched(src_va, common, src_on_device);
+        self.touched(dst_va, common, dst_on_device);
         // Both are at least as long, so neither is changed by what cannot fail.
         let cut = |bytes: VolatileSlice<'m>| bytes.subslice(0, common).unwrap_or(bytes);
         Ok((cut(src), cut(dst)))

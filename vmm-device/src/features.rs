@@ -8,8 +8,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use coax_abi::wire::{
-    F_ATOMIC, F_TRANSLATION_AHEAD, MSG_TRANSLATION_AHEAD, OP_COMPARE_SWAP, OP_FETCH_ADD,
-    STATUS_UNKNOWN_OPCODE,
+    CONTROL_CONTEXT_NOTIFY, F_ACCESS_NOTIFICATION, F_ATOMIC, F_TRANSLATION_AHEAD,
+    MSG_TRANSLATION_AHEAD, OP_COMPARE_SWAP, OP_FETCH_ADD, STATUS_UNKNOWN_OPCODE,
 };
 use zerocopy::little_endian::U32;
 use zerocopy::FromBytes;
@@ -27,6 +27,11 @@ impl Features {
     /// Refuses a command of a feature that was not agreed on.
     pub fn check_command<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], u32> {
         self.check(bytes, &[OP_FETCH_ADD, OP_COMPARE_SWAP], F_ATOMIC)
+    }
+
+    /// Refuses a control request of a feature that was not agreed on.
+    pub fn check_control<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], u32> {
+        self.check(bytes, &[CONTROL_CONTEXT_NOTIFY], F_ACCESS_NOTIFICATION)
     }
 
     /// Refuses a message of the translation queue of a feature that was not agreed on.
@@ -70,5 +75,9 @@ mod tests {
         features.agree(1 << F_TRANSLATION_AHEAD);
         assert_eq!(features.check_command(&add), Err(STATUS_UNKNOWN_OPCODE));
         assert_eq!(features.check_translations(&ahead), Ok(&ahead[..]));
+        let notify = CONTROL_CONTEXT_NOTIFY.to_le_bytes();
+        assert_eq!(features.check_control(&notify), Err(STATUS_UNKNOWN_OPCODE));
+        features.agree(1 << F_ACCESS_NOTIFICATION);
+        assert_eq!(features.check_control(&notify), Ok(&notify[..]));
     }
 }

@@ -256,6 +256,15 @@ impl<O: Outside> Machine<O> {
         true
     }
 
+    /// Sets after how many accesses to a window that is told, 0 for never; false if the context is not there.
+    pub fn notify(&self, context: ContextId, threshold: u32) -> bool {
+        let Some(space) = self.mmu.get(context) else {
+            return false;
+        };
+        space.set_threshold(threshold);
+        true
+    }
+
     /// Sets how many requests may be outstanding; false if out of range.
     pub fn set_allocation(&self, requests: u64) -> bool {
         let set = lock(&self.commands).resolve.set_allocation(requests);

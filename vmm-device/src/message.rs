@@ -37,6 +37,13 @@ pub enum Control {
     },
     /// Close a context.
     ContextClose(ContextId),
+    /// Tell of accesses to system memory.
+    ContextNotify {
+        /// Context meant.
+        context: ContextId,
+        /// Accesses to a window after which that is told; 0 for never.
+        threshold: u32,
+    },
     /// Abort everything.
     Reset,
     /// Read the counters.
@@ -77,6 +84,13 @@ impl Control {
                 (Self::ContextOpen { number, pasid }, generation | unused)
             }
             wire::CONTROL_CONTEXT_CLOSE => (Self::ContextClose(context), arg0 | arg1),
+            wire::CONTROL_CONTEXT_NOTIFY => {
+                let threshold = u32::try_from(arg0)
+                    .ok()
+                    .filter(|accesses| *accesses <= wire::MAX_ACCESS_THRESHOLD)
+                    .ok_or(STATUS_BAD_ARGUMENT)?;
+                (Self::ContextNotify { context, threshold }, arg1)
+            }
             wire::CONTROL_RESET => (Self::Reset, number | generation | arg0 | arg1),
             wire::CONTROL_STATS => (Self::Stats, number | generation | arg0 | arg1),
             _ => return Err(STATUS_UNKNOWN_OPCODE),
@@ -274,6 +288,7 @@ fn translation(entry: &TranslationEntry) -> Result<Translation, u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::byteorder::little_endian::U64;
     use zerocopy::IntoBytes;
 
     const CONTEXT: ContextId = ContextId {
@@ -350,6 +365,31 @@ mod tests {
             of_generation(7, wire::CONTROL_CONTEXT_CLOSE, 1, 0, 0),
             Ok(Control::ContextClose(CONTEXT))
         );
+    }
+
+    #[test]
+    fn accesses_are_told_of_from_one_on_or_never() {
+        let most = wire::MAX_ACCESS_THRESHOLD;
+        let notify = |accesses, rest| {
+            let message = ControlRequest {
+                opcode: wire::CONTROL_CONTEXT_NOTIFY.into(),
+                context: CONTEXT.number.into(),
+                generation: CONTEXT.generation.into(),
+                reserved: 0.into(),
+                arg0: U64::new(accesses),
+                arg1: U64::new(rest),
+            };
+            Control::decode(message.as_bytes())
+        };
+        for threshold in [0, 1, most] {
+            let context = CONTEXT;
+            let wanted = Ok(Control::ContextNotify { context, threshold });
+            assert_eq!(notify(threshold.into(), 0), wanted);
+        }
+        for accesses in [u64::from(most) + 1, 1 << 32] {
+            assert_eq!(notify(accesses, 0), Err(STATUS_BAD_ARGUMENT));
+        }
+        assert_eq!(notify(1, 1), Err(STATUS_BAD_MESSAGE));
     }
 
     fn entry(src: u64, dst: u64, npages: u32, flags: u32) -> CopyEntry {

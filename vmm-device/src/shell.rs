@@ -213,10 +213,15 @@ impl Outside for Shell {
         let inside = space.enter();
         let deadline = (pace == Pace::Brief).then(|| Instant::now() + BRIEF);
         let mut window = Window::new(&inside, &regions, device_memory)
+            .counting(space.threshold())
             .interrupted_by(inside.waiting(), deadline);
         let step = self.stats.at_work(|| job.operation.step(&mut window));
-        window.count(&self.stats);
-        self.outcome(job, step, &inside)
+        let hot = window.count(&self.stats);
+        let outcome = self.outcome(job, step, &inside);
+        drop(inside);
+        // Before the command is answered, so that who has its answer finds them.
+        self.service.virtqueue.tell(space.id(), &hot);
+        outcome
     }
 
     fn steps_at_once(&self, engine: usize, job: &Box<Job>, idle: bool) -> bool {

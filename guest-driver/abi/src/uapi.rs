@@ -173,7 +173,8 @@ pub const RESIDENT_DEVICE: u8 = 2;
 /// File-backed or shared page in system memory: the device uses it in place.
 pub const RESIDENT_FILE: u8 = 3;
 
-/// Query where pages are, without touching any.
+/// Query where pages are, without touching any: when all has moved that commands collected before were about to
+/// move.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Residency {
@@ -190,6 +191,7 @@ pub struct Residency {
 /// A device fault migrates the page, and present neighbours, to device memory. The first policy of a
 /// context, but in [`MODE_NUMA`], where that is [`POLICY_ON_REQUEST`], and where the driver was loaded
 /// with another ([`Info::policy`]). In [`MODE_NUMA`] pages stay that are bound to other nodes (`mbind(2)`).
+/// Where the IOMMU translates for the context, pages move when the device uses their 2 MiB often.
 pub const POLICY_ON_FAULT: u32 = 0;
 /// Pages move only by [`IOC_MIGRATE`]; the device uses the others in place.
 pub const POLICY_ON_REQUEST: u32 = 1;

@@ -28,6 +28,8 @@ pub const ABI_VERSION: u32 = 3;
 pub const F_ATOMIC: u32 = 0;
 /// Feature bit: [`MSG_TRANSLATION_AHEAD`].
 pub const F_TRANSLATION_AHEAD: u32 = 1;
+/// Feature bit: [`CONTROL_CONTEXT_NOTIFY`] and [`NOTIFY_ACCESS`].
+pub const F_ACCESS_NOTIFICATION: u32 = 2;
 /// Identifier of the shared-memory region (VirtIO 1.3 §2.10) that is the device memory.
 pub const SHM_DEVICE_MEMORY: u8 = 0;
 /// Vendor and device number of the PCI function that has the device memory, in the same slot as the device,
@@ -68,6 +70,8 @@ pub const MAX_TRANSLATION_ENTRIES: u32 = 512;
 /// Most requests that may be outstanding (PCIe 6.0 §10.5, Outstanding Page Request Capacity); the
 /// request queue must hold one buffer for each.
 pub const MAX_PAGE_REQUESTS: u32 = 128;
+/// Most accesses that [`CONTROL_CONTEXT_NOTIFY`] may ask for.
+pub const MAX_ACCESS_THRESHOLD: u32 = 1 << 20;
 
 /// `services` of [`Config`]: translations are asked of the driver through the virtqueues.
 pub const SERVICE_VIRTQUEUE: u32 = 1 << 0;
@@ -133,6 +137,10 @@ pub const CONTROL_CONTEXT_CLOSE: u32 = 4;
 pub const CONTROL_RESET: u32 = 5;
 /// Read the counters: the reply is followed by [`DeviceStats`].
 pub const CONTROL_STATS: u32 = 6;
+/// Have the device tell ([`NOTIFY_ACCESS`]) where commands of `context` of `generation` use pages of system memory:
+/// `arg0` = accesses to an aligned 2 MiB after which it is told first, 1 … [`MAX_ACCESS_THRESHOLD`]; 0, as after
+/// the opening: never.
+pub const CONTROL_CONTEXT_NOTIFY: u32 = 7;
 
 /// Readable part of a control chain.
 #[repr(C)]
@@ -252,6 +260,9 @@ pub struct CopyReply {
 /// §10.2.2) and the PRI Page Request (§10.4.1) that would follow it, in one round trip. Answered once, by
 /// [`MSG_TRANSLATION_COMPLETION`] or [`MSG_PAGE_RESPONSE`].
 pub const REQUEST_PAGE: u32 = 2;
+/// Answered by nothing: commands have used the pages of system memory in the 2 MiB from `va` on so often as the
+/// driver wants to know. `npages` and `around` are [`MAX_RANGE_PAGES`], all else but the context is 0.
+pub const NOTIFY_ACCESS: u32 = 3;
 
 /// Read access is wanted or granted.
 pub const ACCESS_READ: u32 = 1 << 0;
@@ -260,11 +271,11 @@ pub const ACCESS_WRITE: u32 = 1 << 1;
 /// Atomic operations are wanted or granted, together with both other rights.
 pub const ACCESS_ATOMIC: u32 = 1 << 3;
 
-/// What the device asks of the driver.
+/// What the device asks of the driver, or tells it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct DeviceRequest {
-    /// `REQUEST_*`.
+    /// `REQUEST_*`, `NOTIFY_*`.
     pub kind: U32,
     /// Context the address belongs to.
     pub context: U32,

@@ -2,6 +2,7 @@
 //! What a scenario is, what it found, and how that is judged.
 #![forbid(unsafe_code)]
 
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::time::Instant;
 
@@ -44,6 +45,7 @@ pub struct Findings {
 pub struct Outcome {
     name: &'static str,
     mode: &'static str,
+    translation: String,
     pages: u64,
     device_pages: DevicePages,
     page_requests: u64,
@@ -96,6 +98,19 @@ pub fn mode_name(info: &Info) -> &'static str {
     }
 }
 
+/// The IOMMU, as a context's translation is told.
+const PCIE: &str = "pcie";
+
+/// Who translates for the context, as the driver tells it.
+fn translation(context: &Context) -> Result<String> {
+    let path = format!("/proc/self/fdinfo/{}", context.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(&path).with_context(|| format!("Cannot read {path}"))?;
+    let mut lines = text.lines();
+    let told = lines.find_map(|line| line.strip_prefix("coax-translation:"));
+    let told = told.with_context(|| format!("{path} does not say who translates"))?;
+    Ok(told.trim().to_owned())
+}
+
 /// Runs a scenario in a context of its own; an error is a failed scenario.
 pub fn run(
     name: &'static str,
@@ -105,12 +120,14 @@ pub fn run(
     let context = Context::open_path(device)?;
     let info = context.info()?;
     let mode = mode_name(&info);
-    errln!("{name}: in {mode} mode …");
+    let translation = translation(&context)?;
+    errln!("{name}: in {mode} mode, translation by {translation} …");
     if info.mode == MODE_NUMA {
         // There a context begins with memory that moves on request alone.
         let policy = context.set_policy(Policy::OnFault, None);
         policy.context("Cannot ask for pages to move on fault")?;
     }
+    let before = context.stats().context("Cannot read the counters")?;
     let started = Instant::now();
     let mut findings =
         scenario(&context, &mut Progress::new(name)).unwrap_or_else(|error| Findings {
@@ -124,6 +141,11 @@ pub fn run(
             .insert(0, "the device's result is wrong".to_owned());
     }
     let stats = context.stats().context("Cannot read the counters")?;
+    // The IOMMU's do not pass the driver. Nobody else uses the device meanwhile.
+    let page_requests = match translation.as_str() {
+        PCIE => stats.device().page_requests.get() - before.device().page_requests.get(),
+        _ => stats.context_page_requests,
+    };
     let all = stats.driver_counters().chain(
         stats
             .device_counters()
@@ -158,9 +180,10 @@ pub fn run(
     Ok(Outcome {
         name,
         mode,
+        translation,
         pages: findings.pages,
         device_pages: findings.device_pages,
-        page_requests: stats.context_page_requests,
+        page_requests,
         expected: findings.expected,
         actual: findings.actual,
         seconds,

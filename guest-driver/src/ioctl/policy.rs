@@ -22,6 +22,7 @@ pub(super) fn set(context: &Context, arg: usize) -> Result {
     check(context, policy.policy, policy.fault_around)?;
     let policies = &context.mirror.policies;
     policies.set_context(policy.policy, policy.fault_around);
+    context.faults.data().watch();
     Ok(())
 }
 
@@ -62,7 +63,12 @@ pub(super) fn advise(context: &Context, arg: usize) -> Result {
     if !advice.is_none() && !is_mapped(&guard, range.clone()) {
         return Err(EFAULT);
     }
-    context.mirror.policies.advise(range, advice)
+    let advised = context.mirror.policies.advise(range, advice);
+    drop(guard);
+    if advised.is_ok() {
+        context.faults.data().watch();
+    }
+    advised
 }
 
 /// Whether all of `range` is mapped.

@@ -116,7 +116,7 @@ impl<T: Work> Worker<T> {
     }
 
     /// Waits until it has run.
-    fn flush(&self) {
+    pub(crate) fn flush(&self) {
         // SAFETY: The item is initialised; the caller may sleep (process context).
         unsafe { bindings::flush_work(self.work.get()) };
     }

@@ -30,7 +30,29 @@ impl Link {
         arg1: u64,
         reply: &mut [u8],
     ) -> Result<u32> {
-        let call = Self::request(opcode, NONE, arg0, arg1, reply.len())?;
+        self.control_of(opcode, NONE, arg0, arg1, reply)
+    }
+
+    /// Has the device tell where a context uses system memory, after so many accesses to 2 MiB; 0 for never.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::control`].
+    pub(crate) fn notify(&self, id: ContextId, accesses: u32) -> Result {
+        let opcode = wire::CONTROL_CONTEXT_NOTIFY;
+        self.control_of(opcode, id, accesses.into(), 0, &mut [])
+            .map(drop)
+    }
+
+    fn control_of(
+        &self,
+        opcode: u32,
+        id: ContextId,
+        arg0: u64,
+        arg1: u64,
+        reply: &mut [u8],
+    ) -> Result<u32> {
+        let call = Self::request(opcode, id, arg0, arg1, reply.len())?;
         let pending = self.begin(wire::QUEUE_CONTROL, call)?;
         let answer = self
             .finish_by(pending, Patience::Killable)

@@ -11,7 +11,6 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::Args;
 
 use coax_images::launch::Bytes;
-use coax_images::machine::Translation;
 use coax_program::args;
 
 use super::{Kernel, OneMode};
@@ -39,10 +38,6 @@ pub struct VmOptions {
     /// How the driver uses device memory
     #[arg(long, value_enum, default_value_t = OneMode::Private)]
     pub mode: OneMode,
-    /// Who translates addresses for the devices: the driver, or the guest's IOMMU by PCIe ATS and PRI, which
-    /// modes with device memory that the CPU reaches can have
-    #[arg(long, value_enum, default_value_t = Translation::Virtqueue)]
-    pub translation: Translation,
     /// Folder of this machine that becomes the guest's root file system, such as `/`. The guest
     /// cannot change it: what it writes stays in its memory and goes with it. `/tmp`, `/run` and
     /// the kernel's file systems are the guest's own, the programs that come with the guest are in

@@ -71,7 +71,7 @@ pub fn run(options: &Bench, install: bool) -> Result<ExitCode> {
 fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
     let json = create(&options.json)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;
-    let machine = announce(&images, &Mode::MOVING)?;
+    let machine = announce(&images, &images.translation.modes(&Mode::MOVING))?;
 
     let mut measured = Measured::new();
     measured.insert("cold_build".into(), images.build_seconds);
@@ -100,7 +100,7 @@ fn everything(options: &Bench, install: bool) -> Result<ExitCode> {
 
 /// The demonstration in the modes in which the driver moves pages, one after the other.
 fn demonstrate(images: &Images, measured: &mut Measured) -> Result<()> {
-    let shown = demo::show(images, &Mode::MOVING)?;
+    let shown = demo::show(images, &images.translation.modes(&Mode::MOVING))?;
     if !shown.passed {
         bail!("The demonstration failed; its speed is worth nothing");
     }
@@ -132,12 +132,12 @@ fn on_the_host(images: &Images, measured: &mut Measured) -> Result<()> {
     Ok(())
 }
 
-/// The guest's own measurements in private mode, where a fault always moves a page; faults also with both
-/// processors busy.
+/// The guest's own measurements in private mode, where a fault always moves a page, or in coherent mode if the
+/// IOMMU translates; faults also with both processors busy.
 fn in_a_guest(images: &Images, measured: &mut Measured) -> Result<()> {
     const BOTH: &str = "coax-demo bench --json - && coax-demo bench --busy 2 --json -";
     let job = Job::new(["sh", "-c", BOTH]);
-    let vm = Vm::start(images, &config(), &job)?;
+    let vm = Vm::start(images, &config(images), &job)?;
     succeeded(&vm.wait_watching(|line| {
         take(line, measured)?;
         Ok(None)
@@ -148,7 +148,7 @@ fn in_a_guest(images: &Images, measured: &mut Measured) -> Result<()> {
 fn many_contexts(images: &Images, measured: &mut Measured) -> Result<()> {
     let count = CONTEXTS.to_string();
     let job = Job::new(["coax-demo", "bench", "--contexts", &count, "--json", "-"]);
-    let mut vm = Vm::start(images, &config(), &job)?;
+    let mut vm = Vm::start(images, &config(images), &job)?;
     let device = *vm.device_ids().first().context("The VM has no device")?;
     let watch = MemoryWatch::start(device)?;
     let outcome = vm.wait_watching(|line| {
@@ -163,9 +163,11 @@ fn many_contexts(images: &Images, measured: &mut Measured) -> Result<()> {
     Ok(())
 }
 
-fn config() -> VmConfig {
+fn config(images: &Images) -> VmConfig {
+    let modes = images.translation.modes(&Mode::MOVING);
     VmConfig {
-        mode: Mode::Private,
+        mode: modes.first().copied().unwrap_or(Mode::Private),
+        translation: images.translation,
         ..VmConfig::default()
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{announce, create, exit_code};
+use super::{announce, create, exit_code, refuse};
 use crate::cli::Demo;
 use coax_images::availability;
 use coax_images::images::Images;
@@ -59,6 +59,11 @@ pub struct Shown {
 
 /// Runs the demonstration and reports.
 pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
+    let translation = options.kernel.which.translation();
+    let modes = options.mode.list(translation);
+    if let Some(status) = refuse(translation, &modes) {
+        return Ok(status);
+    }
     let json = create(&options.json)?;
     let mut kernel = options.kernel.clone();
     let (which, why) = availability::soonest(kernel.which);
@@ -67,7 +72,6 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
         errln!("{line}");
     }
     let images = Images::build(kernel.ready(install)?, install)?;
-    let modes = options.mode.list();
     let machine = announce(&images, &modes)?;
     let shown = show(&images, &modes)?;
     let verdict = if shown.passed { "pass" } else { "fail" };
@@ -95,10 +99,12 @@ pub fn run(options: &Demo, install: bool) -> Result<ExitCode> {
 pub fn show(images: &Images, modes: &[Mode]) -> Result<Shown> {
     let usual = VmConfig::default();
     let numa = modes.contains(&Mode::Numa);
+    let first = modes.first().copied().context("No mode to show")?;
     let factor = images.time_factor * u32::try_from(modes.len())?;
     let config = VmConfig {
         // The others do not mind that there is a memory node as well.
-        mode: if numa { Mode::Numa } else { Mode::Private },
+        mode: if numa { Mode::Numa } else { first },
+        translation: images.translation,
         load_driver: false,
         kernel_args: numa
             .then(|| NUMA_KERNEL_ARGS.to_owned())
@@ -112,7 +118,7 @@ pub fn show(images: &Images, modes: &[Mode]) -> Result<Shown> {
     let vm = Vm::start(images, &config, &Job::new(argv)).context("Cannot start the VM")?;
 
     let mut scenarios: Vec<Scenario> = Vec::new();
-    let mut unreadable = 0;
+    let mut unfit = 0;
     let outcome = vm.wait_watching(|line| {
         match serde_json::from_str::<Scenario>(line) {
             Ok(scenario) => {
@@ -120,11 +126,16 @@ pub fn show(images: &Images, modes: &[Mode]) -> Result<Shown> {
                     outln!("\n{}", title(&scenario.mode))?;
                 }
                 outln!("{}", describe(&scenario))?;
+                let (told, meant) = (&scenario.translation, images.translation.to_string());
+                if *told != meant {
+                    outln!("  FAIL: translation by {told} instead of {meant}; `dmesg` in the guest says why")?;
+                    unfit += 1;
+                }
                 scenarios.push(scenario);
             }
             Err(error) => {
                 outln!("  not understood ({error}): {line}")?;
-                unreadable += 1;
+                unfit += 1;
             }
         }
         Ok(None)
@@ -145,7 +156,7 @@ pub fn show(images: &Images, modes: &[Mode]) -> Result<Shown> {
         "\n{}",
         timing(outcome.boot, outcome.duration, first_migration)
     )?;
-    let well = outcome.exit.success() && unreadable == 0 && missing.is_empty();
+    let well = outcome.exit.success() && unfit == 0 && missing.is_empty();
     Ok(Shown {
         passed: well && scenarios.iter().all(Scenario::passed),
         scenarios,

@@ -35,7 +35,9 @@ pub fn run(options: &Doctor) -> Result<ExitCode> {
     for (name, text) in &facts {
         line(name, text)?;
     }
-    let table = archive.is_none().then(Table::now);
+    let accel = accel::decide(Choice::Auto).ok();
+    let accel = accel.map(|decision| decision.accel);
+    let table = archive.is_none().then(|| Table::now(accel));
     let parts = table.iter();
     let parts = parts.flat_map(|table| [("--kernel", &table.kernels), ("--qemu", &table.qemus)]);
     for (title, rows) in parts {
@@ -43,6 +45,10 @@ pub fn run(options: &Doctor) -> Result<ExitCode> {
             let title = if number == 0 { title } else { "" };
             line(title, &format!("{name:<10} {state}"))?;
         }
+    }
+    for (number, part) in table.iter().flat_map(|table| &table.pcie).enumerate() {
+        let title = if number == 0 { "--translation" } else { "" };
+        line(title, &format!("pcie: {:<20} {part}", part.name))?;
     }
     if let Some(file) = json {
         let facts = facts

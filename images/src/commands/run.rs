@@ -13,7 +13,6 @@ use crate::cli::VmOptions;
 use coax_images::images::Images;
 use coax_images::job::{Exit, Job};
 use coax_images::launch::{self, GuestFile, Output, Tree, Vm, VmConfig};
-use coax_images::machine::Machine;
 use coax_images::virtiofsd;
 use coax_program::{errln, status};
 
@@ -51,11 +50,7 @@ fn start(options: &VmOptions, root: Option<&Path>, job: Job, install: bool) -> R
             })
         })
         .transpose()?;
-    let machine = Machine {
-        translation: config.translation,
-        ..images.machine(&[config.mode])
-    };
-    errln!("{machine}");
+    errln!("{}", images.machine(&[config.mode]));
     let config = VmConfig { tree, ..config };
     let mut job = match root {
         Some(root) => at_home(job, root),
@@ -73,7 +68,7 @@ fn start(options: &VmOptions, root: Option<&Path>, job: Job, install: bool) -> R
 fn config(options: &VmOptions, files: Vec<GuestFile>) -> VmConfig {
     VmConfig {
         mode: options.mode.into(),
-        translation: options.translation,
+        translation: options.kernel.which.translation(),
         load_driver: !options.no_driver,
         cpus: options.cpus,
         memory: options.memory,

@@ -20,11 +20,12 @@ use anyhow::{bail, Result};
 use clap::ValueEnum;
 use coax_results::file::Format;
 
-use super::{create, exit_code};
+use super::{create, exit_code, refuse};
 use crate::cli::{Suite, Test};
 use coax_images::archive;
 use coax_images::job::Mode;
-use coax_program::outln;
+use coax_images::machine::Translation;
+use coax_program::{errln, outln, status};
 use part::Part;
 use results::Results;
 
@@ -32,6 +33,20 @@ pub use suites::test_program;
 
 /// Runs the suites asked for, and prints the sums as its last line.
 pub fn run(options: &Test, install: bool) -> Result<ExitCode> {
+    let translation = options.kernel.which.translation();
+    if translation == Translation::Pcie {
+        // The other suites are of the driver's own translation, or have no device.
+        if let Some(&suite) = options.suites.iter().find(|suite| **suite != Suite::Vm) {
+            errln!(
+                "coax: the suite {} has no --translation pcie; vm has",
+                name(suite)
+            );
+            return Ok(status::USAGE.into());
+        }
+    }
+    if let Some(status) = refuse(translation, &modes(options)) {
+        return Ok(status);
+    }
     if options.list {
         return list(options, install);
     }
@@ -123,8 +138,11 @@ fn chosen(options: &Test) -> Vec<Suite> {
     let all = Suite::value_variants().iter().copied();
     let in_archive = matches!(archive::here(), Ok(Some(_)));
     let can_run = |suite: Suite| !in_archive || !needs_checkout(suite);
-    let by_default =
-        |suite: Suite| options.suites.is_empty() && runs_unnamed(suite) && can_run(suite);
+    let is_left = |suite: Suite| match options.kernel.which.translation() {
+        Translation::Virtqueue => runs_unnamed(suite),
+        Translation::Pcie => suite == Suite::Vm,
+    };
+    let by_default = |suite: Suite| options.suites.is_empty() && is_left(suite) && can_run(suite);
     all.filter(|&suite| by_default(suite) || options.suites.contains(&suite))
         .collect()
 }
@@ -157,7 +175,7 @@ fn needs_checkout(suite: Suite) -> bool {
 
 /// The modes of a suite that takes one.
 fn modes(options: &Test) -> Vec<Mode> {
-    let all = || Mode::ALL.to_vec();
+    let all = || options.kernel.which.translation().modes(&Mode::ALL);
     options.mode.map_or_else(all, |mode| vec![mode.into()])
 }
 

@@ -167,11 +167,7 @@ impl VmConfig {
     ///
     /// Says what does not fit, and what would.
     pub fn check(&self) -> Result<(), String> {
-        if self.translation == Translation::Pcie && self.mode == Mode::Private {
-            return Err("--translation pcie needs device memory that the CPU reaches, since an IOMMU has no address \
-                 for private pages: add --mode coherent or --mode numa"
-                .into());
-        }
+        self.translation.can_be_in(self.mode)?;
         let device_memory = self.device_memory.0.saturating_mul(self.devices.into());
         let described = device_memory / PAGE_BYTES * PAGE_DESCRIPTION_BYTES;
         let least = Bytes(described.saturating_add(LEAST_REST.0));

@@ -10,6 +10,7 @@ use crate::accel::Accel;
 use crate::images::Images;
 use crate::job::{Mode, PORT_NAME, TREE_TAG};
 use crate::machine::Translation;
+use crate::pcie;
 use crate::qemu::Form;
 
 /// What the kernel is always told.
@@ -41,8 +42,6 @@ const NUMA_KERNEL_ARGS: &str = "memhp_default_state=online_movable";
 const ONE_CPU_KERNEL_ARGS: &str = "noreplace-smp";
 /// What it is told when the IOMMU translates for the devices: some kernels leave it alone otherwise.
 const IOMMU_KERNEL_ARGS: &str = "intel_iommu=on,sm_on";
-/// An IOMMU that walks the page tables of processes, and passes page requests on.
-const IOMMU: &str = "intel-iommu,scalable-mode=on,svm=on,device-iotlb=on,pasid-bits=20,fsts=on";
 /// What it is told after all else: the time before each line tells its lines from those of programs.
 const LAST_KERNEL_ARGS: &str = "printk.time=1";
 /// Leaves plugging to the ports. Linux holds its lock of hot-plugged devices while ACPI tells it of one, and takes
@@ -89,12 +88,16 @@ pub fn qemu(images: &Images, config: &VmConfig, form: Form, paths: &Sockets) -> 
         }
     }
     match accel {
-        Accel::Kvm => args.add(&["-accel", "kvm", "-cpu", "host"]),
-        // Five-level page tables lengthen every walk and bring nothing here; the IOMMU has none.
-        Accel::Tcg => args.add(&["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]),
+        Accel::Kvm => args.add(&["-accel", "kvm"]),
+        Accel::Tcg => args.add(&["-accel", "tcg,thread=multi"]),
     }
-    if config.translation == Translation::Pcie {
-        args.add(&["-device", IOMMU]);
+    match (config.translation, accel) {
+        (Translation::Pcie, _) => {
+            args.add(&["-cpu", &pcie::cpu(accel), "-device", &pcie::iommu()]);
+        }
+        (Translation::Virtqueue, Accel::Kvm) => args.add(&["-cpu", "host"]),
+        // Five-level page tables lengthen every walk and bring nothing here.
+        (Translation::Virtqueue, Accel::Tcg) => args.add(&["-cpu", "max,la57=off"]),
     }
     let possible = possible_cpus(config, accel);
     args.add(&["-smp", &format!("{},maxcpus={possible}", config.cpus)]);
@@ -366,12 +369,17 @@ mod tests {
             ..VmConfig::default()
         };
         let tcg = line(&config, Accel::Tcg);
-        let iommu = tcg.find(IOMMU).expect("an IOMMU");
+        let iommu = tcg.find(&pcie::iommu()).expect("an IOMMU");
         let device = tcg.find("translation-chardev=pcie0").expect("a device");
         assert!(iommu < device, "{tcg}");
         assert!(tcg.contains("path=device-0-pcie.sock"), "{tcg}");
         let args = device_words(&config);
         assert!(args.contains("--pcie-socket device-0-pcie.sock"), "{args}");
+        // It walks page tables of four levels alone.
+        for (accel, cpu) in [(Accel::Tcg, "max"), (Accel::Kvm, "host")] {
+            let line = line(&config, accel);
+            assert!(line.contains(&format!("-cpu {cpu},la57=off ")), "{line}");
+        }
         let config = VmConfig {
             translation: Translation::Virtqueue,
             ..config
@@ -471,6 +479,39 @@ mod tests {
             "vhost-user-coax-pci,id=accelerator1,",
         ] {
             assert!(line.contains(text), "no {text} in {line}");
+        }
+    }
+
+    #[test]
+    fn each_device_has_a_socket_of_its_own_for_the_iommu_in_its_node_too() {
+        let config = VmConfig {
+            mode: Mode::Numa,
+            translation: Translation::Pcie,
+            devices: 2,
+            ..VmConfig::default()
+        };
+        for number in 0..2 {
+            let place = Place::first(number);
+            let mut words = Words::default();
+            let connection = place.connection("/run/device".as_ref());
+            words.accelerator(
+                &config,
+                Form::OneFunction,
+                place,
+                &connection,
+                Ports::InTurn,
+            );
+            let line = shell_line(Path::new("qemu"), &words.0);
+            for text in [
+                format!("id=pcie{number},path=device-{number}-pcie.sock,reconnect-ms=100 "),
+                format!(",bus=rp{number},command-queues=2,translation-chardev=pcie{number}"),
+                format!("pxb-pcie,id=host{number},"),
+            ] {
+                assert!(line.contains(&text), "no {text} in {line}");
+            }
+            let back_end = shell_line(Path::new("device"), &device(&config, place));
+            let socket = format!("--pcie-socket device-{number}-pcie.sock");
+            assert!(back_end.contains(&socket), "{back_end}");
         }
     }
 

@@ -78,9 +78,13 @@ impl Vm {
         let form = config.form.unwrap_or(images.form);
         if config.translation == Translation::Pcie && form == Form::TwoFunctions {
             return Err(LaunchError::Config(
-                "--translation pcie needs a QEMU with our patches, which this one has not: leave --qemu out".into(),
+                "A device in two functions has no IOMMU translate for it: --translation pcie needs a QEMU with our \
+                 patches"
+                    .into(),
             ));
         }
+        let able = images.check(config.translation);
+        able.map_err(|error| LaunchError::Config(format!("{error:#}")))?;
         let folder = prepare("a folder for the VM", TemporaryFolder::new)?;
         let file = JobFile {
             job: job.clone(),
@@ -111,7 +115,6 @@ impl Vm {
             monitor: MONITOR_SOCKET.as_ref(),
             initramfs: &TemporaryFolder::path_of_unnamed(&initramfs),
         };
-        let form = config.form.unwrap_or(images.form);
         let args = qemu_args::qemu(images, config, form, &sockets);
         let command_line = qemu_args::shell_line(&images.qemu, &args);
         let mut qemu = start(

@@ -21,7 +21,7 @@ const FIRST_VERSION: (u32, u32) = (11, 1);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The device, as our patches have it.
-const WHOLE_DEVICE: &str = "vhost-user-coax-pci";
+pub const WHOLE_DEVICE: &str = "vhost-user-coax-pci";
 /// What else it takes: a host bridge in a memory node.
 const WHOLE_DEVICE_PARTS: &[&str] = &["pxb-pcie"];
 /// What stands for it: the device and its memory.
@@ -117,10 +117,23 @@ fn ask(program: &Path, args: &[&str]) -> Result<String> {
     Ok(said)
 }
 
-/// Whether it has a device of this name, whose options it tells then.
+/// Whether it has a device of this name.
 fn has_device(program: &Path, name: &str) -> Result<bool> {
+    Ok(options_of(program, name)?.is_some())
+}
+
+/// The properties of a device of this name; nothing if a QEMU has no such device.
+///
+/// # Errors
+///
+/// It does not answer.
+pub fn options_of(program: &Path, name: &str) -> Result<Option<Vec<String>>> {
     let (_, said, _) = call(program, &["-device", &format!("{name},help")])?;
-    Ok(said.starts_with(&format!("{name} options:")))
+    let options = said.strip_prefix(&format!("{name} options:"));
+    Ok(options.map(|options| {
+        let names = options.lines().filter_map(|line| line.split_once('='));
+        names.map(|(name, _)| name.trim().to_owned()).collect()
+    }))
 }
 
 /// How `program` ended, and what it wrote to standard output and standard error.

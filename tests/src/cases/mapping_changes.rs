@@ -11,7 +11,8 @@ use anyhow::{ensure, Context as _, Result};
 use coax::{Access, Command, Error};
 
 use crate::case;
-use crate::case::{CaseResult, Skip, Subject};
+use crate::case::{CaseResult, Subject};
+use crate::guest::counters;
 use crate::guest::device::{faulted, range_of, Device};
 use crate::guest::list;
 use crate::guest::memory::{Mapping, NO_ACCESS, PAGE, READ_ONLY, READ_WRITE};
@@ -249,20 +250,6 @@ fn memory_mapped_again_is_the_new_memory() -> CaseResult {
     Ok(())
 }
 
-/// A counter of the driver's that only debugfs shows.
-fn counter(name: &str) -> Result<u64> {
-    const STATS: &str = "/sys/kernel/debug/coax/coax0/stats";
-    let Ok(text) = std::fs::read_to_string(STATS) else {
-        return Err(Skip("debugfs is not mounted".into()).into());
-    };
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let value = line.with_context(|| format!("No {name} in {STATS}"))?;
-    value
-        .trim()
-        .parse()
-        .with_context(|| format!("{name}: {value}"))
-}
-
 fn changes_elsewhere_do_not_hold_up_faults() -> CaseResult {
     const THREADS: usize = 8;
     const FAULTS: usize = 256;
@@ -270,7 +257,10 @@ fn changes_elsewhere_do_not_hold_up_faults() -> CaseResult {
     let memory = Mapping::small_pages(16 * FAULTS * PAGE)?;
     let elsewhere = Mapping::small_pages(THREADS * LEN)?;
     let done = AtomicBool::new(false);
-    let before = (counter("page_requests")?, counter("retries")?);
+    let before = (
+        counters::of_driver("page_requests")?,
+        counters::of_driver("retries")?,
+    );
     std::thread::scope(|scope| -> Result<()> {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {
@@ -298,7 +288,10 @@ fn changes_elsewhere_do_not_hold_up_faults() -> CaseResult {
         }
         Ok(faulting?)
     })?;
-    let after = (counter("page_requests")?, counter("retries")?);
+    let after = (
+        counters::of_driver("page_requests")?,
+        counters::of_driver("retries")?,
+    );
     let (faults, retries) = (after.0 - before.0, after.1 - before.1);
     ensure!(faults >= FAULTS as u64, "{faults} faults");
     // A tenth, for what the kernel changes by itself.

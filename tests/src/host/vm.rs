@@ -95,7 +95,10 @@ fn run_vm(images: &Images, group: &Group, entries: &[Entry], report: &mut Report
     let mut output = Output::new(group, report);
     let factor = images.time_factor;
     let mut job = Job::new(argv).env(TIME_FACTOR_VARIABLE, factor.to_string());
-    let mut config = config(group, entries, factor);
+    let mut config = VmConfig {
+        translation: images.translation,
+        ..config(group, entries, factor)
+    };
     let witness = match group.vm {
         Vm::Tree => Some(Witness::new()?),
         _ => None,

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use coax_abi::wire::PAGE_SIZE;
 
 use crate::access::Access;
-use crate::sync::{Arc, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{Arc, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 /// Pages in a leaf.
 pub const LEAF_PAGES: u64 = 512;
@@ -49,6 +49,8 @@ pub struct Leaf {
     /// `gpa | rights`, 0 where there is no translation.
     words: Box<[u64; LEAF_PAGES as usize]>,
     used: u32,
+    /// Accesses to those of its pages that are in system memory, of contexts that are told of them.
+    accesses: AtomicU32,
 }
 
 impl Leaf {
@@ -56,7 +58,17 @@ impl Leaf {
         Self {
             words: Box::new([0; LEAF_PAGES as usize]),
             used: 0,
+            accesses: AtomicU32::new(0),
         }
+    }
+
+    /// Counts accesses; whether they are `threshold` now, or a power of two times as many, and were not before.
+    /// The count is gone with the leaf, and begins anew after 2^32.
+    pub fn count(&self, accesses: u32, threshold: u32) -> bool {
+        let before = self.accesses.fetch_add(accesses, Relaxed);
+        let now = before.wrapping_add(accesses);
+        let step = |count: u32| count.checked_div(threshold)?.checked_ilog2();
+        now < before || step(now) > step(before)
     }
 
     /// Translation of the page with this number, which must lie in the leaf's window.
@@ -248,6 +260,30 @@ mod tests {
         assert_eq!(gpa(&atc, 510), Some(0x10000));
         assert_eq!(gpa(&atc, 513), Some(0x13000));
         assert_eq!(gpa(&atc, 514), None);
+    }
+
+    #[test]
+    fn accesses_are_told_of_at_the_threshold_and_each_time_they_have_doubled() {
+        let leaf = Leaf::new();
+        let told: Vec<u32> = (1..=100).filter(|_| leaf.count(1, 10)).collect();
+        assert_eq!(told, [10, 20, 40, 80]);
+        // Many at once are told of once, and beyond the last number they begin anew.
+        assert!(leaf.count(1000, 10) && !leaf.count(1, 10));
+        assert!(leaf.count(u32::MAX - 1000, 10));
+        assert!(!Leaf::new().count(1, 0), "never");
+    }
+
+    #[test]
+    fn accesses_are_forgotten_with_the_translations() {
+        let mut atc = atc();
+        let count = |atc: &Atc| atc.leaf(1).map(|leaf| leaf.count(9, 10));
+        atc.fill(run(1, 0x1000, 2));
+        assert_eq!(count(&atc), Some(false));
+        atc.invalidate(1, 1);
+        assert_eq!(count(&atc), Some(true));
+        atc.invalidate(2, 1);
+        atc.fill(run(1, 0x1000, 2));
+        assert_eq!(count(&atc), Some(false));
     }
 
     #[test]

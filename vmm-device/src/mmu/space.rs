@@ -22,6 +22,8 @@ pub struct Space {
     processor: AtomicUsize,
     /// Set once, with the lock held for writing.
     closed: AtomicBool,
+    /// Accesses to a window after which that is told; 0 for never.
+    threshold: AtomicU32,
 }
 
 /// An engine's stay in a space, for one step of accesses.
@@ -39,12 +41,23 @@ impl Space {
             waiting: AtomicU32::new(0),
             processor: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            threshold: AtomicU32::new(0),
         }
     }
 
     /// What the guest knows it by.
     pub fn id(&self) -> ContextId {
         self.id
+    }
+
+    /// Sets after how many accesses to a window that is told, 0 for never. Steps in progress may not see it.
+    pub fn set_threshold(&self, accesses: u32) {
+        self.threshold.store(accesses, Ordering::Relaxed);
+    }
+
+    /// Accesses to a window after which that is told; 0 for never.
+    pub fn threshold(&self) -> u32 {
+        self.threshold.load(Ordering::Relaxed)
     }
 
     /// Enters for one step, behind those who wait for others to leave.

@@ -29,7 +29,10 @@ pub fn run(device: &Device) {
         linger: None,
     };
     served.run(|request, room| {
-        let control = request.ok_or(STATUS_BAD_MESSAGE).and_then(Control::decode);
+        let control = request
+            .ok_or(STATUS_BAD_MESSAGE)
+            .and_then(|bytes| device.features.check_control(bytes))
+            .and_then(Control::decode);
         let (status, value) = match control.and_then(|control| execute(device, control)) {
             Ok(value) => (STATUS_OK, value),
             Err(status) => (status, 0),
@@ -82,6 +85,11 @@ fn execute(device: &Device, control: Control) -> Result<u32, u32> {
         }
         Control::ContextClose(context) => {
             if !device.close(context) {
+                return Err(STATUS_BAD_CONTEXT);
+            }
+        }
+        Control::ContextNotify { context, threshold } => {
+            if !device.machine.notify(context, threshold) {
                 return Err(STATUS_BAD_CONTEXT);
             }
         }

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use coax_abi::wire::{
     DeviceRequest, InvalidateReply, TranslationEntry, TranslationMessage, MAX_RANGE_PAGES,
-    MAX_TRANSLATION_ENTRIES, PAGE_SIZE, QUEUE_REQUEST, QUEUE_TRANSLATION, REQUEST_PAGE,
-    STATUS_BAD_CONTEXT, STATUS_BAD_MESSAGE, STATUS_OK,
+    MAX_TRANSLATION_ENTRIES, NOTIFY_ACCESS, PAGE_SIZE, QUEUE_REQUEST, QUEUE_TRANSLATION,
+    REQUEST_PAGE, STATUS_BAD_CONTEXT, STATUS_BAD_MESSAGE, STATUS_OK,
 };
 use zerocopy::IntoBytes;
 
@@ -63,6 +63,26 @@ impl Requests {
             }
         }
     }
+
+    /// Tells the driver of windows of 2 MiB, each by its first page, that are used as often as it wants to know.
+    /// What finds no buffer is not told: requests have none either then.
+    pub fn tell(&self, context: ContextId, hot: &[u64]) {
+        if hot.is_empty() {
+            return;
+        }
+        for &vpn in hot {
+            let message = notification(context, vpn);
+            match self
+                .port
+                .push(message.as_bytes(), |error| self.failed(error))
+            {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return self.failed(&error),
+            }
+        }
+        self.flush();
+    }
 }
 
 impl TranslationService for Requests {
@@ -108,6 +128,21 @@ fn message(request: &Request) -> DeviceRequest {
         npages: (certain as u32).into(),
         around: (around as u32).into(),
         flags: miss.access.wire().into(),
+        reserved: 0.into(),
+    }
+}
+
+/// The message for a window.
+fn notification(context: ContextId, vpn: u64) -> DeviceRequest {
+    DeviceRequest {
+        kind: NOTIFY_ACCESS.into(),
+        context: context.number.into(),
+        generation: context.generation.into(),
+        tag: 0.into(),
+        va: (vpn * PAGE_SIZE).into(),
+        npages: MAX_RANGE_PAGES.into(),
+        around: MAX_RANGE_PAGES.into(),
+        flags: 0.into(),
         reserved: 0.into(),
     }
 }

@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coax_abi::wire::{queue_count, F_ATOMIC, F_TRANSLATION_AHEAD, QUEUE_COMMAND, QUEUE_SIZE};
+use coax_abi::wire::{
+    queue_count, F_ACCESS_NOTIFICATION, F_ATOMIC, F_TRANSLATION_AHEAD, QUEUE_COMMAND, QUEUE_SIZE,
+};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VringEpollHandler};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -139,6 +141,7 @@ impl VhostUserBackend for Backend {
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
             | 1 << F_ATOMIC
             | 1 << F_TRANSLATION_AHEAD
+            | 1 << F_ACCESS_NOTIFICATION
     }
 
     fn acked_features(&self, features: u64) {

@@ -130,7 +130,7 @@ impl Guest {
     }
 
     pub fn negotiate(&mut self) {
-        self.negotiate_with(1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD);
+        self.negotiate_with(1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD | 1 << F_ACCESS_NOTIFICATION);
     }
 
     /// The same, with these of the device's own features.
@@ -366,7 +366,7 @@ impl Guest {
         room: usize,
     ) -> u16 {
         let generation = match opcode {
-            CONTROL_CONTEXT_CLOSE => self.generation(context),
+            CONTROL_CONTEXT_CLOSE | CONTROL_CONTEXT_NOTIFY => self.generation(context),
             _ => 0,
         };
         let message = ControlRequest {

@@ -18,6 +18,7 @@ mod lifecycle;
 mod malformed;
 mod messages;
 mod migrations;
+mod notifications;
 mod requests;
 mod setup;
 mod vring;

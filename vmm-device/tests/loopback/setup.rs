@@ -25,7 +25,7 @@ fn features_are_offered_that_the_device_has_and_no_others() {
     covers!("coax.dev.2");
     let mut guest = Guest::cold(CONFIG);
     let offered = guest.front_end.as_mut().unwrap().get_features().unwrap();
-    let own = 1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD;
+    let own = 1 << F_ATOMIC | 1 << F_TRANSLATION_AHEAD | 1 << F_ACCESS_NOTIFICATION;
     let transport = VERSION_1 | INDIRECT_DESC | EVENT_IDX | PROTOCOL;
     assert_eq!(offered, transport | own);
     assert_eq!(offered & RING_PACKED, 0);
@@ -55,6 +55,8 @@ fn what_belongs_to_a_feature_that_was_not_agreed_on_is_unknown() {
     guest.queues[usize::from(QUEUE_TRANSLATION)].add(message.as_bytes(), 8);
     let (_, bytes) = guest.expect(QUEUE_TRANSLATION);
     assert_eq!(bytes[..4], STATUS_UNKNOWN_OPCODE.to_le_bytes());
+    let status = guest.control(CONTROL_CONTEXT_NOTIFY, 0, 1, 0);
+    assert_eq!(status, STATUS_UNKNOWN_OPCODE);
     // It was not used either.
     guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
     assert_eq!(guest.request().va, VA);

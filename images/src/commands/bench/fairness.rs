@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{goals, succeeded, take, Measured};
 use crate::cli::Fairness;
-use crate::commands::{announce, create, exit_code};
+use crate::commands::{announce, create, exit_code, refuse};
 use coax_images::images::Images;
 use coax_images::job::{Job, Mode};
 use coax_images::launch::{Vm, VmConfig};
@@ -20,10 +20,15 @@ const VM_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// Measures, prints what was measured with a line for each goal, and writes what is asked for.
 pub fn run(options: &Fairness, install: bool) -> Result<ExitCode> {
+    let mode = Mode::from(options.mode);
+    if let Some(status) = refuse(options.kernel.which.translation(), &[mode]) {
+        return Ok(status);
+    }
     let json = create(&options.json)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;
     let config = VmConfig {
-        mode: Mode::from(options.mode),
+        mode,
+        translation: images.translation,
         timeout: Some(VM_LIMIT),
         ..VmConfig::default()
     };

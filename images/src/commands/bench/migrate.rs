@@ -20,12 +20,20 @@ use crate::cli::Migrate;
 use crate::commands::{announce, create, exit_code};
 use coax_images::images::Images;
 use coax_images::job::Mode;
-use coax_program::outln;
+use coax_images::machine::Translation;
+use coax_program::{errln, outln, status};
 use own::Own;
 use report::Report;
 
 /// Measures everything, prints it with a line for each goal, and writes what is asked for.
 pub fn run(options: &Migrate, install: bool) -> Result<ExitCode> {
+    if options.kernel.which.translation() == Translation::Pcie {
+        errln!(
+            "coax: bench migrate moves private memory, which has no address that an IOMMU could give: leave \
+             --translation out"
+        );
+        return Ok(status::USAGE.into());
+    }
     let json = create(&options.json)?;
     let svg = create(&options.svg)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;

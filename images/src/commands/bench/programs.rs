@@ -14,11 +14,11 @@ use serde_json::{json, Value};
 
 use super::goals;
 use crate::cli::Programs;
-use crate::commands::{announce, create, exit_code};
+use crate::commands::{announce, create, exit_code, refuse};
 use coax_images::cache;
 use coax_images::host_packages::{self, Group};
 use coax_images::images::Images;
-use coax_images::job::Job;
+use coax_images::job::{Job, Mode};
 use coax_images::launch::{Bytes, GuestFile, Tree, Vm, VmConfig};
 use coax_images::progress::Progress;
 use coax_images::tool;
@@ -47,16 +47,21 @@ const EXPECTED_LINES: u64 = 73;
 
 /// Measures everything, prints it with a line for each goal, and writes what is asked for.
 pub fn run(options: &Programs, install: bool) -> Result<ExitCode> {
+    let mode = Mode::from(options.mode);
+    if let Some(status) = refuse(options.kernel.which.translation(), &[mode]) {
+        return Ok(status);
+    }
     let json = create(&options.json)?;
     let images = Images::build(options.kernel.ready(install)?, install)?;
     let daemon = virtiofsd::build(install)?;
     host_packages::ensure(&[Group::Programs], install)?;
-    let machine = announce(&images, &[options.mode.into()])?;
+    let machine = announce(&images, &[mode])?;
 
     let work = cache::checkout().join(WORK);
     let host = on_the_host(&work)?;
     let config = VmConfig {
-        mode: options.mode.into(),
+        mode,
+        translation: images.translation,
         memory: MEMORY,
         device_memory: DEVICE_MEMORY,
         tree: Some(Tree {

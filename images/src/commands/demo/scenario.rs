@@ -18,6 +18,8 @@ pub struct Scenario {
     pub name: String,
     /// How the driver used device memory.
     pub mode: String,
+    /// Who translated for the device.
+    pub translation: String,
     /// Pages that it works on.
     pub pages: u64,
     /// How many of them were in device memory.
@@ -121,7 +123,7 @@ pub fn first_migration(scenarios: &[Scenario]) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"name":"hash","mode":"private","pages":10,
+    const LINE: &str = r#"{"name":"hash","mode":"private","translation":"virtqueue","pages":10,
         "device_pages":{"before":0,"after":10,"after_cpu":0,"after_evict":0},
         "page_requests":2,"expected":"ab","actual":"ab","seconds":1.5,"result":"pass",
         "counters":{"boot_to_first_migration_ns":3000000000}}"#;

@@ -19,6 +19,7 @@ use anyhow::{ensure, Context, Result};
 use coax_images::archive;
 use coax_images::images::Which;
 use coax_images::kernel;
+use coax_images::machine::Translation;
 use coax_program::outln;
 use coax_program::output::OutputError;
 use coax_results::{Outcome, TestResult};
@@ -223,8 +224,9 @@ pub fn run(results: &mut Results, options: &Test, part: &Part) -> Result<(), Out
 }
 
 fn selected(options: &Test) -> impl Iterator<Item = Named<'_>> {
-    // Those that have a mode have the default's.
-    let is_of_mode = options.mode.is_none_or(|mode| mode == OneMode::Private);
+    // Those that have a mode have the default's, and the driver translates for that.
+    let is_of_mode = options.mode.is_none_or(|mode| mode == OneMode::Private)
+        && options.kernel.which.translation() == Translation::Virtqueue;
     let fits = move |test: &Named| {
         let mut filter = options.filter.iter();
         let named = options.filter.is_empty();

@@ -138,8 +138,7 @@ const DEMO: &[&str] = &["vm", "demo"];
 
 /// The modes in which the demonstration belongs to the suite.
 fn demos(options: &Test) -> impl Iterator<Item = Mode> + '_ {
-    let of_mode = |mode: &Mode| options.mode.is_none_or(|only| Mode::from(only) == *mode);
-    let modes = Mode::ALL.into_iter().filter(of_mode);
+    let modes = modes(options).into_iter();
     modes.filter(|_| options.filter.is_empty())
 }
 
