@@ -13,6 +13,7 @@ pub mod coherence;
 pub mod commands;
 pub mod conventions;
 pub mod departure;
+pub mod deviations;
 pub mod endings;
 pub mod exit;
 pub mod fork;
@@ -42,6 +43,7 @@ pub mod programs;
 pub mod reclaim;
 pub mod reset;
 pub mod shortage;
+pub mod small_queues;
 pub mod sparse;
 pub mod stall;
 pub mod storm;
@@ -53,7 +55,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 48] = [
+const SUBJECTS: [Subject; 50] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -101,6 +103,8 @@ const SUBJECTS: [Subject; 48] = [
     numa_removal::SUBJECT,
     openers::SUBJECT,
     two_functions::SUBJECT,
+    small_queues::SUBJECT,
+    deviations::SUBJECT,
     loss::SUBJECT,
 ];
 
