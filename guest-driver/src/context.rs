@@ -133,7 +133,7 @@ impl Context {
     ) -> Result<wire::CommandReply> {
         let id = self.submit(opcode, arg)?;
         let link = &self.device.link;
-        link.look_out(self.id.number, || self.commands.may_ask(id));
+        link.look_out(self.id.number, &self.faults, || self.commands.may_ask(id));
         let reply = self.commands.collect(id, None);
         if reply.is_err() {
             self.commands.abandon(id);

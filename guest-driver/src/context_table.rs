@@ -10,16 +10,12 @@
 
 use crate::{
     commands::Commands,
-    faults::Faults,
+    faults::{self, Faults},
     kapi::{irqlock::IrqSpinLock, sva::Binding, work::Worker},
     link::{CommandTag, Link},
     new_irqlock, wire,
 };
-use kernel::{
-    prelude::*,
-    sync::{atomic::Relaxed, Arc},
-    task::Kuid,
-};
+use kernel::{prelude::*, sync::Arc, task::Kuid};
 
 /// One opening of a context, as messages name it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -202,13 +198,18 @@ impl ContextTable {
         };
         let slots = self.slots.lock();
         match slots.get(meant.number as usize).map(|slot| &slot.state) {
-            Some(State::Open(id, entry)) if *id == meant && entry.faults.data().push(request) => {
-                let cpu = entry.faults.data().cpu.load(Relaxed);
-                entry.faults.queue(&link.workqueue, cpu);
+            Some(State::Open(id, entry)) if *id == meant => {
+                let faults = entry.faults.data();
+                if let Err(what) = faults.push(request) {
+                    return link.accuse(what);
+                }
+                if faults.is_for_worker(request) {
+                    faults::queue(&entry.faults, &link.workqueue);
+                }
             }
             // The device has aborted its commands.
             Some(State::Closing(id, _)) if *id == meant => {}
-            _ => link.stats.device_errors.add(1),
+            _ => link.accuse("asks for a context that is not open"),
         }
     }
 

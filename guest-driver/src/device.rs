@@ -129,7 +129,7 @@ pub(crate) struct Device {
     fence: Worker<Fence>,
 }
 
-/// Fences the device when its interrupt says that it needs a reset, in process context.
+/// Fences the device when its interrupts say that it needs a reset or does what it must not, in process context.
 struct Fence(Arc<Link>);
 
 impl Work for Fence {
@@ -393,7 +393,6 @@ impl Driver for Device {
             );
             return Err(ENODEV);
         }
-        // More than can be outstanding.
         this.link.post_request_buffers(wire::QUEUE_SIZE.into())?;
         let (base, bytes) = (this.region.start(), this.region.len());
         this.link
@@ -452,6 +451,9 @@ impl Driver for Device {
 
     fn interrupt(&self, queue: u16) {
         self.link.take(queue);
+        if self.link.lifetime.offence().is_some() {
+            self.fence.queue_anywhere();
+        }
     }
 
     fn config_changed(&self, device: &VirtioDevice) {

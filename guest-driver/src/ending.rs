@@ -73,14 +73,14 @@ impl Job for Rest {
             Stage::Opening(number, pending, closing, binding) => {
                 let opened = link.opened(number, &link.finish(pending));
                 if let Ok(pending) = opened.and_then(|id| link.begin_close(closing, id)) {
-                    link.finish(pending);
+                    link.finish_close(pending);
                 }
                 drop(binding);
                 link.contexts.release(number);
             }
             Stage::Closing(id, pending, entry) => {
                 if let Some(pending) = pending {
-                    link.finish(pending);
+                    link.finish_close(pending);
                 }
                 finish(link, id, entry);
             }
@@ -116,7 +116,13 @@ pub(crate) fn end(link: &Arc<Link>, id: ContextId, means: Means, guard: Guard) {
         .ok()
         .and_then(|pending| {
             let patience = Patience::Millis(CLOSE_PATIENCE_MS);
-            link.finish_by(pending, patience).err()
+            match link.finish_by(pending, patience) {
+                Ok(answer) => {
+                    link.closed(&answer);
+                    None
+                }
+                Err(pending) => Some(pending),
+            }
         });
     if pending.is_none() && !faults::is_busy(&entry.faults) {
         finish(link, id, entry);
@@ -134,7 +140,7 @@ pub(crate) fn end(link: &Arc<Link>, id: ContextId, means: Means, guard: Guard) {
 pub(crate) fn undo(link: &Link, id: ContextId, means: Option<Means>) {
     if let Some(means) = means {
         if let Ok(pending) = link.begin_close(means.closing, id) {
-            link.finish(pending);
+            link.finish_close(pending);
         }
     }
     link.contexts.release(id.number);
@@ -149,7 +155,7 @@ pub(crate) fn end_all(link: &Link) {
         // The reset that follows closes them too.
         let pending = Link::closing().and_then(|closing| link.begin_close(closing, id));
         if let Ok(pending) = pending {
-            link.finish(pending);
+            link.finish_close(pending);
         }
         finish(link, id, entry);
     }

@@ -11,14 +11,16 @@
 //! The loop is that of `Documentation/mm/hmm.rst`: read the sequence, look at the page table, then, under
 //! the mirror's lock, post the answer if nothing changed meanwhile, else begin anew.
 //!
-//! Requests come by interrupt into a ring and are handled in order by the context's worker, which waits for
-//! nobody: a fault that has to wait for a device or a program goes on in a thread of its own (`wait`), and
-//! the requests behind it are answered meanwhile. Contexts do not wait for each other. Neither worker nor
-//! threads hold a lock of the driver while they migrate or fault pages in, because both call the notifier.
+//! Requests come by interrupt into a ring and are handled in order by the context's worker, or by a caller who
+//! waits for a command and finds them first ([`Helper`]). Neither waits for anybody: a fault that has to wait for
+//! a device or a program goes on in a thread of its own (`wait`), and the requests behind it are answered
+//! meanwhile. Contexts do not wait for each other. Neither workers nor threads hold a lock of the driver while
+//! they migrate or fault pages in, because both call the notifier.
 //!
-//! What the device only tells of (`hot`) is moved by the same worker, after all requests.
+//! What the device only tells of (`hot`) is moved by the worker, after all requests.
 //!
-//! Teardown: first the worker is cancelled, which alone begins threads, then the threads are ended.
+//! Teardown: first the mirror is closed, after which no thread begins, then the worker is cancelled and the
+//! threads are ended. A caller who is in the middle of an answer then holds a guard of the lifetime.
 
 mod answer;
 mod exclusive;
@@ -39,7 +41,7 @@ use crate::{
         notifier::{IntervalNotifier, EVERYWHERE},
         thread::Thread,
         trace,
-        work::{Work, Worker},
+        work::{Work, Worker, Workqueue},
     },
     memory::DeviceMemory,
     migration::WINDOW_PAGES,
@@ -47,12 +49,16 @@ use crate::{
     new_irqlock, wire,
 };
 use answer::Answered;
+use core::cell::Cell;
 use kernel::{
     alloc::AllocError,
     mm::MmWithUser,
     new_mutex,
     prelude::*,
-    sync::{atomic::Atomic, Arc, Mutex},
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        Arc, Mutex,
+    },
     time::{delay::fsleep, Delta},
 };
 use wait::Waiting;
@@ -185,10 +191,27 @@ impl Resolver {
         request: wire::DeviceRequest,
         s: &mut Scratch,
     ) {
-        self.device.link.stats.translation_requests.add(1);
+        let stats = &self.device.link.stats;
+        stats.translation_requests.add(1);
+        if !self.is_sensible(&request) {
+            stats.device_errors.add(1);
+            // It ends the command and stops the context.
+            return self.respond(&request, wire::RESPONSE_FAILURE);
+        }
         if let Err(Refusal::Wait) = self.serve(memory, &request, false, s) {
             self.wait_for(request);
         }
+    }
+
+    /// Whether a working device would ask so.
+    fn is_sensible(&self, request: &wire::DeviceRequest) -> bool {
+        let (npages, around) = (request.npages.get(), request.around.get());
+        let flags = request.flags.get();
+        (1..=wire::MAX_RANGE_PAGES).contains(&npages)
+            && (npages..=wire::MAX_RANGE_PAGES).contains(&around)
+            && request.va.get() % PAGE_SIZE == 0
+            && request.kind.get() == wire::REQUEST_PAGE
+            && (flags & wire::ACCESS_ATOMIC == 0 || self.device.link.features.atomic)
     }
 
     /// Answers a request, for which something was done before if `worked` says so, but for one that has to
@@ -319,6 +342,8 @@ pub(crate) struct Faults {
     watched: Mutex<bool>,
     #[pin]
     scratch: Mutex<Scratch>,
+    /// Callers who answer requests while they wait for their commands.
+    helpers: Atomic<u32>,
     /// CPU that submitted last. What the program has just written is in this CPU's batch of pages
     /// not yet on the LRU lists, which a migration empties cheaply only for its own CPU.
     pub(crate) cpu: Atomic<u32>,
@@ -352,6 +377,7 @@ impl Faults {
             hot <- new_irqlock!(Hot::new(), "coax_hot"),
             watched <- new_mutex!(false, "coax_watched"),
             scratch <- new_mutex!(scratch, "coax_scratch"),
+            helpers: Atomic::new(0),
             cpu: Atomic::new(this_cpu()),
         }? Error))
     }
@@ -361,20 +387,44 @@ impl Faults {
         &self.resolver.mirror
     }
 
-    /// Takes a request for the worker; false if it makes no sense or is one too many. Callable
-    /// from interrupts.
-    pub(crate) fn push(&self, request: &wire::DeviceRequest) -> bool {
+    /// Takes a request; callable from interrupts.
+    ///
+    /// # Errors
+    ///
+    /// What no working device does.
+    pub(crate) fn push(&self, request: &wire::DeviceRequest) -> Result<(), &'static str> {
         if request.kind.get() == wire::NOTIFY_ACCESS {
-            return self.told(request);
+            return match self.told(request) {
+                true => Ok(()),
+                false => Err("tells of what it was not asked for"),
+            };
         }
-        let (npages, around) = (request.npages.get(), request.around.get());
-        let sensible = (1..=wire::MAX_RANGE_PAGES).contains(&npages)
-            && (npages..=wire::MAX_RANGE_PAGES).contains(&around)
-            && request.va.get() % PAGE_SIZE == 0
-            && request.kind.get() == wire::REQUEST_PAGE
-            && (request.flags.get() & wire::ACCESS_ATOMIC == 0
-                || self.resolver.device.link.features.atomic);
-        sensible && self.ring.lock().push_within_capacity(*request).is_ok()
+        let pushed = self.ring.lock().push_within_capacity(*request);
+        pushed.map_err(|_| "has more requests outstanding than it may")
+    }
+
+    /// Whether the worker has to look after what was just pushed: callers who wait for commands answer requests
+    /// in its place. Callable from interrupts.
+    pub(crate) fn is_for_worker(&self, request: &wire::DeviceRequest) -> bool {
+        // Ordered with the last look of a helper that leaves, which finds what this did not leave to the worker.
+        request.kind.get() == wire::NOTIFY_ACCESS || self.helpers.fetch_add(0, Full) == 0
+    }
+
+    /// Answers the requests that are there; `scratch` is this context's.
+    fn answer_all(&self, memory: &dyn DeviceMemory, scratch: &mut Scratch) {
+        while !self.resolver.mirror.is_closed() {
+            let request = {
+                let mut ring = self.ring.lock();
+                match ring.is_empty() {
+                    true => return,
+                    false => ring.remove(0),
+                }
+            };
+            match request {
+                Ok(request) => self.resolver.take(memory, request, scratch),
+                Err(_) => return,
+            }
+        }
     }
 
     /// Tells the device where pages are before it asks; of what changes meanwhile it will ask.
@@ -384,6 +434,70 @@ impl Faults {
     /// `ESRCH`: the process is gone. `ENOMEM`. `EIO`: the device is broken.
     pub(crate) fn tell_ahead(&self, memory: &dyn DeviceMemory, va: u64, npages: usize) -> Result {
         self.resolver.tell_ahead(memory, va, npages)
+    }
+}
+
+/// Has the worker answer what was pushed; callable from interrupts.
+pub(crate) fn queue(worker: &Worker<Faults>, on: &Workqueue) {
+    worker.queue(on, worker.data().cpu.load(Relaxed));
+}
+
+/// A caller who answers requests of a context, in place of its worker, until this is dropped: what comes while it
+/// waits for a command is mostly of that, and to wake the worker up costs more than many an answer.
+pub(crate) struct Helper<'a> {
+    worker: &'a Worker<Faults>,
+    workqueue: &'a Workqueue,
+    helped: Cell<bool>,
+}
+
+impl<'a> Helper<'a> {
+    /// Begins to answer.
+    pub(crate) fn new(worker: &'a Worker<Faults>, workqueue: &'a Workqueue) -> Self {
+        worker.data().helpers.fetch_add(1, Full);
+        Helper {
+            worker,
+            workqueue,
+            helped: Cell::new(false),
+        }
+    }
+
+    /// Whether there are requests.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.worker.data().ring.lock().is_empty()
+    }
+
+    /// Answers what is there, unless that is being done or takes a device that is out of service: those are the
+    /// worker's affair. Whether anything was answered. The caller may sleep.
+    pub(crate) fn help(&self) -> bool {
+        if !self.is_needed() {
+            return false;
+        }
+        let faults = self.worker.data();
+        match (faults.resolver.device.memory(), faults.scratch.try_lock()) {
+            (Ok(memory), Some(mut scratch)) => {
+                self.helped.set(true);
+                faults.answer_all(&*memory, &mut scratch);
+                true
+            }
+            _ => {
+                queue(self.worker, self.workqueue);
+                false
+            }
+        }
+    }
+}
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        let faults = self.worker.data();
+        faults.helpers.fetch_sub(1, Full);
+        if self.is_needed() {
+            queue(self.worker, self.workqueue);
+        } else if self.helped.get() {
+            if let Ok(memory) = faults.resolver.device.memory() {
+                memory.clear_ahead();
+            }
+        }
     }
 }
 
@@ -414,19 +528,7 @@ impl Work for Faults {
             return;
         };
         let mut scratch = self.scratch.lock();
-        while !self.resolver.mirror.is_closed() {
-            let request = {
-                let mut ring = self.ring.lock();
-                match ring.is_empty() {
-                    true => break,
-                    false => ring.remove(0),
-                }
-            };
-            match request {
-                Ok(request) => self.resolver.take(&*memory, request, &mut scratch),
-                Err(_) => break,
-            }
-        }
+        self.answer_all(&*memory, &mut scratch);
         self.move_hot(&*memory, &mut scratch);
         memory.clear_ahead();
     }

@@ -83,7 +83,9 @@ fn wait(context: &Context, arg: usize) -> Result {
     uaccess::write(arg, &wait)?;
     if wait.timeout_ms > 0 {
         let (link, number) = (&context.device.link, context.id.number);
-        link.look_out(number, || context.commands.may_ask(wait.id));
+        link.look_out(number, &context.faults, || {
+            context.commands.may_ask(wait.id)
+        });
     }
     let reply = match context.commands.collect(wait.id, limit) {
         // To begin anew is to go on, if there is no limit.

@@ -18,8 +18,9 @@
 //!
 //! - the device answered: the invalidation of the page, the copy to or from it, the closing of the context;
 //! - a reset of the virtio device has returned. The driver resets when the device sets DEVICE_NEEDS_RESET,
-//!   which the front end does when the connection to the back end has ended, and when the device answers an
-//!   invalidation or a copy with something that is no answer.
+//!   which the front end does when the connection to the back end has ended, when the device answers an
+//!   invalidation, a copy, or the opening or closing of a context with something that is no answer, and when
+//!   it asks for what no working device asks (`Lifetime::accuse`).
 //!
 //! Until then whoever needs the answer waits, in steps that the hung-task detector sees, and a wait that
 //! lasts is told once (`stall`). Calls of programs can be killed meanwhile. When a fence has passed, the
@@ -47,7 +48,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Full, Relaxed},
-        Arc,
+        Arc, SetOnce,
     },
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct Lifetime {
     /// Set under the lock around `inside`.
     leaving: Atomic<bool>,
     silent: Atomic<bool>,
+    /// What the device did that no working one does.
+    offence: SetOnce<&'static str>,
     /// Who entered and has not left.
     #[pin]
     inside: IrqSpinLock<usize>,
@@ -83,6 +86,7 @@ impl Lifetime {
             pin_init!(Self {
                 leaving: Atomic::new(false),
                 silent: Atomic::new(false),
+                offence: SetOnce::new(),
                 inside <- new_irqlock!(0, "coax_lifetime"),
                 empty <- Completion::new(),
                 stall: Stall::new(number),
@@ -128,6 +132,16 @@ impl Lifetime {
     /// A fence has passed; false if one had before.
     pub(crate) fn fall_silent(&self) -> bool {
         !self.silent.xchg(true, Full)
+    }
+
+    /// The device did `what`, so that it is to be fenced, in process context; callable from interrupts.
+    pub(crate) fn accuse(&self, what: &'static str) {
+        self.offence.populate(what);
+    }
+
+    /// What the device was accused of first.
+    pub(crate) fn offence(&self) -> Option<&'static str> {
+        self.offence.copy()
     }
 
     /// Whether the driver has the device in service, or is leaving it.

@@ -48,6 +48,9 @@ use zerocopy::FromBytes;
 /// Longest look for an answer before the caller sleeps, 200 µs: about what a sleep and the interrupt
 /// that ends it cost, and what most answers, a copy of a megabyte among them, take.
 const POLL_LIMIT: Delta = Delta::from_micros(200);
+/// The same for an invalidation, 50 µs: that is answered within some microseconds unless an engine has lost its
+/// processor in the middle of a step, and it has one again the sooner, the fewer look.
+const INVALIDATION_POLL_LIMIT: Delta = Delta::from_micros(50);
 /// Pause before a full ring is tried again.
 const FULL_RING_PAUSE: Delta = Delta::from_micros(50);
 
@@ -239,11 +242,30 @@ impl Link {
         self.contexts.end_commands(error);
     }
 
-    /// Fences a device that does not work any more. Its interrupt says so too, but not before the driver
-    /// has started it.
+    /// Fences a device that does not work any more, or not as it should. Its interrupts have that done too,
+    /// but not before the driver has started it.
     pub(crate) fn look_after(&self) {
-        if !self.lifetime.is_silent() && self.resetter.needs_reset() {
+        if self.lifetime.is_silent() {
+            return;
+        }
+        if let Some(offence) = self.lifetime.offence() {
+            self.fence(offence);
+        } else if self.resetter.needs_reset() {
             self.fence("does not work any more");
+        }
+    }
+
+    /// The device sent `what` no working device sends, and whose command waits for an answer to it is not
+    /// known. Callable from interrupts.
+    pub(crate) fn accuse(&self, what: &'static str) {
+        self.stats.device_errors.add(1);
+        self.lifetime.accuse(what);
+    }
+
+    /// Fences a device that was accused. Sleeps.
+    fn judge(&self) {
+        if self.lifetime.offence().is_some() {
+            self.look_after();
         }
     }
 
@@ -343,15 +365,19 @@ impl Link {
         }
     }
 
-    /// Looks for what comes by `queue` until `done` is satisfied, for [`POLL_LIMIT`] or until others
+    /// Looks for what comes by `queue` until `done` is satisfied, for [`POLL_LIMIT`] at most or until others
     /// want the CPU.
     fn poll<T>(&self, queue: u16, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         let began = Instant::<Monotonic>::now();
+        let limit = match queue {
+            wire::QUEUE_TRANSLATION => INVALIDATION_POLL_LIMIT,
+            _ => POLL_LIMIT,
+        };
         loop {
             if let Some(result) = done() {
                 return Some(result);
             }
-            if need_resched() || began.elapsed().as_nanos() > POLL_LIMIT.as_nanos() {
+            if need_resched() || began.elapsed().as_nanos() > limit.as_nanos() {
                 return None;
             }
             self.take(queue);
@@ -382,6 +408,7 @@ impl Link {
         self.take_requests();
         self.take_all_commands();
         commands.end(ENODEV);
+        self.judge();
     }
 
     /// Number of command queues.
@@ -389,7 +416,8 @@ impl Link {
         self.command.len()
     }
 
-    /// Gives the device buffers for all the requests it may have outstanding.
+    /// Gives the device `count` buffers for requests, more than it may have outstanding, or as many as the queue
+    /// has room for: with fewer, requests wait for one.
     ///
     /// # Errors
     ///
@@ -397,8 +425,11 @@ impl Link {
     pub(crate) fn post_request_buffers(&self, count: u32) -> Result {
         for _ in 0..count {
             let buffer = Request::new(0, size_of::<wire::DeviceRequest>(), (), GFP_KERNEL)?;
-            let sent = self.request.send(buffer);
-            sent.map_err(|_| self.lifetime.error())?;
+            match self.request.send(buffer) {
+                Ok(()) => {}
+                Err((error, _)) if error == ENOSPC => break,
+                Err(_) => return Err(self.lifetime.error()),
+            }
         }
         Ok(())
     }
@@ -427,7 +458,7 @@ impl Link {
         while let Some((buffer, len)) = self.request.pop() {
             match wire::DeviceRequest::read_from_bytes(buffer.written(len)) {
                 Ok(request) => self.contexts.dispatch(&request, self),
-                Err(_) => self.stats.device_errors.add(1),
+                Err(_) => self.accuse("asks with something that is no request"),
             }
             // There is room for as many as were ever sent.
             let _ = taken.push_within_capacity(buffer);

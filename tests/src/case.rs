@@ -86,6 +86,10 @@ pub enum Vm {
     TwoFunctions,
     /// There are two such devices.
     FourFunctions,
+    /// The device is two functions, and its queues have four descriptors each.
+    SmallQueues,
+    /// The device does wrong what [`crate::deviation`] has the case say.
+    DeviantDevice,
     /// The case loses the back end; nothing else runs in this VM.
     Doomed,
     /// The same, when the back end has stopped before.
@@ -98,7 +102,7 @@ pub enum Vm {
 
 impl Vm {
     /// All kinds, in the order in which they are run.
-    pub const ALL: [Vm; 12] = [
+    pub const ALL: [Vm; 14] = [
         Vm::Standard,
         Vm::SmallDevice,
         Vm::TwoDevices,
@@ -107,6 +111,8 @@ impl Vm {
         Vm::Lifecycle,
         Vm::TwoFunctions,
         Vm::FourFunctions,
+        Vm::SmallQueues,
+        Vm::DeviantDevice,
         Vm::Doomed,
         Vm::DoomedStalled,
         Vm::DoomedMoving,
@@ -124,6 +130,8 @@ impl Vm {
             Vm::Lifecycle => "lifecycle",
             Vm::TwoFunctions => "two-functions",
             Vm::FourFunctions => "four-functions",
+            Vm::SmallQueues => "small-queues",
+            Vm::DeviantDevice => "deviant-device",
             Vm::Doomed => "doomed",
             Vm::DoomedStalled => "doomed-stalled",
             Vm::DoomedMoving => "doomed-moving",
@@ -149,7 +157,15 @@ impl Vm {
 
     /// Whether devices are shown as an unpatched QEMU does, whatever QEMU it is.
     pub const fn has_two_functions_a_device(self) -> bool {
-        matches!(self, Vm::TwoFunctions | Vm::FourFunctions)
+        matches!(self, Vm::TwoFunctions | Vm::FourFunctions | Vm::SmallQueues)
+    }
+
+    /// Descriptors of each queue.
+    pub const fn queue_size(self) -> u16 {
+        match self {
+            Vm::SmallQueues => 4,
+            _ => coax_abi::wire::QUEUE_SIZE,
+        }
     }
 
     /// Whether its cases lose the back end.
@@ -163,7 +179,9 @@ impl Vm {
             | Vm::Tree
             | Vm::Lifecycle
             | Vm::TwoFunctions
-            | Vm::FourFunctions => false,
+            | Vm::FourFunctions
+            | Vm::SmallQueues
+            | Vm::DeviantDevice => false,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod coherence;
 pub mod commands;
 pub mod conventions;
 pub mod departure;
+pub mod deviations;
 pub mod device_limits;
 pub mod endings;
 pub mod exit;
@@ -44,6 +45,7 @@ pub mod programs;
 pub mod reclaim;
 pub mod reset;
 pub mod shortage;
+pub mod small_queues;
 pub mod sparse;
 pub mod stall;
 pub mod storm;
@@ -55,7 +57,7 @@ pub mod userfaults;
 use crate::case::{Entry, Subject};
 
 /// All subjects, the plain ones first.
-const SUBJECTS: [Subject; 50] = [
+const SUBJECTS: [Subject; 52] = [
     commands::SUBJECT,
     access::SUBJECT,
     kinds::SUBJECT,
@@ -105,6 +107,8 @@ const SUBJECTS: [Subject; 50] = [
     numa_removal::SUBJECT,
     openers::SUBJECT,
     two_functions::SUBJECT,
+    small_queues::SUBJECT,
+    deviations::SUBJECT,
     loss::SUBJECT,
 ];
 

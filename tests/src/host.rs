@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The host half: groups cases by VM and mode, runs each group in a VM, reports.
 
+pub mod deviant;
 mod plan;
 mod report;
 mod vm;

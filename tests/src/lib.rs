@@ -11,7 +11,7 @@
 //! | [`cases`] | guest | the cases, one file a subject |
 //! | [`mod@bench`] | guest | measurements of `coax bench` |
 //! | [`guest`] | guest | what cases are made of, and the program that runs them |
-//! | [`mod@case`], [`request`], [`witness`] | both | what the two halves agree on |
+//! | [`mod@case`], [`deviation`], [`request`], [`witness`] | both | what the two halves agree on |
 //! | [`soak`] | both | stock programs in a long storm, a program of its own on the host |
 //! | [`stress`] | both | stress-ng in a storm, a program of its own on the host |
 //! | [`trial`] | both | something bad at many seeded points, a program of its own on the host |
@@ -21,6 +21,7 @@
 pub mod bench;
 pub mod case;
 pub mod cases;
+pub mod deviation;
 pub mod guest;
 #[cfg(feature = "host")]
 pub mod host;

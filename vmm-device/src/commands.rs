@@ -365,11 +365,7 @@ impl<J> Commands<J> {
             match code {
                 Some(ResponseCode::ResponseFailure) => {
                     self.end(id, End::Failure { va }, effects);
-                    // Nor do others of the context go on that have not asked yet.
-                    for (other, want) in self.resolve.stop(context) {
-                        let va = want.miss.va;
-                        self.end(other, End::Failure { va }, effects);
-                    }
+                    self.stop(context, effects);
                 }
                 Some(ResponseCode::InvalidRequest) if !want.ahead => {
                     self.end(id, End::Fault { va, access }, effects);
@@ -382,6 +378,15 @@ impl<J> Commands<J> {
             }
         }
         None
+    }
+
+    /// Response Failure was answered in a context: it makes no request any more, and those of its commands
+    /// end that have not made theirs.
+    pub fn stop(&mut self, context: ContextId, effects: &mut Vec<Effect<J>>) {
+        for (id, want) in self.resolve.stop(context) {
+            let va = want.miss.va;
+            self.end(id, End::Failure { va }, effects);
+        }
     }
 
     /// Ends the commands of a context, except those that are submitted after this. Those that run a

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use coax_abi::wire;
 
+use crate::deviations::Deviations;
 use crate::dma::DeviceMemory;
 use crate::features::Features;
 use crate::machine::Machine;
@@ -52,8 +53,8 @@ pub struct Device {
 
 impl Device {
     /// A device at power-on.
-    pub fn new(config: Config) -> io::Result<Self> {
-        let shell = Shell::new(wire::queue_count(config.engines))?;
+    pub fn new(config: Config, deviations: Deviations) -> io::Result<Self> {
+        let shell = Shell::new(wire::queue_count(config.engines), deviations)?;
         let engines = usize::from(config.engines);
         Ok(Self {
             config,

@@ -66,6 +66,7 @@ pub mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::deviations::Deviations;
     use crate::device::Config;
 
     /// Does something in a process of its own, which has to be aborted, and returns what that
@@ -93,7 +94,7 @@ pub mod tests {
             engines: 1,
             page_requests: 1,
         };
-        Arc::new(Device::new(config).expect("a device"))
+        Arc::new(Device::new(config, Deviations::default()).expect("a device"))
     }
 
     /// A thread that serves the device and ends.

@@ -13,6 +13,7 @@ pub mod access;
 pub mod args;
 pub mod command;
 pub mod commands;
+pub mod deviations;
 pub mod device;
 pub mod dma;
 pub mod engine;

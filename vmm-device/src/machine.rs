@@ -23,6 +23,7 @@ use crate::mmu::atc::Translation;
 use crate::mmu::{ContextId, Mmu};
 use crate::resolve::service::TranslationService;
 use crate::resolve::tags::Answered;
+use crate::resolve::windows::Want;
 use crate::resolve::ResponseCode;
 use crate::sync::{lock, wait_for, Condvar, Mutex};
 
@@ -205,7 +206,15 @@ impl<O: Outside> Machine<O> {
         code: Option<ResponseCode>,
         entries: &[Translation],
     ) -> bool {
-        let answered = lock(&self.commands).resolve.answer(context, tag);
+        let mut effects = Effects::new();
+        let mut commands = lock(&self.commands);
+        let answered = commands.resolve.answer(context, tag);
+        if answered == Answered::Orphan && code == Some(ResponseCode::ResponseFailure) {
+            // At once, so that no abort comes in between.
+            commands.stop(context, &mut effects);
+        }
+        drop(commands);
+        self.perform(effects);
         if answered == Answered::Unknown {
             return false;
         }
@@ -215,27 +224,32 @@ impl<O: Outside> Machine<O> {
             self.fill(context, entries);
         }
         if let Answered::Waiting((id, want)) = answered {
-            let mut effects = Effects::new();
-            let mut commands = lock(&self.commands);
-            let ready = commands.resolved(id, &want, code, &mut effects);
-            let idle = ready
-                .as_ref()
-                .is_some_and(|(_, held, _)| commands.is_idle(held.engine));
-            drop(commands);
-            self.perform(effects);
-            if let Some((id, mut held, waited)) = ready {
-                self.outside.waited(&mut held.job, &waited);
-                if self.outside.steps_at_once(held.engine, &held.job, idle) {
-                    self.step(id, held, Pace::Brief);
-                } else {
-                    self.settle(id, held, Outcome::More);
-                }
-            }
+            self.resolved(id, &want, code);
         }
         if lock(&self.commands).resolve.has_due() {
             self.send();
         }
         true
+    }
+
+    /// A request of a command that waits was answered, and its translations are there.
+    fn resolved(&self, id: CommandId, want: &Want, code: Option<ResponseCode>) {
+        let mut effects = Effects::new();
+        let mut commands = lock(&self.commands);
+        let ready = commands.resolved(id, want, code, &mut effects);
+        let idle = ready
+            .as_ref()
+            .is_some_and(|(_, held, _)| commands.is_idle(held.engine));
+        drop(commands);
+        self.perform(effects);
+        if let Some((id, mut held, waited)) = ready {
+            self.outside.waited(&mut held.job, &waited);
+            if self.outside.steps_at_once(held.engine, &held.job, idle) {
+                self.step(id, held, Pace::Brief);
+            } else {
+                self.settle(id, held, Outcome::More);
+            }
+        }
     }
 
     /// Adds translations to a context; false if it is not there.

@@ -178,16 +178,19 @@ impl<C: Copy + PartialEq> Resolve<C> {
         answered
     }
 
-    /// Stops the requests of a context; returns the commands that wait for one not yet sent, and
+    /// Stops the requests of a context that has made one; returns the commands that wait for one not yet sent, and
     /// what for.
     pub fn stop(&mut self, context: ContextId) -> Vec<(C, Want)> {
-        self.shares.entry(context).or_default().stopped = true;
+        if let Some(share) = self.shares.get_mut(&context) {
+            share.stopped = true;
+        }
         let waiting = self.due.values(context);
         waiting.map(|due| (due.command, due.want)).collect()
     }
 
-    /// Lets a context make requests again.
+    /// Lets a context make requests again; answers to those of before do not stop it.
     pub fn restart(&mut self, context: ContextId) {
+        self.tags.abort(context);
         if let Some(share) = self.shares.get_mut(&context) {
             share.stopped = false;
         }

@@ -13,6 +13,7 @@ use rustix::event::PollFlags;
 use thiserror::Error;
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 
+use crate::deviations::Deviations;
 use crate::device::{Config, Device};
 use crate::fail_stop;
 use crate::relay::{self, End, Stop};
@@ -57,7 +58,18 @@ pub fn serve(
     pcie: Option<Socket>,
     stop: UnixStream,
 ) -> Result<(), Error> {
-    let device = Arc::new(Device::new(config).map_err(Error::Events)?);
+    serve_deviating(config, Deviations::default(), socket, pcie, stop)
+}
+
+/// The same by a device that deviates from the specification.
+pub fn serve_deviating(
+    config: Config,
+    deviations: Deviations,
+    socket: Socket,
+    pcie: Option<Socket>,
+    stop: UnixStream,
+) -> Result<(), Error> {
+    let device = Arc::new(Device::new(config, deviations).map_err(Error::Events)?);
     let backend = Arc::new(Backend::new(Arc::clone(&device)));
     let mut daemon = VhostUserDaemon::new(
         "coax-vhost-user".into(),

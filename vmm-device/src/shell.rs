@@ -16,6 +16,7 @@ use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
 use zerocopy::IntoBytes;
 
 use crate::commands::{End, Outcome, Waited};
+use crate::deviations::Deviations;
 use crate::dma::{regions, DeviceMemory, Window};
 use crate::engine::gemm::TilePool;
 use crate::engine::{Progress, Step};
@@ -53,6 +54,8 @@ pub struct Shell {
     pub stats: Arc<Stats>,
     /// Log of guest mistakes.
     pub log: Arc<GuestLog>,
+    /// What the device does otherwise.
+    pub deviations: Deviations,
     /// Events that have the threads look for work.
     wakers: Vec<EventFd>,
     /// Who translates.
@@ -61,7 +64,7 @@ pub struct Shell {
 
 impl Shell {
     /// A shell for this many queues.
-    pub fn new(queues: u16) -> io::Result<Self> {
+    pub fn new(queues: u16, deviations: Deviations) -> io::Result<Self> {
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
         let ports: Vec<Arc<Port>> = (0..queues)
             .map(|_| Arc::new(Port::new(memory.clone())))
@@ -73,7 +76,7 @@ impl Shell {
         let stats = Arc::new(Stats::default());
         let log = Arc::new(GuestLog::default());
         let service = Services {
-            virtqueue: Requests::new(&ports, Arc::clone(&stats), Arc::clone(&log)),
+            virtqueue: Requests::new(&ports, Arc::clone(&stats), Arc::clone(&log), deviations),
             pcie: Pcie::new(Arc::clone(&stats))?,
         };
         Ok(Self {
@@ -84,6 +87,7 @@ impl Shell {
             tiles: TilePool::default(),
             stats,
             log,
+            deviations,
             wakers,
             service,
         })

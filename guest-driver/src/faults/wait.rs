@@ -81,6 +81,10 @@ impl Resolver {
         let begun = (|| {
             let mut waiting = self.waiting.lock();
             waiting.retain(|thread| !thread.has_ended());
+            if self.mirror.is_closed() {
+                // Nobody ends threads that begin now.
+                return Err(ENODEV);
+            }
             if waiting.len() >= MAX_WAITING {
                 self.device.link.stats.device_errors.add(1);
                 return Err(EBUSY);

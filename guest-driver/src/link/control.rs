@@ -86,11 +86,17 @@ impl Link {
     ///
     /// `EIO`: the device is silent or gave no answer. `EBUSY`, `EINVAL`: it refuses.
     pub(crate) fn opened(&self, number: u32, answer: &Reply) -> Result<ContextId> {
-        let generation = self.value(answer, &mut [])?;
-        if generation == 0 {
+        let named = match answer.read::<wire::ControlReply>() {
+            Some((head, _)) => head.status.get() != wire::STATUS_OK || head.value.get() != 0,
+            None => !answer.is_answer(),
+        };
+        if !named {
             self.stats.device_errors.add(1);
-            return Err(EIO);
+            // Nobody could close what it has opened.
+            self.fence("opened a context without saying which");
+            return Err(self.lifetime.error());
         }
+        let generation = self.value(answer, &mut [])?;
         Ok(ContextId { number, generation })
     }
 
@@ -111,6 +117,27 @@ impl Link {
     pub(crate) fn begin_close(&self, mut call: Call, id: ContextId) -> Result<Pending> {
         fill(&mut call, wire::CONTROL_CONTEXT_CLOSE, id, 0, 0)?;
         self.begin(wire::QUEUE_CONTROL, call)
+    }
+
+    /// Waits until the device has closed a context, or is silent.
+    pub(crate) fn finish_close(&self, pending: Pending) {
+        let answer = self.finish(pending);
+        self.closed(&answer);
+    }
+
+    /// Takes the answer to the closing of a context, after which its memory is let go.
+    pub(crate) fn closed(&self, answer: &Reply) {
+        let closed = match answer.read::<wire::ControlReply>() {
+            // What is not open is closed.
+            Some((head, _)) => {
+                [wire::STATUS_OK, wire::STATUS_BAD_CONTEXT].contains(&head.status.get())
+            }
+            None => !answer.is_answer(),
+        };
+        if !closed {
+            self.stats.device_errors.add(1);
+            self.fence("does not close a context");
+        }
     }
 
     fn request(opcode: u32, id: ContextId, arg0: u64, arg1: u64, reply: usize) -> Result<Call> {

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coax_abi::wire::QUEUE_SIZE;
+
 use crate::job::{Driver, Mode};
 use crate::machine::Translation;
 use crate::qemu::Form;
@@ -108,6 +110,9 @@ pub struct VmConfig {
     pub devices: u32,
     /// How they are shown to the guest; `None` for the way of the QEMU.
     pub form: Option<Form>,
+    /// Descriptors of each queue of a device that is two functions; one that is one function has
+    /// [`QUEUE_SIZE`].
+    pub queue_size: u16,
     /// Memory of each device.
     pub device_memory: Bytes,
     /// Engines of a device, each with a command queue.
@@ -140,6 +145,7 @@ impl Default for VmConfig {
             memory: Bytes::gib(2),
             devices: 1,
             form: None,
+            queue_size: QUEUE_SIZE,
             device_memory: Bytes::mib(512),
             engines: 2,
             contexts: 256,

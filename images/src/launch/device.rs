@@ -93,7 +93,7 @@ impl Place {
                      virtio-id={},num_vqs={},vq_size={},config_size={}",
                     wire::VIRTIO_ID_BORROWED,
                     wire::queue_count(config.engines),
-                    wire::QUEUE_SIZE,
+                    config.queue_size,
                     size_of::<wire::Config>()
                 ),
                 format!(
@@ -112,6 +112,7 @@ mod tests {
     fn two_functions_of_a_slot_are_a_device_and_its_memory() {
         let config = VmConfig {
             engines: 3,
+            queue_size: 8,
             ..VmConfig::default()
         };
         let place = Place {
@@ -129,6 +130,7 @@ mod tests {
             "bus=coax-rp1",
             "addr=0.1",
             "num_vqs=7",
+            "vq_size=8",
         ] {
             assert!(has(&device, text), "no {text} in {device}");
         }

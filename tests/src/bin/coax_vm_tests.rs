@@ -17,7 +17,7 @@ use coax_images::result_file::ResultFile;
 use coax_program::{errln, outln, signals, status};
 use coax_results::file::Format;
 use vm_tests::case::Mode;
-use vm_tests::host::{self, Group, Selection};
+use vm_tests::host::{self, deviant, Group, Selection};
 
 /// The program's name.
 const NAME: &str = "coax-vm-tests";
@@ -55,6 +55,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = deviant::run_if_meant() {
+        return ended;
+    }
     match coax_program::parse(NAME) {
         Ok(args) => coax_program::finish(NAME, run(&args)),
         Err(status) => status,

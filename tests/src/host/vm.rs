@@ -9,11 +9,13 @@ use coax_images::images::Images;
 use coax_images::job::Job;
 use coax_images::launch::{Action, Bytes, LaunchError, Tree, Vm as Machine, VmConfig};
 use coax_images::qemu::Form;
+use coax_images::temporary::TemporaryFolder;
 use coax_images::virtiofsd;
 use coax_program::output::OutputError;
 use coax_results::ktap::Parser;
 use coax_results::{Outcome, TestResult};
 
+use super::deviant;
 use super::plan::Group;
 use super::report::Report;
 use super::witness::Witness;
@@ -110,6 +112,18 @@ fn run_vm(images: &Images, group: &Group, entries: &[Entry], report: &mut Report
         });
         job.directory = Some(witness.path().into());
     }
+    let deviant = match group.vm {
+        Vm::DeviantDevice => {
+            let folder = TemporaryFolder::new().context("Cannot make a temporary folder")?;
+            let images = Images {
+                device: deviant::program(&folder)?,
+                ..images.clone()
+            };
+            Some((images, folder))
+        }
+        _ => None,
+    };
+    let images = deviant.as_ref().map_or(images, |(images, _)| images);
     let outcome = Machine::start(images, &config, &job)
         .with_context(|| format!("Starting a VM for {group}"))?
         .wait_watching(|line| output.take(line));
@@ -219,6 +233,7 @@ fn config(group: &Group, entries: &[Entry], time_factor: u32) -> VmConfig {
             .vm
             .has_two_functions_a_device()
             .then_some(Form::TwoFunctions),
+        queue_size: group.vm.queue_size(),
         device_memory: Bytes::mib(group.vm.device_memory_mib(group.mode)),
         kernel_args: (group.mode == Mode::Numa)
             .then(|| NUMA_KERNEL_ARGS.to_owned())

@@ -112,7 +112,12 @@ impl<J> Commands<J> {
     /// Ends a command, unless it runs a step.
     pub(super) fn end(&mut self, id: CommandId, end: End, effects: &mut Vec<Effect<J>>) {
         let waited = self.waited(id);
+        let state = self.get(id).map(|command| &command.state);
+        let waits = matches!(state, Some(State::Waiting { .. }));
         if let Some(held) = self.hold(id) {
+            if waits {
+                self.resolve.cancel(held.context, id);
+            }
             self.remove(id, effects);
             effects.push(Effect::End(held, end, waited));
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 use super::*;
+use crate::resolve::tags::Answered;
 
 fn id(number: u32) -> ContextId {
     ContextId {
@@ -88,4 +89,32 @@ fn commands_of_an_earlier_life_go_without_an_answer() {
     let dropped = effects.iter().filter(|it| matches!(it, Effect::Drop(_)));
     assert_eq!(dropped.count(), 3);
     assert!(ends(&effects).is_empty());
+}
+
+#[test]
+fn what_a_command_that_has_ended_asked_is_nobodys_and_what_it_had_not_is_not_asked() {
+    let mut commands = with(&[(0, 'a')]);
+    commands.resolve.set_allocation(2);
+    let wants = [0, 1 << 21].map(|va| Want {
+        miss: Miss {
+            va,
+            bytes: 1,
+            access: Access::READ,
+            around: false,
+        },
+        ahead: false,
+    });
+    let mut effects = Vec::new();
+    if let Some((id, held)) = commands.take(0, 0, &mut effects) {
+        commands.settle(id, held, Outcome::Missing(wants.to_vec()), &mut effects);
+    }
+    // One of them has to wait.
+    let sent = commands.request(Instant::now());
+    assert_eq!(commands.request(Instant::now()), None);
+    assert!(commands.resolve.has_due());
+    commands.abort(id(0), &mut effects);
+    assert_eq!(ends(&effects), [('a', End::Aborted)]);
+    assert!(!commands.resolve.has_due());
+    let answered = sent.map(|request| commands.resolve.answer(id(0), request.tag));
+    assert_eq!(answered, Some(Answered::Aborted));
 }

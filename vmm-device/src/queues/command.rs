@@ -112,6 +112,7 @@ fn start(device: &Device, engine: usize, chain: Chain) {
     let request = chain
         .request
         .as_deref()
+        .filter(|_| chain.reply.room() >= SIZES.reply)
         .ok_or(STATUS_BAD_MESSAGE)
         .and_then(|bytes| device.features.check_command(bytes))
         .and_then(Request::decode);

@@ -29,6 +29,9 @@ pub fn run(device: &Device) {
         linger: None,
     };
     served.run(|request, room| {
+        let head = size_of::<ControlReply>();
+        // Without its answer the driver would not know the context that it has opened.
+        let request = request.filter(|_| room >= head);
         let control = request
             .ok_or(STATUS_BAD_MESSAGE)
             .and_then(|bytes| device.features.check_control(bytes))
@@ -49,7 +52,6 @@ pub fn run(device: &Device) {
         if control == Ok(Control::Stats) {
             // A driver that knows fewer counters gets those: new ones are added at the end.
             reply.extend_from_slice(shell.stats.snapshot().as_bytes());
-            let head = size_of::<ControlReply>();
             reply.truncate(head + room.saturating_sub(head) / 8 * 8);
         }
         reply

@@ -34,7 +34,8 @@ pub fn run(device: &Device) {
         },
         linger: Some(&device.copy_linger),
     };
-    served.run(|request, _| {
+    served.run(|request, room| {
+        let request = request.filter(|_| room >= size_of::<CopyReply>());
         let (status, done) = copy_all(device, &shell.memory.memory(), request);
         if status != STATUS_OK {
             shell.guest_error(format_args!("copy entry {done} refused, status {status}"));

@@ -34,6 +34,8 @@ struct Asked<T> {
     context: ContextId,
     /// `None` for an orphan.
     value: Option<T>,
+    /// Its context was aborted since.
+    aborted: bool,
 }
 
 /// What an answer with a certain tag is the answer to.
@@ -43,6 +45,8 @@ pub enum Answered<T> {
     Waiting(T),
     /// A request of a command that has ended.
     Orphan,
+    /// A request of a command that was aborted with all of its context.
+    Aborted,
     /// No outstanding request.
     Unknown,
 }
@@ -79,6 +83,7 @@ impl<T> Tags<T> {
         slot.asked = Some(Asked {
             context,
             value: Some(value),
+            aborted: false,
         });
         self.outstanding += 1;
         Ok(index | slot.sequence << INDEX_BITS)
@@ -98,7 +103,11 @@ impl<T> Tags<T> {
             None => Answered::Unknown,
             Some(asked) => {
                 self.outstanding -= 1;
-                asked.value.map_or(Answered::Orphan, Answered::Waiting)
+                match asked.value {
+                    Some(value) => Answered::Waiting(value),
+                    None if asked.aborted => Answered::Aborted,
+                    None => Answered::Orphan,
+                }
             }
         }
     }
@@ -114,6 +123,14 @@ impl<T> Tags<T> {
     pub fn orphan_of(&mut self, context: ContextId) {
         for asked in self.slots.iter_mut().filter_map(|slot| slot.asked.as_mut()) {
             asked.value.take_if(|_| asked.context == context);
+        }
+    }
+
+    /// The commands of a context were aborted: what is answered from now on was asked before that.
+    pub fn abort(&mut self, context: ContextId) {
+        let asked = self.slots.iter_mut().filter_map(|slot| slot.asked.as_mut());
+        for asked in asked.filter(|asked| asked.context == context) {
+            asked.aborted = true;
         }
     }
 
@@ -189,6 +206,21 @@ mod tests {
         tags.forget(|context| context == B);
         assert_eq!(tags.outstanding(), MAX_PAGE_REQUESTS / 2 - 1);
         assert_eq!(tags.answer(given.remove(1), B), Answered::Unknown);
+    }
+
+    #[test]
+    fn orphans_of_before_an_abort_are_told_from_later_ones() {
+        let mut tags = Tags::default();
+        let before = tags.give(A, 'a').unwrap_or(u32::MAX);
+        let other = tags.give(B, 'b').unwrap_or(u32::MAX);
+        tags.orphan(|_| true);
+        tags.abort(A);
+        let after = tags.give(A, 'a').unwrap_or(u32::MAX);
+        tags.orphan(|_| true);
+        assert_eq!(tags.answer(before, A), Answered::Aborted);
+        assert_eq!(tags.answer(other, B), Answered::Orphan);
+        assert_eq!(tags.answer(after, A), Answered::Orphan);
+        assert_eq!(tags.outstanding(), 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use coax_abi::wire::{
 };
 use zerocopy::IntoBytes;
 
+use crate::deviations::Deviations;
 use crate::device::Device;
 use crate::guest_log::GuestLog;
 use crate::message::Translations;
@@ -34,15 +35,22 @@ pub struct Requests {
     port: Arc<Port>,
     stats: Arc<Stats>,
     log: Arc<GuestLog>,
+    deviations: Deviations,
 }
 
 impl Requests {
     /// The request queue among these.
-    pub fn new(ports: &[Arc<Port>], stats: Arc<Stats>, log: Arc<GuestLog>) -> Self {
+    pub fn new(
+        ports: &[Arc<Port>],
+        stats: Arc<Stats>,
+        log: Arc<GuestLog>,
+        deviations: Deviations,
+    ) -> Self {
         Self {
             port: Arc::clone(&ports[usize::from(QUEUE_REQUEST)]),
             stats,
             log,
+            deviations,
         }
     }
 
@@ -52,9 +60,10 @@ impl Requests {
     }
 
     /// Pushes a message; asks for a kick if there is no buffer.
-    fn push(&self, message: &DeviceRequest) -> Result<bool, Error> {
+    fn push(&self, mut message: DeviceRequest) -> Result<bool, Error> {
+        let len = (self.deviations.request)(&mut message);
+        let bytes = &message.as_bytes()[..len];
         loop {
-            let bytes = message.as_bytes();
             if self.port.push(bytes, |error| self.failed(error))? {
                 return Ok(true);
             }
@@ -87,7 +96,7 @@ impl Requests {
 
 impl TranslationService for Requests {
     fn request(&self, request: &Request) -> bool {
-        let pushed = self.push(&message(request)).unwrap_or_else(|error| {
+        let pushed = self.push(message(request)).unwrap_or_else(|error| {
             self.failed(&error);
             false
         });
@@ -169,7 +178,13 @@ pub fn run(device: &Device) {
         let message = request
             .ok_or(STATUS_BAD_MESSAGE)
             .and_then(|bytes| device.features.check_translations(bytes))
-            .and_then(Translations::decode);
+            .and_then(Translations::decode)
+            .and_then(|message| match message {
+                Translations::Invalidate { .. } if room < size_of::<InvalidateReply>() => {
+                    Err(STATUS_BAD_MESSAGE)
+                }
+                message => Ok(message),
+            });
         match message {
             Ok(message) => execute(device, message),
             Err(status) => {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// Where the reply of a chain goes.
 #[derive(Debug)]
@@ -37,18 +37,24 @@ pub(super) fn parse(
     let head = chain.head_index();
     let mut request = Some(Vec::new());
     let mut segments = Vec::new();
-    let mut room = 0;
+    let mut wanted = max_reply;
+    let mut writable = false;
     for descriptor in chain {
         let len = descriptor.len() as usize;
         if descriptor.is_write_only() {
-            if len > 0 && room < max_reply {
+            writable |= len > 0;
+            let len = len.min(wanted);
+            // What is no memory is no room, nor is what lies behind it.
+            if !memory.check_range(descriptor.addr(), len) {
+                wanted = 0;
+            } else if len > 0 {
                 segments.push((descriptor.addr(), len));
-                room = room.saturating_add(len);
+                wanted -= len;
             }
             continue;
         }
         // Readable after writable is against VirtIO 1.3 §2.7.4.2.
-        let fits = segments.is_empty();
+        let fits = !writable;
         request = request.filter(|_| fits).and_then(|mut bytes| {
             let start = bytes.len();
             let end = start.checked_add(len).filter(|&end| end <= max_request)?;
@@ -68,11 +74,9 @@ pub(super) fn parse(
 }
 
 impl ReplySlot {
-    /// Bytes that the reply may have; capped at what was asked for when the chain was taken.
+    /// Bytes that the reply may have; no more than was asked for when the chain was taken.
     pub fn room(&self) -> usize {
-        self.segments
-            .iter()
-            .fold(0, |sum, &(_, len)| sum.saturating_add(len))
+        self.segments.iter().map(|&(_, len)| len).sum()
     }
 
     /// Life of the queue that the chain was taken from.

@@ -24,7 +24,8 @@ pub struct Served<'d> {
 
 impl Served<'_> {
     /// Serves the chains of the queue. `handle` makes the reply of a chain from its readable part,
-    /// which is `None` if malformed, and the room for the reply.
+    /// which is `None` if malformed, and the room for the reply: what has too little for its answer
+    /// is not to be done.
     pub fn run(self, mut handle: impl FnMut(Option<&[u8]>, usize) -> Vec<u8>) {
         let shell = &self.device.machine.outside;
         let port = shell.port(self.queue);
@@ -35,7 +36,9 @@ impl Served<'_> {
             match self.next(port) {
                 _ if self.device.shutting_down() => return,
                 Ok(Some(chain)) => {
-                    let reply = handle(chain.request.as_deref(), chain.reply.room());
+                    let request = chain.request.as_deref();
+                    let mut reply = handle(request, chain.reply.room());
+                    (shell.deviations.answer)(self.queue, request.unwrap_or_default(), &mut reply);
                     match port.answer(chain.reply, &reply) {
                         Ok(Answered::Delivered) => {}
                         Ok(Answered::NoRoom) => shell.guest_error(format_args!(

@@ -203,6 +203,39 @@ fn response_failure_stops_the_requests_of_the_context_until_reset() {
 }
 
 #[test]
+fn response_failure_stops_the_context_though_its_command_has_ended() {
+    covers!("coax.dev.40");
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_COPY, &[VA + 0x20_0000, VA, 100]);
+    let [source, target] = [guest.request(), guest.request()];
+    guest.respond(&target, RESPONSE_INVALID, &[]);
+    assert_eq!(guest.reply(0).status, STATUS_FAULT);
+    guest.respond(&source, RESPONSE_FAILURE, &[]);
+    assert_eq!(guest.stats().responses_failure, 1);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    assert_eq!(guest.reply(0).status, STATUS_RESPONSE_FAILURE);
+    assert!(guest.poll_request().is_none());
+}
+
+#[test]
+fn response_failure_for_what_was_asked_before_a_reset_stops_nothing() {
+    covers!("coax.dev.40");
+    let mut guest = Guest::new();
+    guest.open(0);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let before = guest.request();
+    assert_eq!(guest.control(CONTROL_RESET, 0, 0, 0), STATUS_OK);
+    assert_eq!(guest.reply(0).status, STATUS_ABORTED);
+    guest.respond(&before, RESPONSE_FAILURE, &[]);
+    assert_eq!(guest.stats().responses_failure, 1);
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    let request = guest.request();
+    guest.serve(&request, &linear);
+    assert_eq!(guest.serve_until_reply(&linear).status, STATUS_OK);
+}
+
+#[test]
 fn copy_that_misses_twice_goes_on_when_both_are_answered() {
     covers!("coax.dev.29", "coax.dev.41");
     let mut guest = Guest::new();

@@ -87,6 +87,101 @@ fn chain_without_room_for_the_reply_is_answered_with_length_0() {
 }
 
 #[test]
+fn what_has_no_room_for_its_answer_is_not_done() {
+    covers!("coax.dev.11");
+    let mut guest = guest();
+    let refused = |guest: &mut Guest, queue| assert!(guest.expect(queue).1.is_empty());
+    let control = |guest: &mut Guest, opcode, context, arg0| {
+        guest.start_control(opcode, context, arg0, 0, 7);
+        refused(guest, QUEUE_CONTROL);
+    };
+    // A context that nobody knows of would be lost.
+    control(&mut guest, CONTROL_CONTEXT_OPEN, 1, 0);
+    guest.open(1);
+    control(&mut guest, CONTROL_CONTEXT_CLOSE, 0, 0);
+    control(&mut guest, CONTROL_SET_DEVICE_MEMORY, 0, PAGES);
+    assert_alive(&mut guest);
+
+    guest.ahead(0, guest.generation(0), &[(VA, PAGES, 1, 3)]);
+    let fill = Command {
+        opcode: OP_FILL.into(),
+        generation: guest.generation(0).into(),
+        arg: [VA, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0].map(Into::into),
+        ..nop()
+    };
+    guest.queues[ENGINE].add(fill.as_bytes(), 63);
+    refused(&mut guest, QUEUE_COMMAND);
+    assert_eq!(guest.read(PAGES, 8), [0; 8]);
+
+    guest.write(PAGES + 0x1000, &[5; 8]);
+    let header = CopyHeader {
+        count: 1.into(),
+        reserved: 0.into(),
+    };
+    let entry = CopyEntry {
+        src_gpa: (PAGES + 0x1000).into(),
+        dst_gpa: PAGES.into(),
+        npages: 1.into(),
+        flags: 0.into(),
+    };
+    let copy = [header.as_bytes(), entry.as_bytes()].concat();
+    guest.queues[usize::from(QUEUE_COPY)].add(&copy, 7);
+    refused(&mut guest, QUEUE_COPY);
+    assert_eq!(guest.read(PAGES, 8), [0; 8]);
+
+    let invalidate = TranslationMessage {
+        kind: MSG_INVALIDATE.into(),
+        context: 0.into(),
+        generation: guest.generation(0).into(),
+        tag: 0.into(),
+        code: 0.into(),
+        count: 0.into(),
+        va: VA.into(),
+        npages: 1.into(),
+    };
+    guest.queues[usize::from(QUEUE_TRANSLATION)].add(invalidate.as_bytes(), 7);
+    refused(&mut guest, QUEUE_TRANSLATION);
+    // Its translation is there still.
+    guest.submit(0, 0, OP_FILL, &[VA, 8, 7]);
+    assert_eq!(guest.reply(0).status, STATUS_OK);
+}
+
+#[test]
+fn room_that_is_no_memory_is_none() {
+    covers!("coax.dev.11");
+    let mut guest = guest();
+    let open = ControlRequest {
+        opcode: CONTROL_CONTEXT_OPEN.into(),
+        context: 1.into(),
+        generation: 0.into(),
+        reserved: 0.into(),
+        arg0: 0.into(),
+        arg1: 0.into(),
+    };
+    guest.write(PAGES, open.as_bytes());
+    let request = Desc {
+        addr: PAGES,
+        len: size_of::<ControlRequest>() as u32,
+        flags: NEXT,
+        next: 1,
+    };
+    let queue = &mut guest.queues[usize::from(QUEUE_CONTROL)];
+    queue.write_desc(0, request);
+    queue.write_desc(
+        1,
+        Desc {
+            addr: 1 << 45,
+            len: 8,
+            flags: WRITE,
+            next: 0,
+        },
+    );
+    queue.add_raw(&[0, 1]);
+    assert!(guest.expect(QUEUE_CONTROL).1.is_empty());
+    guest.open(1);
+}
+
+#[test]
 fn driver_that_knows_fewer_counters_gets_those() {
     covers!("coax.dev.18");
     let mut guest = guest();

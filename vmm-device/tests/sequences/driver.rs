@@ -287,12 +287,6 @@ impl Player {
         self.stale.push(request);
         let answered = self.commands.resolve.answer(request.context, request.tag);
         *self.outstanding.entry(request.context).or_default() -= 1;
-        let (id, want) = match answered {
-            Answered::Unknown => panic!("a request that was sent is not known"),
-            Answered::Orphan => return,
-            Answered::Waiting(asked) => asked,
-        };
-        assert_eq!(want.miss, request.miss);
         let code = match code % 8 {
             0..=2 => None,
             3..=5 => Some(ResponseCode::Success),
@@ -300,6 +294,19 @@ impl Player {
             _ => Some(ResponseCode::ResponseFailure),
         };
         let mut effects = Vec::new();
+        let (id, want) = match answered {
+            Answered::Unknown => panic!("a request that was sent is not known"),
+            Answered::Aborted => return,
+            Answered::Orphan => {
+                if code == Some(ResponseCode::ResponseFailure) {
+                    self.commands.stop(request.context, &mut effects);
+                    self.perform(effects);
+                }
+                return;
+            }
+            Answered::Waiting(asked) => asked,
+        };
+        assert_eq!(want.miss, request.miss);
         let ready = self.commands.resolved(id, &want, code, &mut effects);
         self.perform(effects);
         if let Some((id, held, _)) = ready {

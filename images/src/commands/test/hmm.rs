@@ -74,6 +74,9 @@ pub fn run(
         let text = end.to_string();
         let first = text.lines().next().unwrap_or_default();
         outln!("  a VM with test_hmm did not end well: {first}")?;
+        if let Some(why) = side::known_defect(first) {
+            outln!("    {why}")?;
+        }
     }
     let took = began.elapsed();
 

@@ -28,6 +28,7 @@ const HUGE_PAGES: &str = "hugepages=128";
 /// Memory that the kernel leaves alone, for the coherent half of `test_hmm`: 1 GiB each, above
 /// everything that a boot needs.
 const SET_ASIDE: [u64; 2] = [0x1_4000_0000, 0x1_8000_0000];
+const SET_ASIDE_BYTES: u64 = 1 << 30;
 /// Lines shown of what a failed test said: it says one or two, a benchmark dozens before.
 const SHOWN_MESSAGES: usize = 12;
 /// Longest life of a VM: the tests take a minute under TCG, several on a busy host, and the harness
@@ -81,8 +82,9 @@ impl Driver {
             Driver::Coax => String::new(),
             Driver::TestHmm => {
                 let [first, second] = SET_ASIDE;
+                let checks = SET_ASIDE.map(in_use_check).concat();
                 format!(
-                    "insmod /lib/modules/test_hmm.ko spm_addr_dev0={first:#x} \
+                    "{checks}insmod /lib/modules/test_hmm.ko spm_addr_dev0={first:#x} \
                      spm_addr_dev1={second:#x} || exit; "
                 )
             }
@@ -106,6 +108,25 @@ impl fmt::Display for Driver {
             Driver::TestHmm => "test_hmm",
         })
     }
+}
+
+/// Has a shell end unless the memory at `start` is set aside and used for nothing.
+fn in_use_check(start: u64) -> String {
+    let end = start + SET_ASIDE_BYTES;
+    format!(
+        "while IFS=' -' read -r from to _ what; do \
+         if [ $((0x$from)) -lt $(({end:#x})) ] && [ $((0x$to)) -ge $(({start:#x})) ] && [ \"$what\" != Reserved ]; \
+         then echo \"test_hmm: $from-$to is $what, not set aside\" >&2; exit 1; fi; \
+         done < /proc/iomem; "
+    )
+}
+
+/// Why `test_hmm` makes the kernel complain so, where that is known.
+pub fn known_defect(complaint: &str) -> Option<&'static str> {
+    complaint.contains("at memremap_pages+").then_some(
+        "(its coherent devices have 256 MiB each, in small pages, at an address that it is told; for each huge page \
+         it adds the same memory once more, which is refused, and then takes small pages until there are none)",
+    )
 }
 
 /// What came of the tests on one driver.
@@ -249,6 +270,43 @@ mod tests {
             .to_string_lossy()
             .into_owned();
         assert!(script.contains("spm_addr_dev0=0x140000000 spm_addr_dev1=0x180000000"));
+    }
+
+    #[test]
+    fn memory_that_is_in_use_is_found_before_the_kernels_driver_takes_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let table = folder.path().join("iomem");
+        let ends_with = |lines: &str| {
+            std::fs::write(&table, lines).expect("it can be written");
+            let script = in_use_check(0x1_4000_0000).replace("/proc/iomem", "\"$0\"");
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(script).arg(&table);
+            let output = shell.output().expect("every machine has it");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            (output.status.success(), said)
+        };
+        let good = "00100000-bffdffff : System RAM\n  01000000-01ffffff : Kernel code\n\
+                    100000000-13fffffff : System RAM\n140000000-1bfffffff : Reserved\n\
+                    1c0000000-23fffffff : System RAM\n";
+        assert_eq!(ends_with(good), (true, String::new()));
+        for bad in [
+            "100000000-140000fff : System RAM\n",
+            "140000000-1bfffffff : Reserved\n  150000000-15fffffff : 0000:01:00.0\n",
+            "17fffffff-1bfffffff : PCI Bus 0000:00\n",
+        ] {
+            let (passed, said) = ends_with(bad);
+            assert!(!passed && said.contains("not set aside"), "{bad}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_second_use_of_set_aside_memory_is_told_from_other_complaints() {
+        let known = "[   90.967034] WARNING: mm/memremap.c:158 at memremap_pages+0x4ec/0x5a0, CPU#1: hmm-tests/147";
+        assert!(known_defect(known).is_some());
+        assert!(
+            known_defect("[ 1.0] WARNING: mm/migrate_device.c:1 at migrate_vma_setup+0x1/0x2")
+                .is_none()
+        );
     }
 
     #[test]
