@@ -5,6 +5,7 @@
 //! done what it was told of. So after a command nothing has to be waited for.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 use coax::{Access, Advice, Command, Location, PageRange, Policy};
@@ -35,6 +36,7 @@ pub const SUBJECT: Subject = Subject {
             pages_move_there_and_back_under_a_running_command,
             "a walk without end, whose pages are moved back again and again"
         )
+        .limit(Duration::from_secs(180))
         .modes(MODES),
         case!(
             what_the_device_uses_seldom_stays,
@@ -53,8 +55,9 @@ pub const SUBJECT: Subject = Subject {
         .modes(&[Mode::Coherent]),
         case!(
             more_than_device_memory_is_used_in_place,
-            "three times as much as fits"
+            "twice as much as fits"
         )
+        .limit(Duration::from_secs(180))
         .in_vm(Vm::SmallDevice)
         .modes(&[Mode::Coherent]),
         case!(
@@ -139,7 +142,7 @@ fn pages_move_there_and_back_under_a_running_command() -> CaseResult {
     let device = open(0, Policy::OnFault)?;
     let ring = Mapping::small_pages(HUGE)?;
     let walk = list::start_endless(&device, &ring)?;
-    for round in 0..8 {
+    for round in 0..4 {
         wait::until("The pages that the walk uses come to the device", || {
             Ok(device.device_pages(&ring)? == ring.pages())
         })
@@ -223,7 +226,7 @@ fn shared_memory_stays_and_is_told_of_ever_more_seldom() -> CaseResult {
 fn more_than_device_memory_is_used_in_place() -> CaseResult {
     let device = open(0, Policy::OnFault)?;
     let info = device.info()?;
-    let pages = 3 * info.device_pages as usize;
+    let pages = 2 * info.device_pages as usize;
     let memory = Mapping::small_pages(pages * PAGE)?;
     for page in 0..pages {
         memory.store(page * PAGE, page as u64);
