@@ -5,9 +5,9 @@
 //! | part | has to have |
 //! |---|---|
 //! | mode | device memory with addresses, which private memory has not |
-//! | kernel | [`KERNEL_OPTIONS`] |
-//! | QEMU | our device with [`DEVICE_OPTION`], and an IOMMU with [`IOMMU_OPTIONS`] |
-//! | processor | page tables of four levels: QEMU's IOMMU walks no others, so VMs have no others ([`CPU`]) |
+//! | kernel | `KERNEL_OPTIONS` |
+//! | QEMU | our device with `DEVICE_OPTION`, and an IOMMU with `IOMMU_OPTIONS` |
+//! | processor | page tables of four levels: QEMU's IOMMU walks no others, so VMs have no others ([`cpu`]) |
 
 use std::path::Path;
 

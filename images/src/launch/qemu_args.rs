@@ -504,7 +504,7 @@ mod tests {
             let line = shell_line(Path::new("qemu"), &words.0);
             for text in [
                 format!("id=pcie{number},path=device-{number}-pcie.sock,reconnect-ms=100 "),
-                format!(",bus=rp{number},command-queues=2,translation-chardev=pcie{number}"),
+                format!(",bus=coax-rp{number},command-queues=2,translation-chardev=pcie{number}"),
                 format!("pxb-pcie,id=host{number},"),
             ] {
                 assert!(line.contains(&text), "no {text} in {line}");

@@ -101,7 +101,7 @@ impl Guest {
         room: usize,
     ) -> u16 {
         let generation = match opcode {
-            CONTROL_CONTEXT_CLOSE => self.generation(context),
+            CONTROL_CONTEXT_CLOSE | CONTROL_CONTEXT_NOTIFY => self.generation(context),
             _ => 0,
         };
         let message = ControlRequest {
