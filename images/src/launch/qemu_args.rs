@@ -335,6 +335,14 @@ fn shell_word(word: &OsStr) -> String {
 mod tests {
     use super::*;
 
+    /// The options of one device whose back end listens at `socket`.
+    fn device_line(config: &VmConfig, form: Form, place: Place, socket: &str) -> String {
+        let mut words = Words::default();
+        let connection = place.connection(socket.as_ref());
+        words.accelerator(config, form, place, &connection, Ports::InTurn);
+        shell_line(Path::new("qemu"), &words.0)
+    }
+
     #[test]
     fn shell_line_quotes_what_a_shell_would_take_apart() {
         let args = ["-append".into(), "a=1 b='2'".into(), "".into()];
@@ -460,17 +468,7 @@ mod tests {
             mode: Mode::Numa,
             ..VmConfig::default()
         };
-        let mut words = Words::default();
-        let place = Place::first(1);
-        let connection = place.connection("/run/1".as_ref());
-        words.accelerator(
-            &config,
-            Form::OneFunction,
-            place,
-            &connection,
-            Ports::InTurn,
-        );
-        let line = shell_line(Path::new("qemu"), &words.0);
+        let line = device_line(&config, Form::OneFunction, Place::first(1), "/run/1");
         for text in [
             "-numa node,nodeid=2 ",
             "pxb-pcie,id=host1,bus=pcie.0,bus_nr=16,numa_node=2 ",
@@ -492,16 +490,7 @@ mod tests {
         };
         for number in 0..2 {
             let place = Place::first(number);
-            let mut words = Words::default();
-            let connection = place.connection("/run/device".as_ref());
-            words.accelerator(
-                &config,
-                Form::OneFunction,
-                place,
-                &connection,
-                Ports::InTurn,
-            );
-            let line = shell_line(Path::new("qemu"), &words.0);
+            let line = device_line(&config, Form::OneFunction, place, "/run/device");
             for text in [
                 format!("id=pcie{number},path=device-{number}-pcie.sock,reconnect-ms=100 "),
                 format!(",bus=coax-rp{number},command-queues=2,translation-chardev=pcie{number}"),
@@ -521,17 +510,7 @@ mod tests {
             mode: Mode::Numa,
             ..VmConfig::default()
         };
-        let mut words = Words::default();
-        let place = Place::first(0);
-        let connection = place.connection("/run/0".as_ref());
-        words.accelerator(
-            &config,
-            Form::TwoFunctions,
-            place,
-            &connection,
-            Ports::InTurn,
-        );
-        let line = shell_line(Path::new("qemu"), &words.0);
+        let line = device_line(&config, Form::TwoFunctions, Place::first(0), "/run/0");
         assert!(!line.contains("pxb-pcie"), "{line}");
         for text in [
             "-numa node,nodeid=1 ",
